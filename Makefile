@@ -1,0 +1,48 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install train test test-slow check lint types imports dashboard bench clean
+
+help: ## List the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] < (3, 13) else "Python 3.11 or 3.12 is needed; name one with PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+install: $(STAMP) ## Make .venv and install the pinned dependencies
+
+train: $(STAMP) ## Run the main job: SFT, merge, DPO, merge, evaluate, promote
+	$(BIN)/python tools/run.py --run-training
+
+test: $(STAMP) ## Run the tests
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP) ## Run the long drills too
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports --no-cache
+
+check: lint types imports test ## Lint, types, import rules and the tests: what CI runs
+
+dashboard: $(STAMP) ## Serve ZenML's dashboard over the local store
+	$(BIN)/zenml login --local --blocking
+
+bench: $(STAMP) ## Measure the embedded default on three seeds (about ten minutes)
+	$(BIN)/python benchmarks/embedded.py
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,296 @@
+"""What a run hands from step to step and reports at its end: plain pydantic data, free of torch.
+
+Folders (:class:`Checkpoint`, :class:`RowSet`) are handed on by path and content hash; reports are values.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+StageName = Literal["sft", "dpo"]
+Split = Literal["train", "eval", "test"]
+RowKind = Literal["sft", "preference"]
+DropReason = Literal[
+    "unparsable",
+    "not text",
+    "bad role order",
+    "empty answer",
+    "identical pair",
+    "contradictory pair",
+    "exact duplicate",
+    "too long",
+    "leaked into evaluation",
+]
+
+
+class Artifact(BaseModel):
+    """The base of everything here: strict, and unchanged once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Folder(Artifact):
+    """A folder that is stored as it is."""
+
+    path: Path
+    """Where the folder lies now."""
+    sha256: str
+    """Hash over the names and contents of its files."""
+
+
+class Checkpoint(Folder):
+    """A model folder: an adapter, or a full model with tokenizer, chat template and generation configuration."""
+
+    kind: Literal["adapter", "model"]
+    weights_sha256: str
+    """Hash over the safetensors files alone: equal weights, equal hash."""
+    base: str
+    """The name of the model that training started from."""
+    base_sha256: str
+    """Weights hash of the model that an adapter belongs to, or that a merged model was made from."""
+
+
+class RowSet(Folder):
+    """Rows as Arrow folders, one sub-folder a split."""
+
+    rows: dict[str, int]
+    """Rows per split."""
+
+
+class SourceLedger(Artifact):
+    """What became of every row of one source: each row has exactly one fate."""
+
+    kind: RowKind
+    source: str
+    format: str
+    rows: int
+    """Rows that were read."""
+    train: int = 0
+    eval: int = 0
+    test: int = 0
+    dropped: dict[DropReason, int] = {}
+    truncated: int = 0
+    """Rows that lost tokens; they are counted in train, eval or test as well."""
+    tokens_lost: int = 0
+    """Tokens that truncation removed."""
+    trained_tokens_lost: int = 0
+    """Of those, tokens that would have carried loss."""
+    repeated_prompts: int = 0
+    """Kept rows whose prompt an earlier row had, with another answer."""
+
+    @model_validator(mode="after")
+    def _reconcile(self) -> Self:
+        fates = self.train + self.eval + self.test + sum(self.dropped.values())
+        assert fates == self.rows, f"{self.source}: {self.rows} rows read, {fates} accounted for"
+        return self
+
+
+class RenderedRow(Artifact):
+    """One training row as the trainer gets it."""
+
+    kind: RowKind
+    pieces: list[tuple[str, bool]]
+    """Decoded text of successive token runs, and whether they carry loss."""
+
+
+class DatasetReport(Artifact):
+    """The row ledger, and how rows became tokens."""
+
+    sources: list[SourceLedger]
+    template: str
+    """Which chat template rendered the rows, and why that one."""
+    eos_token: str
+    tokens: dict[str, int]
+    """Tokens per kind and split, such as ``sft/train``."""
+    trained_tokens: dict[str, int]
+    """Tokens that carry loss, likewise."""
+    longest: dict[str, int]
+    """Tokens of the longest row, likewise."""
+    fingerprints: dict[str, str]
+    """Content hash of the prepared rows of each kind."""
+    mask_proof: str
+    """What was checked on every row: trained tokens, EOS, BOS, prompt as served."""
+    split_proof: str
+    """What was checked across the splits."""
+    examples: list[RenderedRow]
+    notes: list[str] = []
+    """Sentences that a reader should know: what was kept, cut or replaced, by which rule."""
+
+    def ledger(self, kind: RowKind) -> list[SourceLedger]:
+        """Return the ledgers of one kind of rows."""
+        return [source for source in self.sources if source.kind == kind]
+
+
+class PreferenceReport(Artifact):
+    """How preference pairs were sampled from the run's own SFT model."""
+
+    checker: str
+    prompts: int
+    samples: int
+    """Answers that were sampled."""
+    pairs: dict[str, int]
+    """Pairs per split."""
+    without_pair: int
+    """Prompts whose samples gave no contrast: all scored alike, or all unfinished."""
+    unfinished: int
+    """Samples that did not end with EOS; they are never chosen."""
+    chosen_correct: float
+    """Share of chosen answers that the checker calls correct."""
+    rejected_correct: float
+    seconds: float
+
+
+class TrackerLink(Artifact):
+    """Where the experiment tracker keeps one stage."""
+
+    stage: str
+    url: str | None = None
+    offline_archive: str | None = None
+    failures: int = 0
+    """Calls to the tracker that failed; training does not depend on them."""
+
+
+class ReferenceProof(Artifact):
+    """The frozen reference of DPO, before and after training."""
+
+    step0_loss: float
+    """Loss of the untrained policy on the first batch."""
+    expected_loss: float
+    """The configured loss at zero log-ratios, plus its NLL part (ln 2 for ``sigmoid`` alone)."""
+    max_logp_difference: float
+    """Largest difference between policy and reference log-probability of one completion, in nats."""
+    reference_sha256_before: str
+    reference_sha256_after: str
+    sft_sha256: str
+    """Weights hash of the SFT model that DPO was given."""
+
+
+class TrainingReport(Artifact):
+    """What one training stage did."""
+
+    stage: StageName
+    steps: int
+    planned_steps: int
+    epochs: float
+    seconds: float
+    rows: int
+    effective_batch: int
+    """Rows per optimizer update."""
+    tokens_per_second: float | None = None
+    pairs_per_second: float | None = None
+    trainable_parameters: int
+    parameters: int
+    history: list[dict[str, float]]
+    """Everything that was logged, in order; every entry has ``step``."""
+    metrics: dict[str, float]
+    """The last value of every logged series."""
+    best_step: int | None = None
+    """The step whose weights were kept, where a metric chose them."""
+    best_metric: str | None = None
+    resumed_from: int | None = None
+    """The checkpoint step that an interrupted training was taken up from."""
+    stopped_early: bool = False
+    reference: ReferenceProof | None = None
+    hardware: str
+    tracker: TrackerLink | None = None
+
+    def series(self, name: str) -> list[tuple[int, float]]:
+        """Return ``(step, value)`` of one logged series."""
+        return [(int(entry["step"]), entry[name]) for entry in self.history if name in entry]
+
+
+class MergeReport(Artifact):
+    """Proof that the merged and the saved model are the adapted one."""
+
+    stage: StageName
+    max_logit_difference: float
+    """Adapter on against merged, in fp32."""
+    reload_logit_difference: float
+    """Merged in memory against the saved folder loaded anew, in the dtype it was saved in."""
+    tolerance: float
+    greedy_tokens: int
+    """Greedy tokens that were compared; all agree, or the merge is refused."""
+    dtype: str
+    parameters: int
+
+
+class Judgement(Artifact):
+    """What a checker says about one answer."""
+
+    correct: bool
+    """The answer is right."""
+    preferred: bool
+    """It is right, and nothing is wrong with it."""
+    score: float
+    """Orders the answers to one prompt; higher is better."""
+    flaws: int = 0
+    """Things in the answer that should not be there."""
+
+
+class Metric(Artifact):
+    """One measured number and how sure it is."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    """Ends of the 95 % interval, where one is defined."""
+    units: int
+    """Independent units that it was measured on (facts or prompts, not phrasings)."""
+
+
+class ModelScores(Artifact):
+    """All metrics of one model."""
+
+    checkpoint_sha256: str
+    metrics: dict[str, Metric]
+    outcomes: dict[str, list[float]] = {}
+    """Per-unit values of the generated metrics, in the order of the units, for paired comparisons."""
+
+
+class SampleAnswers(Artifact):
+    """Greedy answers of all models to one prompt."""
+
+    prompt: str
+    reference: str | None
+    answers: dict[str, str]
+
+
+class EvaluationReport(Artifact):
+    """How the models of a run compare."""
+
+    fingerprint: str
+    """Hash of the questions, the held-out rows and the settings: reports with equal fingerprints compare."""
+    split: str
+    questions: int
+    pairs: int
+    models: dict[str, ModelScores]
+    samples: list[SampleAnswers]
+    notes: list[str] = []
+    seconds: float
+    tracker: TrackerLink | None = None
+
+
+class PromotionCheck(Artifact):
+    """One comparison that decided."""
+
+    candidate: str
+    against: str
+    metric: str
+    candidate_value: float
+    against_value: float
+    tolerance: float
+    passed: bool
+
+
+class PromotionDecision(Artifact):
+    """Which model of the run is promoted, if any, and why."""
+
+    promoted: Literal["dpo", "sft"] | None
+    stage: str
+    reason: str
+    checks: list[PromotionCheck] = Field(default_factory=list)
+    incumbent: str | None = None
+    """The version that held the stage before."""
+    version: str | None = None
+    """The ZenML model version of this run."""

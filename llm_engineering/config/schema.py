@@ -1,0 +1,353 @@
+"""The configuration of a run. Every key is optional over its default; an unknown key is an error."""
+
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+
+
+class Block(BaseModel):
+    """The base of every block: strict about keys, never changed once validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class SpecialTokens(Block):
+    """Tokens that replace the tokenizer's own; they must be in its vocabulary already."""
+
+    pad: str | None = None
+    """The token that fills up a batch."""
+    eos: str | None = None
+    """The token that ends an answer."""
+
+
+class PeftBackend(Block):
+    """Adapters by PEFT, training by TRL, on any hardware."""
+
+    type: Literal["peft"] = "peft"
+
+
+class ModelConfig(Block):
+    """The model that training starts from."""
+
+    base: str = "embedded"
+    """``embedded``, a model folder, a hub id, or ``NAME@VERSION_OR_STAGE`` of a model that an earlier run made."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub id."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of weights; ``auto``: bfloat16 on a GPU that has it, else float32."""
+    chat_template: str = "auto"
+    """``auto``, ``model``, ``chatml``, ``alpaca`` or the path of a Jinja file.
+
+    ``auto`` is the model's own, else ChatML if its tokens are in the vocabulary, else Alpaca.
+    """
+    special_tokens: SpecialTokens = SpecialTokens()
+    backend: PeftBackend = PeftBackend()
+
+
+class LoraAdapter(Block):
+    """Low-rank adapters on linear layers (Hu et al. 2021, arXiv:2106.09685)."""
+
+    type: Literal["lora"] = "lora"
+    r: PositiveInt = 16
+    """Rank."""
+    alpha: PositiveFloat = 32
+    """Scale; the update is multiplied by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the adapter's inputs that are zeroed while training."""
+    targets: Literal["all-linear"] | list[str] = "all-linear"
+    """Names of the modules that get an adapter."""
+
+
+class DoraAdapter(LoraAdapter):
+    """Weight-decomposed low-rank adapters (Liu et al. 2024, arXiv:2402.09353)."""
+
+    type: Literal["dora"] = "dora"  # type: ignore[assignment]  # the tag of the union
+
+
+AdapterConfig = Annotated[LoraAdapter | DoraAdapter, Field(discriminator="type")]
+
+
+class Source(Block):
+    """What all sources of rows have in common."""
+
+    format: str = "auto"
+    """``auto`` or the name of a format; see docs/data.md."""
+    columns: dict[str, str] = {}
+    """Own column names for the format's: ``{instruction: question}`` reads ``question`` as the instruction."""
+    first: PositiveInt | None = None
+    """Only the first so many rows."""
+    split: Literal["train", "eval", "test"] | None = None
+    """All rows go to this split; else rows are drawn, unless a column ``split`` places them."""
+
+
+class FileSource(Source):
+    """Local rows: json, jsonl, csv or parquet."""
+
+    path: str
+    """A file; relative paths start at the configuration file's folder."""
+
+    @property
+    def name(self) -> str:
+        """What ledgers and messages call this source."""
+        return PurePath(self.path).name
+
+
+class HubSource(Source):
+    """Rows of a Hugging Face data set."""
+
+    hub: str
+    """``org/name``."""
+    subset: str | None = None
+    """The data set's configuration."""
+    hub_split: str = "train"
+    """The data set's split that is read."""
+    revision: str | None = None
+    """Commit, tag or branch."""
+
+    @property
+    def name(self) -> str:
+        """What ledgers and messages call this source."""
+        return f"{self.hub}:{self.hub_split}"
+
+
+class EmbeddedSource(Source):
+    """The domain that is bundled with the embedded model."""
+
+    embedded: Literal[True]
+
+    @property
+    def name(self) -> str:
+        """What ledgers and messages call this source."""
+        return "embedded"
+
+
+class SampleSettings(Block):
+    """How preference pairs are sampled from the run's own SFT model."""
+
+    checker: str
+    """``exact``, ``numeric`` or ``package.module:function``: judges an answer against the row's reference."""
+    num_samples: Annotated[int, Field(ge=2)] = 4
+    """Answers per training prompt."""
+    pairing: Literal["best_worst", "disjoint"] = "best_worst"
+    """One pair a prompt from the extremes, or one from every two samples."""
+    temperature: PositiveFloat = 1.0
+    max_new_tokens: PositiveInt = 72
+    batch_size: PositiveInt = 192
+    """Answers generated at once."""
+    max_prompts: PositiveInt | None = None
+    """Only so many training prompts, drawn by the seed."""
+
+
+class SampledSource(Block):
+    """Preference pairs from the run's own SFT model."""
+
+    sample: SampleSettings
+
+
+def _source_kind(value: Any) -> str | None:
+    keys = set(value) if isinstance(value, dict) else set(type(value).model_fields) if isinstance(value, Block) else set()
+    found = [kind for kind in ("path", "hub", "embedded", "sample") if kind in keys]
+    return found[0] if len(found) == 1 else None
+
+
+_AnySource = Discriminator(
+    _source_kind,
+    custom_error_type="source_kind",
+    custom_error_message="a source needs exactly one of the keys path, hub, embedded or (for preferences) sample",
+)
+SftSource = Annotated[
+    Annotated[FileSource, Tag("path")] | Annotated[HubSource, Tag("hub")] | Annotated[EmbeddedSource, Tag("embedded")],
+    _AnySource,
+]
+PreferenceSource = Annotated[
+    Annotated[FileSource, Tag("path")] | Annotated[HubSource, Tag("hub")] | Annotated[SampledSource, Tag("sample")],
+    _AnySource,
+]
+RowSource = FileSource | HubSource | EmbeddedSource
+
+
+class DataConfig(Block):
+    """Which rows are trained on, and by which rules rows are dropped, cut and split."""
+
+    sft: list[SftSource] = []
+    preference: list[PreferenceSource] = []
+    evaluation_share: Share = 0.05
+    """Share of the prompts that are held out to steer training."""
+    test_share: Share = 0.0
+    """Share of the prompts that are held out to judge the models."""
+    max_length: Annotated[int, Field(ge=8)] = 512
+    """Tokens of a row, prompt and answer together."""
+    too_long: Literal["truncate_prompt", "drop", "error"] = "truncate_prompt"
+    """What happens to a longer row: its prompt loses tokens at the start, it is dropped, or the run stops."""
+    exact_duplicate: Literal["drop", "keep"] = "drop"
+    """A row whose prompt and answers an earlier row has."""
+    identical_pair: Literal["drop", "error"] = "drop"
+    """A preference pair whose chosen answer equals the rejected one."""
+    max_dropped_share: Share = 0.2
+    """The run stops where a larger share of the rows of one source is dropped."""
+
+    @property
+    def row_sources(self) -> list[tuple[Literal["sft", "preference"], RowSource]]:
+        """All sources that rows are read from, with their kind."""
+        sft: list[tuple[Literal["sft", "preference"], RowSource]] = [("sft", source) for source in self.sft]
+        return sft + [("preference", s) for s in self.preference if not isinstance(s, SampledSource)]
+
+    @property
+    def sampling(self) -> SampleSettings | None:
+        """How pairs are sampled from the SFT model, if they are."""
+        return next((s.sample for s in self.preference if isinstance(s, SampledSource)), None)
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataConfig":
+        if self.evaluation_share + self.test_share >= 1:
+            raise ValueError("evaluation_share and test_share together leave no rows to train on")
+        if sum(isinstance(source, SampledSource) for source in self.preference) > 1:
+            raise ValueError("preference takes one sample block at most")
+        return self
+
+
+class StageConfig(Block):
+    """What SFT and DPO have in common."""
+
+    epochs: PositiveFloat = 1
+    """Passes over the training rows; ``max_steps`` overrides it."""
+    max_steps: PositiveInt | None = None
+    """Optimizer updates."""
+    batch_size: PositiveInt = 8
+    """Rows in one forward pass."""
+    accumulation: PositiveInt = 1
+    """Forward passes per optimizer update: the effective batch is batch_size x accumulation."""
+    learning_rate: PositiveFloat
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup: Annotated[float, Field(ge=0)] = 0.05
+    """Warm-up: a share of the steps below 1, a number of steps from 1 on."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are scaled down to this norm."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    logging_steps: PositiveInt = 10
+    """Updates between two entries of the log."""
+    save_steps: PositiveInt = 50
+    """Updates between two checkpoints, which a killed run resumes from."""
+    evaluation_steps: PositiveInt | None = None
+    """Updates between two evaluations on the held-out rows; none: at the end only."""
+    best_metric: str | None = None
+    """Keep the weights of the evaluation with the best value of this metric.
+
+    ``loss``, or with a checker in ``evaluation``: ``answer_accuracy``, ``preferred_rate`` or ``answer_score``, measured
+    on generated answers to held-out prompts.
+    """
+    patience: PositiveInt | None = None
+    """Stop after so many evaluations without a better ``best_metric``."""
+
+    @model_validator(mode="after")
+    def _check_best(self) -> "StageConfig":
+        if self.patience and not self.best_metric:
+            raise ValueError("patience needs best_metric, the metric to be patient about")
+        if self.best_metric and not self.evaluation_steps:
+            raise ValueError("best_metric needs evaluation_steps")
+        return self
+
+
+class SFTStageConfig(StageConfig):
+    """Supervised fine-tuning: cross-entropy on the answer tokens."""
+
+    learning_rate: PositiveFloat = 2.0e-4
+
+
+DPOLoss = Literal["sigmoid", "ipo", "hinge", "robust"]
+
+
+class DPOStageConfig(StageConfig):
+    """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
+
+    learning_rate: PositiveFloat = 5.0e-6
+    beta: PositiveFloat = 0.1
+    """How strongly the policy is held to the reference."""
+    loss: DPOLoss = "sigmoid"
+    nll_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the mean token cross-entropy on the chosen answers, added to the loss."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Assumed share of flipped labels (cDPO for ``sigmoid``)."""
+
+
+class EvaluationConfig(Block):
+    """How models are measured."""
+
+    checker: str | None = None
+    """Judges generated answers against the row's reference; as in ``data.preference``."""
+    max_new_tokens: PositiveInt = 200
+    """Longest generated answer."""
+    batch_size: PositiveInt = 192
+    """Answers generated at once."""
+    max_questions: PositiveInt | None = None
+    """Only so many held-out questions, drawn by the seed."""
+    sampled_answers: Annotated[int, Field(ge=0)] = 1
+    """Answers per question that are sampled at temperature 1, besides the greedy one."""
+    prompts: list[str] = []
+    """Fixed prompts whose greedy answers are shown side by side; else the first held-out questions."""
+    shown: Annotated[int, Field(ge=0)] = 3
+    """Held-out questions whose answers are shown, where there are no fixed prompts."""
+
+
+class PromotionConfig(Block):
+    """When the aligned model replaces the one in use."""
+
+    stage: Literal["staging", "production"] = "staging"
+    """The stage of the ZenML model that the better version gets."""
+    tolerances: dict[str, Annotated[float, Field(ge=0)]] = {
+        "preferred_rate": 0.0,
+        "answer_accuracy": 0.03,
+        "preference_accuracy": 0.0,
+    }
+    """How much worse a metric may be, absolute; only metrics named here and measured decide."""
+
+
+class CometTracking(Block):
+    """Comet: online with COMET_API_KEY, else one offline archive a stage."""
+
+    type: Literal["comet"] = "comet"
+    project: str = "llm-engineering"
+    workspace: str | None = None
+
+
+class NoTracking(Block):
+    """No experiment tracker."""
+
+    type: Literal["none"] = "none"
+
+
+TrackingConfig = Annotated[CometTracking | NoTracking, Field(discriminator="type")]
+
+
+class ExportConfig(Block):
+    """Where the result is copied to."""
+
+    dir: str | None = None
+    """A folder that gets the promoted model; relative paths start at the working directory."""
+
+
+class RunConfig(Block):
+    """One run."""
+
+    name: ModelName = "run"
+    """Names the ZenML model and its runs."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Seeds splits, shuffling, adapters, sampling."""
+    model: ModelConfig = ModelConfig()
+    adapter: AdapterConfig = LoraAdapter()
+    data: DataConfig = DataConfig()
+    sft: SFTStageConfig = SFTStageConfig()
+    dpo: DPOStageConfig = DPOStageConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    promotion: PromotionConfig = PromotionConfig()
+    tracking: TrackingConfig = CometTracking()
+    export: ExportConfig = ExportConfig()

@@ -1,0 +1,41 @@
+"""What a user can act on.
+
+Every error says in one sentence what is wrong, where it is and what to do. ``exit_code`` is the process's exit code:
+2 for a mistake in the request (configuration, data, model folder), 1 for something that failed while it ran.
+"""
+
+
+class PipelineError(Exception):
+    """The base of all errors that are shown as one sentence, without a traceback."""
+
+    exit_code = 1
+
+
+class UserError(PipelineError):
+    """The request cannot be carried out as asked."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A configuration file, a ``--set`` value or a combination of settings is wrong."""
+
+
+class DataError(UserError):
+    """A data set cannot be read, mapped to a format or used for training."""
+
+
+class ModelError(UserError):
+    """A model folder, its tokenizer or its chat template cannot be used."""
+
+
+class StoreError(UserError):
+    """A run, a model version or a folder that was asked for cannot be found or written."""
+
+
+class ProofError(PipelineError):
+    """A proof that every run carries has failed: the run stops rather than report numbers that mean nothing."""
+
+
+class TrainingError(PipelineError):
+    """Training could not go on (no space left, a loss that is not a number)."""

@@ -1,0 +1,38 @@
+"""Rebuild the bundled base model from its generator: same seed, same machine, same bytes."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to save the model in.")
+@click.option("--seed", type=int, default=None, help="Seed of corpus, weights and order. Default: the shipped model's.")
+@click.option("--steps", type=click.IntRange(min=1), default=None, help="Optimizer steps. Default: the shipped model's.")
+def main(out: Path, seed: int | None, steps: int | None) -> None:
+    """Train the tiny base model on the prose of the embedded domain; minutes on one CPU thread."""
+    from llm_engineering.embedded.build import BASE_DIR, BaseModelRecipe, BuildProgress, build_base_model, read_record
+
+    given = {name: value for name, value in {"seed": seed, "steps": steps}.items() if value is not None}
+    recipe = BaseModelRecipe(**given)
+    click.echo(f"Building {recipe.num_layers} layers of width {recipe.hidden_size}, {recipe.steps} steps, seed {recipe.seed}.")
+    with click.progressbar(length=recipe.steps, label="Training", item_show_func=_show_loss, update_min_steps=20) as bar:
+
+        def advance(progress: BuildProgress) -> None:
+            bar.update(1, progress)
+
+        record = build_base_model(out, recipe, advance)
+    click.echo(f"Saved {record.num_parameters:,} parameters to {out}; loss {record.loss:.3f}.")
+    click.echo(f"sha256 of model.safetensors: {record.sha256}")
+    shipped = read_record(BASE_DIR)
+    if recipe == shipped.recipe:
+        verdict = "the same" if record.sha256 == shipped.sha256 else "NOT the same"
+        click.echo(f"The shipped model's: {shipped.sha256}, {verdict}; it was built with {shipped.versions}.")
+
+
+def _show_loss(progress: object) -> str:
+    return "" if progress is None else f"loss {getattr(progress, 'loss'):.3f}"
+
+
+if __name__ == "__main__":
+    main()
