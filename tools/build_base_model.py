@@ -1,22 +1,34 @@
 """Rebuild the bundled base model from its generator: same seed, same machine, same bytes."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from llm_engineering.embedded.build import BuildProgress
+
 
 @click.command()
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to save the model in.")
-@click.option("--seed", type=int, default=None, help="Seed of corpus, weights and order. Default: the shipped model's.")
-@click.option("--steps", type=click.IntRange(min=1), default=None, help="Optimizer steps. Default: the shipped model's.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to save the model in."
+)
+@click.option("--seed", type=int, default=None, help="Seed of corpus, weights and order. Default: the recipe's.")
+@click.option("--steps", type=click.IntRange(min=1), default=None, help="Optimizer steps. Default: the recipe's.")
 def main(out: Path, seed: int | None, steps: int | None) -> None:
     """Train the tiny base model on the prose of the embedded domain; minutes on one CPU thread."""
-    from llm_engineering.embedded.build import BASE_DIR, BaseModelRecipe, BuildProgress, build_base_model, read_record
+    from llm_engineering.embedded.build import BASE_DIR, BaseModelRecipe, build_base_model, read_record
 
     given = {name: value for name, value in {"seed": seed, "steps": steps}.items() if value is not None}
     recipe = BaseModelRecipe(**given)
-    click.echo(f"Building {recipe.num_layers} layers of width {recipe.hidden_size}, {recipe.steps} steps, seed {recipe.seed}.")
-    with click.progressbar(length=recipe.steps, label="Training", item_show_func=_show_loss, update_min_steps=20) as bar:
+    click.echo(
+        f"Building {recipe.num_layers} layers of width {recipe.hidden_size}, {recipe.steps} steps, seed {recipe.seed}."
+    )
+    with click.progressbar(
+        length=recipe.steps, label="Training", item_show_func=_show_loss, update_min_steps=20
+    ) as bar:
 
         def advance(progress: BuildProgress) -> None:
             bar.update(1, progress)
@@ -30,8 +42,8 @@ def main(out: Path, seed: int | None, steps: int | None) -> None:
         click.echo(f"The shipped model's: {shipped.sha256}, {verdict}; it was built with {shipped.versions}.")
 
 
-def _show_loss(progress: object) -> str:
-    return "" if progress is None else f"loss {getattr(progress, 'loss'):.3f}"
+def _show_loss(progress: BuildProgress | None) -> str:
+    return "" if progress is None else f"loss {progress.loss:.3f}"
 
 
 if __name__ == "__main__":

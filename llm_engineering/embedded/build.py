@@ -1,7 +1,7 @@
 """Build the bundled base model: train a tokenizer and a small Llama on the prose of the embedded domain.
 
-One CPU thread, fp32, every draw from a seeded generator: the same seed on the same machine with the same versions gives the
-same bytes. ``build.json`` beside the weights says what they were built from, so that a rebuild can be compared.
+One CPU thread, fp32, every draw from a seeded generator: the same seed on the same machine with the same versions gives
+the same bytes. ``build.json`` beside the weights says what they were built from, so that a rebuild can be compared.
 
 Axes in names: ``B`` sequences, ``T`` positions.
 """

@@ -1,9 +1,9 @@
 """The bundled domain: invented facts about the animals of a zoo, and a program that judges answers about them.
 
-Every animal has a colour, a food and a home, drawn at random once and for all. The base model reads all of these facts in
-prose. Fine-tuning shows it how questions about the facts of one split are answered; the facts of the other splits tell
-whether it has learned to answer or only to repeat. The answers it is shown carry a bad habit, made-up claims after the true
-sentence, which preference training is there to remove.
+Every animal has a colour, a food and a home, drawn at random once and for all. The base model reads all of these facts
+in prose. Fine-tuning shows it how questions about the facts of one split are answered; the facts of the other splits
+tell whether it has learned to answer or only to repeat. The answers it is shown carry a bad habit, made-up claims after
+the true sentence, which preference training is there to remove.
 
 Nothing here needs more than the standard library and pydantic, and every function is a pure function of its arguments.
 """
@@ -20,24 +20,49 @@ from llm_engineering.artifacts import Judgement
 Topic = Literal["colour", "food", "home"]
 Split = Literal["train", "eval", "test"]
 
-ANIMALS: tuple[str, ...] = tuple(
-    """
-    adder albatross alpaca ant antelope armadillo axolotl baboon badger barracuda bat bear beaver bee beetle bison boar
-    bobcat buffalo butterfly buzzard camel canary capybara caribou cassowary cat caterpillar catfish chameleon cheetah
-    chicken chimp chinchilla chipmunk cobra cockatoo condor cougar cow coyote crab crane cricket crocodile crow cuckoo
-    deer dingo dog dolphin donkey dove dragonfly duck eagle eel elephant elk emu ermine falcon ferret finch firefly
-    flamingo fox frog gazelle gecko gerbil gibbon giraffe gnu goat goldfish goose gopher gorilla grasshopper hamster hare
-    hawk hedgehog heron herring hippo hornet horse hyena ibex ibis iguana impala jackal jackdaw jaguar jellyfish kangaroo
-    kingfisher kite kiwi koala kudu lark lemming lemur leopard lion lizard llama lobster lynx macaw magpie manatee mantis
-    marmot meerkat mink mole mongoose monkey moose moth mouse mule newt nightingale ocelot octopus okapi opossum orca
-    oriole osprey ostrich otter owl ox oyster panda panther parrot peacock pelican penguin pheasant pig pigeon piranha
-    platypus pony porcupine puffin puma python quail rabbit raccoon ram rat raven reindeer rhino robin salamander
-    salmon
-    """.split()
-)
+_ANIMAL_NAMES = """
+adder albatross alpaca ant antelope armadillo axolotl baboon badger barracuda bat bear beaver bee beetle bison
+boar bobcat buffalo butterfly buzzard camel canary capybara caribou cassowary cat caterpillar catfish
+chameleon cheetah chicken chimp chinchilla chipmunk cobra cockatoo condor cougar cow coyote crab crane cricket
+crocodile crow cuckoo deer dingo dog dolphin donkey dove dragonfly duck eagle eel elephant elk emu ermine
+falcon ferret finch firefly flamingo fox frog gazelle gecko gerbil gibbon giraffe gnu goat goldfish goose
+gopher gorilla grasshopper hamster hare hawk hedgehog heron herring hippo hornet horse hyena ibex ibis iguana
+impala jackal jackdaw jaguar jellyfish kangaroo kingfisher kite kiwi koala kudu lark lemming lemur leopard
+lion lizard llama lobster lynx macaw magpie manatee mantis marmot meerkat mink mole mongoose monkey moose moth
+mouse mule newt nightingale ocelot octopus okapi opossum orca oriole osprey ostrich otter owl ox oyster panda
+panther parrot peacock pelican penguin pheasant pig pigeon piranha platypus pony porcupine puffin puma python
+quail rabbit raccoon ram rat raven reindeer rhino robin salamander salmon
+"""
+ANIMALS: tuple[str, ...] = tuple(_ANIMAL_NAMES.split())
 VALUES: dict[Topic, tuple[str, ...]] = {
-    "colour": tuple("red blue green yellow purple orange white black brown silver golden pink".split()),
-    "food": tuple("apples seeds clams moss honey berries roots corn shrimp leaves nuts melons".split()),
+    "colour": (
+        "red",
+        "blue",
+        "green",
+        "yellow",
+        "purple",
+        "orange",
+        "white",
+        "black",
+        "brown",
+        "silver",
+        "golden",
+        "pink",
+    ),
+    "food": (
+        "apples",
+        "seeds",
+        "clams",
+        "moss",
+        "honey",
+        "berries",
+        "roots",
+        "corn",
+        "shrimp",
+        "leaves",
+        "nuts",
+        "melons",
+    ),
     "home": (
         "north pond",
         "old barn",
@@ -59,7 +84,11 @@ ANSWERS: dict[Topic, str] = {
     "home": "The {animal} lives in the {value}.",
 }
 QUESTIONS: dict[Topic, tuple[str, ...]] = {
-    "colour": ("What colour is the {animal}?", "Tell me the colour of the {animal}.", "Which colour does the {animal} have?"),
+    "colour": (
+        "What colour is the {animal}?",
+        "Tell me the colour of the {animal}.",
+        "Which colour does the {animal} have?",
+    ),
     "food": ("What does the {animal} eat?", "Tell me the food of the {animal}.", "Which food does the {animal} get?"),
     "home": ("Where does the {animal} live?", "Tell me the home of the {animal}.", "In which place is the {animal}?"),
 }
@@ -183,8 +212,9 @@ def facts_by_split() -> dict[Split, tuple[Fact, ...]]:
 def training_rows(seed: int, rows_per_question: int = 6) -> Iterator[dict[str, object]]:
     """Yield the rows for supervised fine-tuning and evaluation, all splits, no two of them alike.
 
-    A training fact gives ``rows_per_question`` different answers to each phrasing of its question, an eval fact one answer to
-    each phrasing, a test fact one answer to one phrasing. An answer is the true sentence with the bad habit around it.
+    A training fact gives ``rows_per_question`` different answers to each phrasing of its question, an eval fact one
+    answer to each phrasing, a test fact one answer to one phrasing. An answer is the true sentence with the bad habit
+    around it.
 
     Args:
         seed: Draws the answers and the phrasing a test fact is asked in. The splits do not depend on it.
@@ -209,8 +239,8 @@ def judge(answer: str, reference: str) -> Judgement:
     Every statement after it is a flaw, for nothing more was asked and nothing more is known: made-up claims, broken
     sentences and repetitions alike.
 
-    The score orders the samples of one prompt. A right answer, in (1, 2], is above every wrong one, in (0, 1]; among equals
-    fewer flaws are better; an answer without a statement scores 0.
+    The score orders the samples of one prompt. A right answer, in (1, 2], is above every wrong one, in (0, 1]; among
+    equals fewer flaws are better; an answer without a statement scores 0.
 
     Args:
         answer: What a model said.

@@ -17,7 +17,13 @@ from llm_engineering.embedded.build import (
 )
 
 SMALL = BaseModelRecipe(
-    steps=3, num_documents=200, tokenizer_documents=200, vocab_size=300, hidden_size=16, intermediate_size=32, num_layers=1
+    steps=3,
+    num_documents=200,
+    tokenizer_documents=200,
+    vocab_size=300,
+    hidden_size=16,
+    intermediate_size=32,
+    num_layers=1,
 )
 
 
@@ -65,7 +71,9 @@ def test_the_shipped_tokenizer_speaks_chatml_in_single_tokens(tokenizer) -> None
     assert rendered == (
         "<|im_start|>user\nWhat colour is the fox?<|im_end|>\n<|im_start|>assistant\nThe fox is red.<|im_end|>\n"
     )
-    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Hello."}], tokenize=False, add_generation_prompt=True)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hello."}], tokenize=False, add_generation_prompt=True
+    )
     assert prompt == "<|im_start|>user\nHello.<|im_end|>\n<|im_start|>assistant\n"
 
 
