@@ -3,6 +3,7 @@
 Folders (:class:`Checkpoint`, :class:`RowSet`) are handed on by path and content hash; reports are values.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Literal, Self
 
@@ -22,6 +23,16 @@ DropReason = Literal[
     "too long",
     "leaked into evaluation",
 ]
+
+
+def hash_files(folder: Path) -> str:
+    """Return the sha256 over the relative names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 class Artifact(BaseModel):
@@ -44,7 +55,7 @@ class Checkpoint(Folder):
 
     kind: Literal["adapter", "model"]
     weights_sha256: str
-    """Hash over the safetensors files alone: equal weights, equal hash."""
+    """Hash over names and values of the tensors alone: equal weights, equal hash."""
     base: str
     """The name of the model that training started from."""
     base_sha256: str

@@ -1,0 +1,96 @@
+"""Tokenizers ready for chat: which template renders, which token ends an answer, which one pads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_engineering.artifacts import Checkpoint
+from llm_engineering.config.schema import ModelConfig
+from llm_engineering.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TEMPLATES = Path(__file__).parent / "templates"
+CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+
+
+@dataclass(frozen=True)
+class ChatTokenizer:
+    """A tokenizer whose chat template, EOS and padding are settled."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    template: str
+    """Which template it is, and why."""
+    notes: tuple[str, ...]
+
+
+def load_chat_tokenizer(base: Checkpoint, config: ModelConfig) -> ChatTokenizer:
+    """Return the tokenizer of a model folder with the configured template, EOS and padding.
+
+    Raises:
+        ConfigError: A configured token is not in the vocabulary, or the template cannot be had.
+        ModelError: The tokenizer cannot be loaded or has no EOS.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise ModelError(f"The tokenizer in {base.path} cannot be loaded: {error}") from error
+    notes: list[str] = []
+    template_text, template = _choose_template(tokenizer, config.chat_template)
+    vocabulary = tokenizer.get_vocab()
+    for role in ("eos", "pad"):
+        token = getattr(config.special_tokens, role)
+        if token is not None and token not in vocabulary:
+            raise ConfigError(
+                f"model.special_tokens.{role} {token!r} is not in the tokenizer's vocabulary. Name a token that is; "
+                "none is added silently."
+            )
+        if token is not None:
+            setattr(tokenizer, f"{role}_token", token)
+            notes.append(f"The {role.upper()} token is {token!r}, as configured.")
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"The tokenizer of {base.base} has no EOS token. Name one with model.special_tokens.eos.")
+    if "im_end" in template_text and config.special_tokens.eos is None and tokenizer.eos_token != "<|im_end|>":
+        notes.append(f"ChatML ends answers with <|im_end|>, which replaces {tokenizer.eos_token!r} as EOS token.")
+        tokenizer.eos_token = "<|im_end|>"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+        notes.append("The tokenizer has no padding token; EOS pads, and the loss mask keeps every real EOS.")
+    tokenizer.chat_template = template_text
+    tokenizer.padding_side = "left"
+    return ChatTokenizer(tokenizer, template, tuple(notes))
+
+
+def _choose_template(tokenizer: "PreTrainedTokenizerBase", asked: str) -> tuple[str, str]:
+    """Return the template's text and a phrase that says which one it is and why."""
+    own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
+    has_chatml = all(token in tokenizer.get_vocab() for token in CHATML_TOKENS)
+    if asked == "auto":
+        if own:
+            return own, "the model's own"
+        if has_chatml:
+            return _bundled("chatml"), "ChatML (the model has no template; its vocabulary has ChatML's tokens)"
+        return _bundled("alpaca"), "Alpaca (the model has no template and no ChatML tokens)"
+    if asked == "model":
+        if not own:
+            raise ConfigError("model.chat_template is `model`, but the model has none. Use auto, chatml or alpaca.")
+        return own, "the model's own, as configured"
+    if asked == "chatml" and not has_chatml:
+        raise ConfigError(
+            "model.chat_template is chatml, but <|im_start|> and <|im_end|> are not in the vocabulary. Use alpaca."
+        )
+    if asked in ("chatml", "alpaca"):
+        return _bundled(asked), f"{asked}, as configured"
+    path = Path(asked)
+    if not path.is_file():
+        raise ConfigError(
+            f"model.chat_template {asked!r} is neither auto, model, chatml, alpaca nor a file. Check the path."
+        )
+    return path.read_text(encoding="utf-8"), f"the file {path.name}"
+
+
+def _bundled(name: str) -> str:
+    return (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")

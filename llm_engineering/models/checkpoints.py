@@ -1,0 +1,171 @@
+"""Model folders: find them, load them, save them, hash them. Weights are safetensors only."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llm_engineering.artifacts import Checkpoint, hash_files
+from llm_engineering.config.schema import ModelConfig
+from llm_engineering.errors import ModelError
+from llm_engineering.models.hardware import pick_device
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded" / "base"
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+
+
+def locate_base(config: ModelConfig) -> Checkpoint:
+    """Return the checkpoint that training starts from, fetched from the hub if it is a hub id.
+
+    Raises:
+        ModelError: The folder or the repository cannot be used as a model.
+    """
+    if config.base == "embedded":
+        folder = EMBEDDED_FOLDER
+    elif Path(config.base).exists():
+        folder = Path(config.base).resolve()
+    else:
+        folder = _fetch(config.base, config.revision)
+    _require_model(folder, config.base)
+    weights = hash_weights(folder)
+    return Checkpoint(
+        path=folder,
+        sha256=hash_files(folder),
+        kind="model",
+        weights_sha256=weights,
+        base=config.base,
+        base_sha256=weights,
+    )
+
+
+def _fetch(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=_HUB_FILES))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise ModelError(
+            f"model.base {repository!r} is neither a folder here nor a model{at} that the hub gives: "
+            f"{str(error).splitlines()[0]} Check the path or the id, the network and your hub login."
+        ) from error
+
+
+def _require_model(folder: Path, name: str) -> None:
+    if not folder.is_dir():
+        raise ModelError(f"model.base {name!r} is a file. Name the folder that holds config.json and the weights.")
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise ModelError(f"model.base {name!r} is an adapter. Merge it into its base first.")
+        raise ModelError(f"model.base {name!r} has no config.json. Name a folder that `save_pretrained` has written.")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"model.base {name!r} has no safetensors weights. Load it once with transformers and save it again: other "
+            "formats can run code when they are read."
+        )
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
+        raise ModelError(f"model.base {name!r} has no tokenizer. Save the model's tokenizer into the same folder.")
+
+
+def hash_weights(folder: Path) -> str:
+    """Return the sha256 over names, dtypes, shapes and values of all tensors in a folder's safetensors files.
+
+    Raises:
+        ModelError: A weights file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    def tensors() -> Iterable[tuple[str, "torch.Tensor"]]:
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  # not a dict
+                    yield name, file.get_tensor(name)
+
+    try:
+        return hash_tensors(tensors())
+    except SafetensorError as error:
+        raise ModelError(f"A weights file in {folder} is damaged ({error}). Fetch or save the model again.") from error
+
+
+def hash_tensors(tensors: Iterable[tuple[str, "torch.Tensor"]]) -> str:
+    """Return the sha256 over names, dtypes, shapes and values, independent of the order."""
+    import torch
+
+    digests = []
+    for name, tensor in tensors:
+        digest = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def hash_frozen(model: "PreTrainedModel") -> str:
+    """Return the weights hash of a model in memory, with the adapters that are attached to it left out.
+
+    It equals the hash of the folder that the model was loaded from, as long as no weight has changed.
+    """
+    named = (
+        (name.removeprefix("base_model.model.").replace(".base_layer.", "."), parameter)
+        for name, parameter in model.named_parameters()
+        if ".lora_" not in name
+    )
+    return hash_tensors(named)
+
+
+def load_model(folder: Path, dtype: "torch.dtype") -> "PreTrainedModel":
+    """Return the causal language model in a folder, on the machine's device.
+
+    Raises:
+        ModelError: The folder holds something else.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelError(f"{folder} is no causal language model that transformers can load: {error}") from error
+    loaded: PreTrainedModel = model.to(pick_device())
+    return loaded
+
+
+def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Write a model so that it can be loaded and served: weights, tokenizer, chat template, generation config."""
+    from transformers import GenerationConfig
+
+    known = model.generation_config.eos_token_id if model.generation_config else None
+    listed = [known] if isinstance(known, int) else list(known or [])
+    ends = [tokenizer.eos_token_id, *(token for token in listed if token != tokenizer.eos_token_id)]
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+    )
+    model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def describe_checkpoint(folder: Path, kind: Any, base: Checkpoint) -> Checkpoint:
+    """Return the checkpoint of a folder that was just written from ``base``."""
+    return Checkpoint(
+        path=folder,
+        sha256=hash_files(folder),
+        kind=kind,
+        weights_sha256=hash_weights(folder),
+        base=base.base,
+        base_sha256=base.weights_sha256,
+    )
+
+
+def max_positions(folder: Path) -> int | None:
+    """Return the longest sequence that the model in a folder was built for, in tokens, if it says so."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for key in ("max_position_embeddings", "n_positions"):
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    return None

@@ -1,0 +1,74 @@
+"""What is known about one run, in one value: the input of every report."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from llm_engineering.artifacts import (
+    Artifact,
+    DatasetReport,
+    EvaluationReport,
+    MergeReport,
+    PreferenceReport,
+    PromotionDecision,
+    StageName,
+    TrackerLink,
+    TrainingReport,
+)
+
+
+class ModelVersion(Artifact):
+    """The version of the ZenML model that a run made."""
+
+    name: str
+    version: str | None = None
+    stage: str | None = None
+    """The stage that the version holds after the run."""
+
+
+class RunFacts(Artifact):
+    """What the orchestrator knows about a run."""
+
+    name: str
+    id: str
+    pipeline: str
+    status: Literal["completed", "failed"] = "completed"
+    seconds: float
+    """Wall-clock time of the whole run."""
+    step_seconds: dict[str, float] = {}
+    """Wall-clock time per step, in the order in which they ran."""
+    cached_steps: list[str] = []
+    """Steps whose result an earlier run had made."""
+    model: ModelVersion | None = None
+    error: str | None = None
+    """The sentence that a failed run ended with."""
+    artifacts: dict[str, str] = {}
+    """Where things lie: name and path (``sft_model``, ``dpo_model``, ``report`` ...)."""
+
+
+class RunReports(Artifact):
+    """The reports of a run; what its pipeline does not have, or did not reach, is missing."""
+
+    run: RunFacts
+    dataset: DatasetReport | None = None
+    preferences: PreferenceReport | None = None
+    """Pairs that were sampled; they are not in the ledger of ``dataset``."""
+    sft: TrainingReport | None = None
+    dpo: TrainingReport | None = None
+    merges: dict[StageName, MergeReport] = {}
+    evaluation: EvaluationReport | None = None
+    decision: PromotionDecision | None = None
+    config_yaml: str = ""
+    """The configuration with every default resolved."""
+    packages: dict[str, str] = {}
+    """Versions of the packages that the results depend on."""
+
+    def trainings(self) -> Iterator[TrainingReport]:
+        """Yield the training reports there are, in the order of the stages."""
+        yield from (report for report in (self.sft, self.dpo) if report is not None)
+
+    def trackers(self) -> Iterator[TrackerLink]:
+        """Yield the links to the experiment tracker, in the order of the stages."""
+        links = [training.tracker for training in self.trainings()]
+        if self.evaluation:
+            links.append(self.evaluation.tracker)
+        yield from (link for link in links if link is not None)

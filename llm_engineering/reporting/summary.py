@@ -1,0 +1,90 @@
+"""The summary that machines read: one JSON object a run, the same keys every time."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+from llm_engineering.artifacts import RowKind, TrainingReport
+from llm_engineering.reporting.bundle import RunReports
+
+ROW_KINDS: tuple[RowKind, ...] = ("sft", "preference")
+
+
+def build_summary(reports: RunReports) -> dict[str, object]:
+    """Return the summary of a run, ready for ``json.dumps(..., allow_nan=False)``.
+
+    All keys of the first level are always there; what the run does not have is ``null`` or empty. Numbers that JSON
+    has no word for (NaN, infinity) are ``null``.
+    """
+    evaluation, decision, version = reports.evaluation, reports.decision, reports.run.model
+    models = evaluation.models if evaluation else {}
+    summary = {
+        "run": reports.run.model_dump(mode="json", exclude={"model", "artifacts"}),
+        "model": version.model_dump(mode="json") if version else None,
+        "data": {kind: rows for kind in ROW_KINDS if (rows := row_totals(reports, kind))},
+        "promotion": decision.model_dump(mode="json", include={"promoted", "stage", "reason"}) if decision else None,
+        "training": {training.stage: _training(training) for training in reports.trainings()},
+        "models": {name: {m: metric.value for m, metric in scores.metrics.items()} for name, scores in models.items()},
+        "proofs": _proofs(reports),
+        "tracker": [link.model_dump(mode="json", exclude_none=True) for link in reports.trackers()],
+        "artifacts": dict(reports.run.artifacts),
+    }
+    finite = _finite(summary)
+    assert isinstance(finite, dict)
+    return finite
+
+
+def row_totals(reports: RunReports, kind: RowKind) -> dict[str, object] | None:
+    """Return what became of the rows of one kind, summed over their sources; None where there are none.
+
+    Pairs that were sampled from the SFT model count as rows, too.
+    """
+    ledgers = reports.dataset.ledger(kind) if reports.dataset else []
+    sampled = reports.preferences.pairs if reports.preferences and kind == "preference" else {}
+    if not ledgers and not sampled:
+        return None
+    dropped: Counter[str] = Counter()
+    for ledger in ledgers:
+        dropped.update({str(reason): rows for reason, rows in ledger.dropped.items()})
+    return {
+        "rows": sum(ledger.rows for ledger in ledgers) + _total(sampled.values()),
+        "train": sum(ledger.train for ledger in ledgers) + sampled.get("train", 0),
+        "eval": sum(ledger.eval for ledger in ledgers) + sampled.get("eval", 0),
+        "test": sum(ledger.test for ledger in ledgers) + sampled.get("test", 0),
+        "truncated": sum(ledger.truncated for ledger in ledgers),
+        "dropped": dict(dropped),
+    }
+
+
+def _training(report: TrainingReport) -> dict[str, object]:
+    facts = {"steps", "planned_steps", "effective_batch", "seconds", "best_step", "resumed_from", "stopped_early"}
+    speed = {name for name in ("tokens_per_second", "pairs_per_second") if getattr(report, name) is not None}
+    return report.model_dump(mode="json", include=facts | speed | {"metrics"})
+
+
+def _proofs(reports: RunReports) -> dict[str, object]:
+    reference = reports.dpo.reference if reports.dpo else None
+    proof = {"max_logit_difference", "reload_logit_difference", "greedy_tokens"}
+    return {
+        "step0_loss": reference.step0_loss if reference else None,
+        "expected_step0_loss": reference.expected_loss if reference else None,
+        "reference_hash": reference.reference_sha256_before if reference else None,
+        "reference_hash_after": reference.reference_sha256_after if reference else None,
+        "sft_hash": reference.sft_sha256 if reference else None,
+        "merge": {stage: merge.model_dump(mode="json", include=proof) for stage, merge in reports.merges.items()},
+        "mask": reports.dataset.mask_proof if reports.dataset else None,
+        "splits": reports.dataset.split_proof if reports.dataset else None,
+    }
+
+
+def sum(numbers: Iterable[int]) -> int:
+    return sum(numbers)
+
+
+def _finite(value: object) -> object:
+    """Return ``value`` with numbers that JSON has no word for replaced by None."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
