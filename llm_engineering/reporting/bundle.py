@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Literal
 
+from pydantic import Field
+
 from llm_engineering.artifacts import (
     Artifact,
     DatasetReport,
@@ -34,14 +36,14 @@ class RunFacts(Artifact):
     status: Literal["completed", "failed"] = "completed"
     seconds: float
     """Wall-clock time of the whole run."""
-    step_seconds: dict[str, float] = {}
+    step_seconds: dict[str, float] = Field(default_factory=dict)
     """Wall-clock time per step, in the order in which they ran."""
-    cached_steps: list[str] = []
+    cached_steps: list[str] = Field(default_factory=list)
     """Steps whose result an earlier run had made."""
     model: ModelVersion | None = None
     error: str | None = None
     """The sentence that a failed run ended with."""
-    artifacts: dict[str, str] = {}
+    artifacts: dict[str, str] = Field(default_factory=dict)
     """Where things lie: name and path (``sft_model``, ``dpo_model``, ``report`` ...)."""
 
 
@@ -54,12 +56,12 @@ class RunReports(Artifact):
     """Pairs that were sampled; they are not in the ledger of ``dataset``."""
     sft: TrainingReport | None = None
     dpo: TrainingReport | None = None
-    merges: dict[StageName, MergeReport] = {}
+    merges: dict[StageName, MergeReport] = Field(default_factory=dict)
     evaluation: EvaluationReport | None = None
     decision: PromotionDecision | None = None
     config_yaml: str = ""
     """The configuration with every default resolved."""
-    packages: dict[str, str] = {}
+    packages: dict[str, str] = Field(default_factory=dict)
     """Versions of the packages that the results depend on."""
 
     def trainings(self) -> Iterator[TrainingReport]:

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
 
 from llm_engineering.artifacts import RowKind, TrainingReport
 from llm_engineering.reporting.bundle import RunReports
@@ -47,7 +46,7 @@ def row_totals(reports: RunReports, kind: RowKind) -> dict[str, object] | None:
     for ledger in ledgers:
         dropped.update({str(reason): rows for reason, rows in ledger.dropped.items()})
     return {
-        "rows": sum(ledger.rows for ledger in ledgers) + _total(sampled.values()),
+        "rows": sum(ledger.rows for ledger in ledgers) + sum(sampled.values()),
         "train": sum(ledger.train for ledger in ledgers) + sampled.get("train", 0),
         "eval": sum(ledger.eval for ledger in ledgers) + sampled.get("eval", 0),
         "test": sum(ledger.test for ledger in ledgers) + sampled.get("test", 0),
@@ -75,10 +74,6 @@ def _proofs(reports: RunReports) -> dict[str, object]:
         "mask": reports.dataset.mask_proof if reports.dataset else None,
         "splits": reports.dataset.split_proof if reports.dataset else None,
     }
-
-
-def sum(numbers: Iterable[int]) -> int:
-    return sum(numbers)
 
 
 def _finite(value: object) -> object:
