@@ -1,0 +1,1 @@
+"""Sources → rows → formats → tokens and masks → splits, with an account of every row."""

@@ -1,0 +1,50 @@
+"""Rows on disk: one Arrow folder a split."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llm_engineering.artifacts import RowSet, hash_files
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+INDEX = {"source": "int32", "row": "int64"}
+RAW = {**INDEX, "data": "string", "problem": "string"}
+"""A row as it was read: its source's index, its number in it (from 1), its JSON, or why there is none."""
+SFT = {**INDEX, "input_ids": ["int32"], "labels": ["int32"]}
+"""A conversation as it is trained: labels are -100 where there is no loss."""
+PREFERENCE = {**INDEX, "prompt_ids": ["int32"], "chosen_ids": ["int32"], "rejected_ids": ["int32"]}
+"""A preference pair as it is trained."""
+QUESTIONS = {"unit": "string", "prompt": "string", "prompt_ids": ["int32"], "reference": "string"}
+"""A prompt as it is served, with the answer that a checker compares with; questions of one unit are not independent."""
+
+Schema = Mapping[str, str | list[str]]
+Row = Mapping[str, Any]
+
+
+def write_rows(folder: Path, splits: Mapping[str, Sequence[Row]], schema: Schema) -> RowSet:
+    """Write every split to its own folder below ``folder``; empty splits are written too."""
+    from datasets import Dataset
+
+    for name, rows in splits.items():
+        columns = {column: [row[column] for row in rows] for column in schema}
+        Dataset.from_dict(columns, features=_features(schema)).save_to_disk(folder / name)
+        (folder / name / "state.json").unlink()  # holds a random fingerprint; equal rows shall have equal hashes
+    return RowSet(path=folder, sha256=hash_files(folder), rows={name: len(rows) for name, rows in splits.items()})
+
+
+def read_rows(rows: RowSet, split: str) -> "Dataset":
+    """Return one split, memory-mapped."""
+    from datasets import Dataset
+
+    files = sorted((rows.path / split).glob("*.arrow"))
+    return Dataset.from_file(str(files[0]))
+
+
+def _features(schema: Schema) -> "Features":
+    from datasets import Features, List, Value
+
+    return Features(
+        {name: List(Value(kind[0])) if isinstance(kind, list) else Value(kind) for name, kind in schema.items()}
+    )

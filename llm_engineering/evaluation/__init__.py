@@ -1,0 +1,1 @@
+"""What the models can do: generated answers, held-out rows, preferences; and which model is promoted."""

@@ -1,0 +1,51 @@
+"""Metrics as pure functions of answers, judgements and log-probabilities."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from llm_engineering.artifacts import Metric
+
+CONFIDENCE = 0.95
+
+
+def proportion(outcomes: Sequence[float]) -> Metric:
+    """Return a rate of 0/1 outcomes with its Wilson interval (Wilson 1927)."""
+    from scipy.stats import binomtest
+
+    hits = round(sum(outcomes))
+    interval = binomtest(hits, len(outcomes)).proportion_ci(CONFIDENCE, method="wilson")
+    return Metric(value=hits / len(outcomes), low=interval.low, high=interval.high, units=len(outcomes))
+
+
+def mean(values: Sequence[float]) -> Metric:
+    """Return a mean with its bootstrap interval (percentile, 2000 resamples, fixed seed)."""
+    import numpy as np
+
+    data = np.asarray(values, dtype=float)
+    if len(data) < 2:
+        return Metric(value=float(data.mean()), units=len(data))
+    draws = np.random.default_rng(0).integers(0, len(data), (2000, len(data)))
+    low, high = np.quantile(data[draws].mean(axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Metric(value=float(data.mean()), low=float(low), high=float(high), units=len(data))
+
+
+def rate(outcomes: Sequence[float]) -> Metric:
+    """Return a mean with the Wilson interval where all outcomes are 0 or 1, else with the bootstrap's."""
+    return proportion(outcomes) if all(value in (0.0, 1.0) for value in outcomes) else mean(outcomes)
+
+
+def by_unit(values: Sequence[float], units: Sequence[str]) -> list[float]:
+    """Return the mean of every unit's values, in the order in which the units first appear."""
+    groups: dict[str, list[float]] = {}
+    for value, unit in zip(values, units, strict=True):
+        groups.setdefault(unit, []).append(value)
+    return [fmean(group) for group in groups.values()]
+
+
+def repetition(answer: str, size: int = 3) -> float:
+    """Return the share of an answer's word n-grams that stood in it before; 0 for a short answer."""
+    words = answer.split()
+    grams = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+

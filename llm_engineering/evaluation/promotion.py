@@ -1,0 +1,85 @@
+"""Decide which model of a run is promoted: DPO only where it does no harm."""
+
+from collections.abc import Mapping
+
+from llm_engineering.artifacts import EvaluationReport, ModelScores, PromotionCheck, PromotionDecision
+from llm_engineering.config.schema import PromotionConfig
+
+
+def compare(
+    candidate: str,
+    against: str,
+    scores: Mapping[str, ModelScores],
+    tolerances: Mapping[str, float],
+) -> list[PromotionCheck]:
+    """Return one check for every metric that is named in the tolerances and measured for both models."""
+    left, right = scores[candidate].metrics, scores[against].metrics
+    return [
+        PromotionCheck(
+            candidate=candidate,
+            against=against,
+            metric=metric,
+            candidate_value=left[metric].value,
+            against_value=right[metric].value,
+            tolerance=tolerance,
+            passed=left[metric].value >= right[metric].value - tolerance,
+        )
+        for metric, tolerance in tolerances.items()
+        if metric in left and metric in right
+    ]
+
+
+def decide(evaluation: EvaluationReport, config: PromotionConfig, incumbent: str | None) -> PromotionDecision:
+    """Return the decision of a run.
+
+    DPO is promoted if it is no worse than its own SFT model and than the incumbent on every metric that decides; else
+    SFT is, if it is no worse than the incumbent; else the incumbent stays.
+
+    Args:
+        evaluation: Scores of ``base``, ``sft``, ``dpo`` and, where there is one, ``incumbent``, on the same questions.
+        config: Which metrics decide, and how much worse they may be.
+        incumbent: The version that holds the stage now.
+    """
+    checks: list[PromotionCheck] = []
+    reasons: list[str] = []
+    for candidate, rival in (("dpo", "sft"), ("sft", "base")):
+        if candidate not in evaluation.models:
+            continue
+        against = [name for name in (rival, "incumbent") if name in evaluation.models]
+        made = [c for name in against for c in compare(candidate, name, evaluation.models, config.tolerances)]
+        checks += made
+        if not made:
+            reasons.append(f"{candidate.upper()} has no metric in common with what it is compared with")
+            continue
+        failed = [check for check in made if not check.passed]
+        if not failed:
+            reasons.append(f"{candidate.upper()} is no worse than {_names(against)} on {_metrics(made)}")
+            return PromotionDecision(
+                promoted="dpo" if candidate == "dpo" else "sft",
+                stage=config.stage,
+                reason="; ".join(reasons) + ".",
+                checks=checks,
+                incumbent=incumbent,
+            )
+        reasons.append(f"{candidate.upper()} is worse: " + ", ".join(_say(check) for check in failed))
+    reasons.append("the incumbent stays" if incumbent else "nothing is promoted")
+    return PromotionDecision(
+        promoted=None, stage=config.stage, reason="; ".join(reasons) + ".", checks=checks, incumbent=incumbent
+    )
+
+
+def _names(against: list[str]) -> str:
+    spoken = {"sft": "its SFT model", "base": "the base", "incumbent": "the incumbent"}
+    return " and ".join(spoken[name] for name in against)
+
+
+def _metrics(checks: list[PromotionCheck]) -> str:
+    return ", ".join(dict.fromkeys(check.metric for check in checks))
+
+
+def _say(check: PromotionCheck) -> str:
+    allowed = f", {check.tolerance:g} less is allowed" if check.tolerance else ""
+    return (
+        f"{check.metric} {check.candidate_value:.3f} against {check.against_value:.3f} of {_names([check.against])}"
+        f"{allowed}"
+    )

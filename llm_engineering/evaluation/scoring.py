@@ -1,0 +1,217 @@
+"""Measure the models of a run on the same held-out rows and questions."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from llm_engineering.artifacts import Checkpoint, EvaluationReport, Metric, ModelScores, RowSet, SampleAnswers
+from llm_engineering.config.schema import EvaluationConfig
+from llm_engineering.data.rendering import ChatRenderer
+from llm_engineering.data.rowsets import read_rows
+from llm_engineering.evaluation.answers import JudgedAnswers, Question, ask, read_questions, summarise
+from llm_engineering.evaluation.checkers import Checker, load_checker
+from llm_engineering.evaluation.likelihood import kl_per_row, labelled, score_rows
+from llm_engineering.evaluation.metrics import mean, proportion, rate
+from llm_engineering.models.checkpoints import load_model
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PARENTS = {"sft": "base", "dpo": "sft"}
+"""The model that each model was trained from: what its rewards and its KL are measured against."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The rows and questions that models are measured on."""
+
+    split: str
+    conversations: list[tuple[list[int], list[int]]]
+    pairs: list[dict[str, list[int]]]
+    questions: list[Question]
+    fingerprint: str
+
+
+def read_held_out(
+    sft: RowSet, preference: RowSet, questions: RowSet, config: EvaluationConfig, seed: int
+) -> HeldOut:
+    """Return the test split, or the eval split where there is no test split."""
+    held = any(rows.rows.get("test") for rows in (sft, preference, questions))
+    split = "test" if held else "eval"
+    parts = [f"{rows.sha256}" for rows in (sft, preference, questions)]
+    settings = json.dumps([split, seed, config.model_dump(mode="json"), parts], sort_keys=True)
+    return HeldOut(
+        split=split,
+        conversations=[(row["input_ids"], row["labels"]) for row in _rows(sft, split)],
+        pairs=list(_rows(preference, split)),
+        questions=read_questions(questions, split, config.max_questions, seed),
+        fingerprint=hashlib.sha256(settings.encode()).hexdigest(),
+    )
+
+
+def _rows(rows: RowSet, split: str) -> list[dict[str, list[int]]]:
+    return list(read_rows(rows, split)) if rows.rows.get(split) else []
+
+
+@dataclass
+class Evaluator:
+    """Measures models on the same rows, questions and seeds.
+
+    Rewards, margins and KL of a model are measured against the model it was trained from: SFT against the base, DPO
+    against SFT.
+    """
+
+    held_out: HeldOut
+    config: EvaluationConfig
+    tokenizer: "PreTrainedTokenizerBase"
+    beta: float
+    """DPO's beta; scales rewards and margins."""
+    seed: int
+    """Seeds the sampled answers."""
+    dtype: "torch.dtype"
+    _logps: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """Log-probabilities of the pairs' chosen and rejected answers, by model."""
+
+    @cached_property
+    def checker(self) -> Checker | None:
+        """The program that judges answers, if one is configured."""
+        return load_checker(self.config.checker) if self.config.checker else None
+
+    def evaluate(self, checkpoints: Mapping[str, Checkpoint]) -> EvaluationReport:
+        """Measure full models, named ``base``, ``sft`` and ``dpo``, parents first."""
+        started = time.perf_counter()
+        shown = self._shown_questions()
+        scores: dict[str, ModelScores] = {}
+        answers: dict[str, list[str]] = {}
+        for name, checkpoint in checkpoints.items():
+            model = load_model(checkpoint.path, self.dtype)
+            parent = checkpoints.get(PARENTS.get(name, ""))
+            metrics, outcomes = self._measure(name, model, parent)
+            scores[name] = ModelScores(checkpoint_sha256=checkpoint.weights_sha256, metrics=metrics, outcomes=outcomes)
+            answers[name] = [answer.text for answer in self._ask(model, shown).answers]
+        return EvaluationReport(
+            fingerprint=self.held_out.fingerprint,
+            split=self.held_out.split,
+            questions=len(self.held_out.questions),
+            pairs=len(self.held_out.pairs),
+            models=scores,
+            samples=[
+                SampleAnswers(
+                    prompt=json.loads(question.prompt)[-1]["content"],
+                    reference=question.reference or None,
+                    answers={name: texts[i] for name, texts in answers.items()},
+                )
+                for i, question in enumerate(shown)
+            ],
+            notes=self._notes(),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _measure(
+        self, name: str, model: "PreTrainedModel", parent: Checkpoint | None
+    ) -> tuple[dict[str, Metric], dict[str, list[float]]]:
+        """Return the metrics of one model, and per-unit outcomes of its answers."""
+        metrics: dict[str, Metric] = {}
+        outcomes: dict[str, list[float]] = {}
+        sampled: list[JudgedAnswers] = []
+        if self.held_out.questions:
+            outcomes = self._ask(model, self.held_out.questions).outcomes()
+            sampled = [
+                self._ask(model, self.held_out.questions, temperature=1.0, seed=self.seed + i)
+                for i in range(self.config.sampled_answers)
+            ]
+            metrics |= summarise(outcomes) | _sampled_metrics(sampled)
+        if self.held_out.conversations:
+            metrics |= self._likelihood_metrics(model)
+        if self.held_out.pairs:
+            self._logps[name] = self._pair_logps(model)
+        if parent is not None:
+            if self.held_out.pairs:
+                metrics |= self._preference_metrics(self._logps[name], self._logps[PARENTS[name]])
+            if sampled:
+                metrics["kl_per_token"] = self._kl(model, parent, sampled)
+        return metrics, outcomes
+
+    def _ask(
+        self, model: "PreTrainedModel", questions: list[Question], temperature: float = 0.0, seed: int = 0
+    ) -> JudgedAnswers:
+        return ask(
+            model,
+            self.tokenizer,
+            questions,
+            self.checker,
+            max_new_tokens=self.config.max_new_tokens,
+            batch_size=self.config.batch_size,
+            temperature=temperature,
+            seed=seed,
+        )
+
+    def _likelihood_metrics(self, model: "PreTrainedModel") -> dict[str, Metric]:
+        """Return loss per answer token and perplexity on the held-out conversations."""
+        scores = score_rows(model, self.held_out.conversations)
+        loss = -sum(score.logp for score in scores) / sum(score.tokens for score in scores)
+        per_row = mean([-score.logp / score.tokens for score in scores])
+        return {
+            "held_out_loss": Metric(value=loss, units=len(scores)),
+            "perplexity": Metric(value=math.exp(min(loss, 700.0)), units=per_row.units),
+        }
+
+    def _pair_logps(self, model: "PreTrainedModel") -> list[tuple[float, float]]:
+        pairs = self.held_out.pairs
+        chosen, rejected = (
+            score_rows(model, [labelled(pair["prompt_ids"], pair[side]) for pair in pairs])
+            for side in ("chosen_ids", "rejected_ids")
+        )
+        return [(c.logp, r.logp) for c, r in zip(chosen, rejected, strict=True)]
+
+    def _preference_metrics(
+        self, policy: list[tuple[float, float]], reference: list[tuple[float, float]]
+    ) -> dict[str, Metric]:
+        """Return accuracy and margin of the implicit reward (Rafailov et al. 2023, section 4)."""
+        margins = [self.beta * ((p[0] - r[0]) - (p[1] - r[1])) for p, r in zip(policy, reference, strict=True)]
+        return {
+            "preference_accuracy": proportion([float(margin > 0) for margin in margins]),
+            "preference_margin": mean(margins),
+        }
+
+    def _kl(self, model: "PreTrainedModel", parent: Checkpoint, sampled: list[JudgedAnswers]) -> Metric:
+        """Return KL from the parent per token, on answers sampled from the model."""
+        rows = [
+            labelled(question.prompt_ids, answer.token_ids)
+            for answers in sampled
+            for question, answer in zip(answers.questions, answers.answers, strict=True)
+        ]
+        return mean(kl_per_row(model, load_model(parent.path, self.dtype), rows))
+
+    def _shown_questions(self) -> list[Question]:
+        """Return the fixed prompts, or the first held-out questions."""
+        if not self.config.prompts:
+            return self.held_out.questions[: self.config.shown]
+        renderer = ChatRenderer(self.tokenizer)
+        prompts = [[{"role": "user", "content": prompt}] for prompt in self.config.prompts]
+        return [Question("", json.dumps(prompt), renderer.prompt_ids(prompt), "") for prompt in prompts]
+
+    def _notes(self) -> list[str]:
+        notes = [f"Measured on the {self.held_out.split} split."]
+        if not self.held_out.questions and not self.held_out.pairs:
+            notes.append("There are no held-out rows: nothing was measured, and nothing will be promoted.")
+        if self.checker is None:
+            notes.append("No evaluation.checker is configured: answers are shown, not judged.")
+        return notes
+
+
+def _sampled_metrics(rounds: list[JudgedAnswers]) -> dict[str, Metric]:
+    """Return what the checker says of answers sampled at temperature 1, averaged over the rounds for every unit."""
+    outcomes = [answers.outcomes() for answers in rounds]
+    metrics = {}
+    for name in ("answer_accuracy", "preferred_rate", "flaws_per_answer"):
+        if outcomes and name in outcomes[0]:
+            values = [sum(each) / len(rounds) for each in zip(*(one[name] for one in outcomes), strict=True)]
+            metrics[f"sampled_{name}"] = rate(values) if name != "flaws_per_answer" else mean(values)
+    return metrics
