@@ -1,20 +1,28 @@
 """The configuration of a run. Every key is optional over its default; an unknown key is an error."""
 
+import re
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError("must consist of letters, digits, '.', '_' and '-', the first a letter or digit")
+    return name
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+ModelName = Annotated[str, Field(max_length=80), AfterValidator(_check_name)]
 
 
 class Block(BaseModel):
     """The base of every block: strict about keys, never changed once validated."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class SpecialTokens(Block):
@@ -151,7 +159,7 @@ class SampledSource(Block):
 
 
 def _source_kind(value: Any) -> str | None:
-    keys = set(value) if isinstance(value, dict) else set(type(value).model_fields) if isinstance(value, Block) else set()
+    keys = type(value).model_fields if isinstance(value, Block) else value if isinstance(value, dict) else {}
     found = [kind for kind in ("path", "hub", "embedded", "sample") if kind in keys]
     return found[0] if len(found) == 1 else None
 
@@ -306,9 +314,14 @@ class PromotionConfig(Block):
     tolerances: dict[str, Annotated[float, Field(ge=0)]] = {
         "preferred_rate": 0.0,
         "answer_accuracy": 0.03,
-        "preference_accuracy": 0.0,
+        "ranking_accuracy": 0.0,
+        "repetition": 0.05,
+        "unfinished": 0.05,
     }
-    """How much worse a metric may be, absolute; only metrics named here and measured decide."""
+    """How much worse a metric may be, absolute; only metrics named here and measured decide.
+
+    Keys in a configuration are laid over these three; a tolerance of 1 takes a metric out of the decision.
+    """
 
 
 class CometTracking(Block):
