@@ -64,7 +64,7 @@ class LoraAdapter(Block):
     type: Literal["lora"] = "lora"
     r: PositiveInt = 16
     """Rank."""
-    alpha: PositiveFloat = 32
+    alpha: PositiveFloat = 32.0
     """Scale; the update is multiplied by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the adapter's inputs that are zeroed while training."""
@@ -223,7 +223,7 @@ class DataConfig(Block):
 class StageConfig(Block):
     """What SFT and DPO have in common."""
 
-    epochs: PositiveFloat = 1
+    epochs: PositiveFloat = 1.0
     """Passes over the training rows; ``max_steps`` overrides it."""
     max_steps: PositiveInt | None = None
     """Optimizer updates."""
@@ -320,7 +320,7 @@ class PromotionConfig(Block):
     }
     """How much worse a metric may be, absolute; only metrics named here and measured decide.
 
-    Keys in a configuration are laid over these three; a tolerance of 1 takes a metric out of the decision.
+    Keys in a configuration are laid over these; a tolerance of 1 takes a metric out of the decision.
     """
 
 

@@ -1,0 +1,126 @@
+"""What the configuration's blocks promise apart from how they are loaded."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from llm_engineering.config.schema import (
+    Block,
+    CometTracking,
+    DataConfig,
+    DoraAdapter,
+    DPOStageConfig,
+    EmbeddedSource,
+    FileSource,
+    HubSource,
+    LoraAdapter,
+    NoTracking,
+    RunConfig,
+    SampledSource,
+    SampleSettings,
+    SFTStageConfig,
+)
+
+
+def subclasses(block: type[Block]) -> list[type[Block]]:
+    return [block, *(below for child in block.__subclasses__() for below in subclasses(child))]
+
+
+def test_a_validated_configuration_cannot_be_changed() -> None:
+    config = RunConfig()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.dpo.beta = 0.2  # type: ignore[misc]  # what is tested
+
+
+@pytest.mark.parametrize("block", subclasses(Block), ids=lambda block: block.__name__)
+def test_every_block_refuses_unknown_keys_and_infinite_numbers(block: type[Block]) -> None:
+    assert block.model_config["extra"] == "forbid"
+    assert block.model_config["frozen"] is True
+    assert block.model_config["allow_inf_nan"] is False
+
+
+@pytest.mark.parametrize("block", [RunConfig, DoraAdapter, NoTracking], ids=lambda block: block.__name__)
+def test_defaults_are_written_as_the_same_values_given(block: type[Block]) -> None:
+    # 32 for 32.0 would pass as a default and give another cache key than the same setting in a file.
+    defaults = block()
+    assert block.model_validate(defaults.model_dump()).model_dump_json() == defaults.model_dump_json()
+
+
+def test_the_defaults_of_the_two_stages_differ_in_their_learning_rate() -> None:
+    assert (SFTStageConfig().learning_rate, DPOStageConfig().learning_rate) == (0.0002, 0.000005)
+
+
+@pytest.mark.parametrize(
+    ("block", "kind"), [({}, LoraAdapter), ({"type": "lora"}, LoraAdapter), ({"type": "dora"}, DoraAdapter)]
+)
+def test_the_type_of_an_adapter_chooses_its_block(block: dict[str, str], kind: type[Block]) -> None:
+    config = RunConfig.model_validate({"adapter": block} if block else {})
+    assert type(config.adapter) is kind
+
+
+def test_the_type_of_a_tracker_chooses_its_block() -> None:
+    assert RunConfig.model_validate({"tracking": {"type": "none"}}).tracking == NoTracking()
+    assert RunConfig().tracking == CometTracking()
+
+
+def test_the_key_of_a_source_chooses_its_kind() -> None:
+    data = DataConfig.model_validate(
+        {
+            "sft": [{"path": "dir/rows.jsonl"}, {"hub": "org/set", "hub_split": "dev"}, {"embedded": True}],
+            "preference": [{"path": "pairs.jsonl"}, {"sample": {"checker": "exact"}}],
+        }
+    )
+    assert [type(source) for source in data.sft] == [FileSource, HubSource, EmbeddedSource]
+    assert [type(source) for source in data.preference] == [FileSource, SampledSource]
+
+
+def test_sources_may_be_given_as_blocks() -> None:
+    data = DataConfig(sft=[FileSource(path="a")], preference=[SampledSource(sample=SampleSettings(checker="exact"))])
+    assert data.row_sources == [("sft", FileSource(path="a"))]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (FileSource(path="dir/rows.jsonl"), "rows.jsonl"),
+        (HubSource(hub="org/set", hub_split="dev"), "org/set:dev"),
+        (EmbeddedSource(embedded=True), "embedded"),
+    ],
+)
+def test_a_source_has_a_name_for_messages(source: FileSource | HubSource | EmbeddedSource, name: str) -> None:
+    assert source.name == name
+
+
+def test_rows_are_read_from_all_sources_but_the_sampled_one() -> None:
+    settings = SampleSettings(checker="exact")
+    rows, pairs = FileSource(path="rows.jsonl"), FileSource(path="pairs.jsonl")
+    data = DataConfig(sft=[rows], preference=[pairs, SampledSource(sample=settings)])
+    assert data.row_sources == [("sft", rows), ("preference", pairs)]
+    assert data.sampling == settings
+    assert DataConfig(preference=[pairs]).sampling is None
+
+
+@pytest.mark.parametrize(
+    ("block", "rule"),
+    [
+        ({"data": {"evaluation_share": 0.4, "test_share": 0.6}}, "together leave no rows to train on"),
+        ({"data": {"preference": [{"sample": {"checker": "a"}}] * 2}}, "one sample block at most"),
+        ({"sft": {"patience": 2}}, "patience needs best_metric"),
+        ({"dpo": {"best_metric": "loss"}}, "best_metric needs evaluation_steps"),
+        ({"dpo": {"label_smoothing": 0.5}}, "less than 0.5"),
+        ({"data": {"max_length": 7}}, "greater than or equal to 8"),
+        ({"seed": 2**32}, "less than 4294967296"),
+        ({"name": "-x"}, "must consist of letters"),
+        ({"name": "x\n"}, "must consist of letters"),
+        ({"name": ""}, "must consist of letters"),
+    ],
+)
+def test_settings_that_make_no_sense_together_are_refused(block: dict[str, Any], rule: str) -> None:
+    with pytest.raises(ValidationError, match=rule):
+        RunConfig.model_validate(block)
+
+
+@pytest.mark.parametrize("name", ["a", "7", "embedded-default", "A.b_c-1", "x" * 80])
+def test_ordinary_names_pass(name: str) -> None:
+    assert RunConfig(name=name).name == name
