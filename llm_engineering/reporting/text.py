@@ -1,0 +1,115 @@
+"""What the terminal shows at the end of a run.
+
+Everything from data and models is plain text: never markup, and without control characters.
+"""
+
+import shlex
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from llm_engineering.artifacts import EvaluationReport, Metric, SampleAnswers
+from llm_engineering.reporting.bundle import RunReports
+from llm_engineering.reporting.wording import (
+    best_models,
+    duration,
+    evaluated,
+    headline,
+    model_label,
+    number,
+    unit_of,
+    wording,
+)
+
+SAMPLES = 3
+LONGEST_ANSWER = 280
+"""Characters of an answer that are shown; the report has all of it."""
+
+
+def closing(reports: RunReports) -> Group:
+    """Return the closing words: scores, answers side by side, the decision, and where everything is."""
+    return Group(*_parts(reports))
+
+
+def _parts(reports: RunReports) -> Iterator[RenderableType]:
+    evaluation = reports.evaluation
+    if evaluation and evaluation.models:
+        yield _scores(evaluation)
+        for sample in evaluation.samples[:SAMPLES]:
+            yield _answers(sample, evaluated(evaluation)[0])
+    yield Text()
+    yield Text(headline(reports), style="bold red" if reports.run.status == "failed" else "bold")
+    if reports.run.error:
+        yield Text(_plain(reports.run.error))
+    if reports.decision:
+        yield Text(_plain(reports.decision.reason))
+    yield Text()
+    yield _places(reports)
+
+
+def _scores(evaluation: EvaluationReport) -> Table:
+    models, metrics = evaluated(evaluation)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table.caption = Text("* best of the line; in brackets the 95 % interval", style="dim")
+    table.caption_justify = "left"
+    table.add_column(Text(f"{evaluation.split} split, {evaluation.questions:,} questions"))
+    for model in models:
+        table.add_column(Text(_plain(model_label(model))), justify="right", no_wrap=True)
+    for metric in metrics:
+        best = best_models(evaluation, metric)
+        values = [evaluation.models[model].metrics.get(metric) for model in models]
+        unit = f", {unit_of(metric)}" if unit_of(metric) else ""
+        cells = [_score(metric, value, model in best) for model, value in zip(models, values, strict=True)]
+        table.add_row(Text(_plain(wording(metric).label) + unit), *cells)
+    return table
+
+
+def _score(metric: str, measured: Metric | None, best: bool) -> Text:
+    if measured is None:
+        return Text("-  ", style="dim")
+    text = Text(number(metric, measured.value), style="bold green" if best else "")
+    if measured.low is not None and measured.high is not None:
+        ends = (number(metric, end) for end in (measured.low, measured.high))
+        text.append(" [{}, {}]".format(*ends), style="not bold dim")
+    return text.append(" *" if best else "  ")
+
+
+def _answers(sample: SampleAnswers, models: list[str]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for model in models:
+        if model in sample.answers:
+            answer = _plain(sample.answers[model])
+            shown = answer if len(answer) <= LONGEST_ANSWER else answer[:LONGEST_ANSWER] + " ..."
+            table.add_row(Text(_plain(model_label(model))), Text(shown))
+    return Group(Text(), Text(_plain(sample.prompt), style="bold"), Padding(table, (0, 0, 0, 2)))
+
+
+def _places(reports: RunReports) -> Table:
+    """Return where things lie, with the commands that go with them."""
+    run = reports.run
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("run", Text(_plain(f"{run.name}, {run.status}, {duration(run.seconds)}")))
+    if run.model:
+        version = f", version {run.model.version}" if run.model.version else ""
+        stage = f", {run.model.stage}" if run.model.stage else ""
+        table.add_row("model", Text(_plain(run.model.name + version + stage)))
+    for name, path in run.artifacts.items():
+        table.add_row(Text(_plain(name.replace("_", " "))), Text(_plain(path)))
+    for link in reports.trackers():
+        where = link.url or (f"comet upload {shlex.quote(link.offline_archive)}" if link.offline_archive else "nowhere")
+        failed = f" ({link.failures} calls to the tracker failed)" if link.failures else ""
+        table.add_row(Text(_plain(f"comet {link.stage}")), Text(_plain(where + failed)))
+    return table
+
+
+def _plain(text: str) -> str:
+    """Return text without control characters, for they could move the cursor or colour the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)

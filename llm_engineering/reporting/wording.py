@@ -1,0 +1,130 @@
+"""How metrics, models and decisions are called and written, in every report alike."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from llm_engineering.artifacts import EvaluationReport, Metric
+from llm_engineering.reporting.bundle import RunReports
+
+
+@dataclass(frozen=True)
+class MetricWording:
+    """How one metric is shown."""
+
+    label: str
+    higher_is_better: bool | None = None
+    """None: neither direction is a success by itself."""
+    share: bool = False
+    """A share between 0 and 1, shown in percent."""
+    digits: int = 1
+    unit: str = ""
+
+
+METRICS: dict[str, MetricWording] = {
+    "answer_accuracy": MetricWording("Right answers", True, share=True),
+    "preferred_rate": MetricWording("Preferred answers", True, share=True),
+    "answer_score": MetricWording("Answer score", True, digits=3),
+    "flaws_per_answer": MetricWording("Flaws per answer", False, digits=2),
+    "sampled_answer_accuracy": MetricWording("Right answers, sampled", True, share=True),
+    "sampled_preferred_rate": MetricWording("Preferred answers, sampled", True, share=True),
+    "sampled_flaws_per_answer": MetricWording("Flaws per answer, sampled", False, digits=2),
+    "perplexity": MetricWording("Perplexity", False, digits=2),
+    "held_out_loss": MetricWording("Held-out loss", False, digits=3, unit="nats/token"),
+    "preference_accuracy": MetricWording("Chosen ranked first", True, share=True),
+    "preference_margin": MetricWording("Preference margin", True, digits=3),
+    "kl_per_token": MetricWording("KL from reference", None, digits=4, unit="nats/token"),
+    "repetition": MetricWording("Repetition", False, share=True),
+    "unfinished": MetricWording("Unfinished answers", False, share=True),
+    "answer_tokens": MetricWording("Answer length", None, unit="tokens"),
+}
+"""Known metrics in the order in which they are shown; an unknown one is shown under its own name."""
+
+MODELS = {"base": "Base", "sft": "SFT", "dpo": "DPO", "incumbent": "Incumbent"}
+"""Known models, in the order in which they are shown."""
+
+
+def wording(metric: str) -> MetricWording:
+    """Return how a metric is shown."""
+    return METRICS.get(metric, MetricWording(metric, digits=4))
+
+
+def model_label(model: str) -> str:
+    """Return what a model is called."""
+    return MODELS.get(model, model)
+
+
+def in_order(names: Iterable[str], known: Mapping[str, object]) -> list[str]:
+    """Return distinct names: the known ones in their order, the others behind as they came."""
+    distinct = list(dict.fromkeys(names))
+    return [name for name in known if name in distinct] + [name for name in distinct if name not in known]
+
+
+def evaluated(evaluation: EvaluationReport) -> tuple[list[str], list[str]]:
+    """Return models and metrics of an evaluation in the order in which they are shown."""
+    metrics = (name for scores in evaluation.models.values() for name in scores.metrics)
+    return in_order(evaluation.models, MODELS), in_order(metrics, METRICS)
+
+
+def number(metric: str, value: float) -> str:
+    """Return a value without its unit: ``95.3`` for a share of 0.953."""
+    words = wording(metric)
+    return f"{100 * value if words.share else value:,.{words.digits}f}"
+
+
+def quantity(metric: str, value: float) -> str:
+    """Return a value as it is written in running text: ``95.3 %``, ``0.0412 nats/token``."""
+    unit = unit_of(metric)
+    return f"{number(metric, value)} {unit}" if unit else number(metric, value)
+
+
+def unit_of(metric: str) -> str:
+    """Return the unit that a metric is shown in, if it has one."""
+    words = wording(metric)
+    return "%" if words.share else words.unit
+
+
+def interval(metric: str, measured: Metric) -> str:
+    """Return the ends of the 95 % interval, or an empty string where none is defined."""
+    if measured.low is None or measured.high is None:
+        return ""
+    return f"{number(metric, measured.low)} to {number(metric, measured.high)}"
+
+
+def best_models(evaluation: EvaluationReport, metric: str) -> set[str]:
+    """Return the models with the best value of a metric as it is written; none where all are alike, or none is best."""
+    higher = wording(metric).higher_is_better
+    measured = {
+        name: scores.metrics[metric].value for name, scores in evaluation.models.items() if metric in scores.metrics
+    }
+    finite = {name: value for name, value in measured.items() if math.isfinite(value)}
+    if higher is None or len(finite) < 2:
+        return set()
+    best = number(metric, max(finite.values()) if higher else min(finite.values()))
+    winners = {name for name, value in finite.items() if number(metric, value) == best}
+    return winners if len(winners) < len(finite) else set()
+
+
+def headline(reports: RunReports) -> str:
+    """Return the run's outcome in one sentence."""
+    run, decision = reports.run, reports.decision
+    if run.status == "failed":
+        return "The run failed."
+    if decision is None:
+        return "The run is complete; it decides on no promotion."
+    if decision.promoted is None:
+        return f"No model of this run is promoted to {decision.stage}."
+    if decision.promoted == "sft" and reports.dpo:
+        return f"The SFT model goes to {decision.stage}; DPO is not promoted."
+    return f"The {model_label(decision.promoted)} model is promoted to {decision.stage}."
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: ``0.4 s``, ``42 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
