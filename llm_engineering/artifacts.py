@@ -25,10 +25,10 @@ DropReason = Literal[
 ]
 
 
-def hash_files(folder: Path) -> str:
-    """Return the sha256 over the relative names and contents of all files below a folder."""
+def hash_files(folder: Path, leave_out: str | None = None) -> str:
+    """Return the sha256 over the relative names and contents of all files below a folder, one name left out."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != leave_out):
         with path.open("rb") as file:
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
             digest.update(hashlib.file_digest(file, "sha256").digest())

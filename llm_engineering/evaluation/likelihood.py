@@ -33,9 +33,7 @@ def _batches(rows: Sequence[Row], vocabulary: int) -> Iterator[list[int]]:
         order = order[size:]
 
 
-def _forward(
-    model: "PreTrainedModel", rows: Sequence[Row]
-) -> tuple["torch.Tensor", "torch.Tensor"]:
+def _forward(model: "PreTrainedModel", rows: Sequence[Row]) -> tuple["torch.Tensor", "torch.Tensor"]:
     """Return next-token log-probabilities (B, T-1, V) in fp32 and the labels they predict (B, T-1)."""
     import torch
 
@@ -73,9 +71,7 @@ def score_rows(model: "PreTrainedModel", rows: Sequence[Row]) -> list[ScoredToke
     return [scores[i] for i in range(len(rows))]
 
 
-def kl_per_row(
-    policy: "PreTrainedModel", reference: "PreTrainedModel", rows: Sequence[Row]
-) -> list[float]:
+def kl_per_row(policy: "PreTrainedModel", reference: "PreTrainedModel", rows: Sequence[Row]) -> list[float]:
     """Return KL(policy || reference) per token of every row, in nats, over the whole vocabulary.
 
     On answers that were sampled from the policy, the mean estimates the KL that DPO's beta bounds (Rafailov et al.

@@ -47,5 +47,3 @@ def repetition(answer: str, size: int = 3) -> float:
     words = answer.split()
     grams = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-

@@ -1,9 +1,13 @@
 """Decide which model of a run is promoted: DPO only where it does no harm."""
 
+import math
 from collections.abc import Mapping
 
 from llm_engineering.artifacts import EvaluationReport, ModelScores, PromotionCheck, PromotionDecision
 from llm_engineering.config.schema import PromotionConfig
+from llm_engineering.evaluation.scoring import parent_of
+
+LOWER_IS_BETTER = frozenset({"held_out_loss", "perplexity", "repetition", "unfinished", "flaws_per_answer"})
 
 
 def compare(
@@ -22,11 +26,17 @@ def compare(
             candidate_value=left[metric].value,
             against_value=right[metric].value,
             tolerance=tolerance,
-            passed=left[metric].value >= right[metric].value - tolerance,
+            passed=_loss(metric, left[metric].value, right[metric].value) <= tolerance,
         )
         for metric, tolerance in tolerances.items()
         if metric in left and metric in right
     ]
+
+
+def _loss(metric: str, candidate: float, against: float) -> float:
+    """Return by how much the candidate is worse; not a number counts as infinitely worse."""
+    loss = candidate - against if metric in LOWER_IS_BETTER else against - candidate
+    return math.inf if math.isnan(loss) else loss
 
 
 def decide(evaluation: EvaluationReport, config: PromotionConfig, incumbent: str | None) -> PromotionDecision:
@@ -42,10 +52,10 @@ def decide(evaluation: EvaluationReport, config: PromotionConfig, incumbent: str
     """
     checks: list[PromotionCheck] = []
     reasons: list[str] = []
-    for candidate, rival in (("dpo", "sft"), ("sft", "base")):
+    for candidate in ("dpo", "sft"):
         if candidate not in evaluation.models:
             continue
-        against = [name for name in (rival, "incumbent") if name in evaluation.models]
+        against = [name for name in (parent_of(candidate, evaluation.models), "incumbent") if name in evaluation.models]
         made = [c for name in against for c in compare(candidate, name, evaluation.models, config.tolerances)]
         checks += made
         if not made:
@@ -78,7 +88,7 @@ def _metrics(checks: list[PromotionCheck]) -> str:
 
 
 def _say(check: PromotionCheck) -> str:
-    allowed = f", {check.tolerance:g} less is allowed" if check.tolerance else ""
+    allowed = f" (a loss of {check.tolerance:g} is allowed)" if check.tolerance else ""
     return (
         f"{check.metric} {check.candidate_value:.3f} against {check.against_value:.3f} of {_names([check.against])}"
         f"{allowed}"

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -23,8 +23,13 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PARENTS = {"sft": "base", "dpo": "sft"}
-"""The model that each model was trained from: what its rewards and its KL are measured against."""
+
+
+def parent_of(name: str, models: Container[str]) -> str | None:
+    """Return the model that ``name`` was trained from: what its rewards and its KL are measured against."""
+    parents = {"sft": ("base",), "dpo": ("sft", "base")}.get(name, ())
+    return next((parent for parent in parents if parent in models), None)
+
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,7 @@ class HeldOut:
     fingerprint: str
 
 
-def read_held_out(
-    sft: RowSet, preference: RowSet, questions: RowSet, config: EvaluationConfig, seed: int
-) -> HeldOut:
+def read_held_out(sft: RowSet, preference: RowSet, questions: RowSet, config: EvaluationConfig, seed: int) -> HeldOut:
     """Return the test split, or the eval split where there is no test split."""
     held = any(rows.rows.get("test") for rows in (sft, preference, questions))
     split = "test" if held else "eval"
@@ -91,8 +94,7 @@ class Evaluator:
         answers: dict[str, list[str]] = {}
         for name, checkpoint in checkpoints.items():
             model = load_model(checkpoint.path, self.dtype)
-            parent = checkpoints.get(PARENTS.get(name, ""))
-            metrics, outcomes = self._measure(name, model, parent)
+            metrics, outcomes = self._measure(name, model, parent_of(name, checkpoints), checkpoints)
             scores[name] = ModelScores(checkpoint_sha256=checkpoint.weights_sha256, metrics=metrics, outcomes=outcomes)
             answers[name] = [answer.text for answer in self._ask(model, shown).answers]
         return EvaluationReport(
@@ -114,7 +116,7 @@ class Evaluator:
         )
 
     def _measure(
-        self, name: str, model: "PreTrainedModel", parent: Checkpoint | None
+        self, name: str, model: "PreTrainedModel", parent: str | None, checkpoints: Mapping[str, Checkpoint]
     ) -> tuple[dict[str, Metric], dict[str, list[float]]]:
         """Return the metrics of one model, and per-unit outcomes of its answers."""
         metrics: dict[str, Metric] = {}
@@ -131,11 +133,12 @@ class Evaluator:
             metrics |= self._likelihood_metrics(model)
         if self.held_out.pairs:
             self._logps[name] = self._pair_logps(model)
+            metrics["ranking_accuracy"] = self._ranking_accuracy(self._logps[name])
         if parent is not None:
             if self.held_out.pairs:
-                metrics |= self._preference_metrics(self._logps[name], self._logps[PARENTS[name]])
+                metrics |= self._preference_metrics(self._logps[name], self._logps[parent])
             if sampled:
-                metrics["kl_per_token"] = self._kl(model, parent, sampled)
+                metrics["kl_per_token"] = self._kl(model, checkpoints[parent], sampled)
         return metrics, outcomes
 
     def _ask(
@@ -169,6 +172,14 @@ class Evaluator:
             for side in ("chosen_ids", "rejected_ids")
         )
         return [(c.logp, r.logp) for c, r in zip(chosen, rejected, strict=True)]
+
+    def _ranking_accuracy(self, logps: list[tuple[float, float]]) -> Metric:
+        """Return how often the chosen answer has the higher log-probability per token; needs no reference."""
+        wins = [
+            chosen / len(pair["chosen_ids"]) > rejected / len(pair["rejected_ids"])
+            for (chosen, rejected), pair in zip(logps, self.held_out.pairs, strict=True)
+        ]
+        return proportion([float(win) for win in wins])
 
     def _preference_metrics(
         self, policy: list[tuple[float, float]], reference: list[tuple[float, float]]

@@ -1,0 +1,105 @@
+"""Callbacks that every training has: progress lines, the tracker's series, the watch for values that are no number."""
+
+import logging
+import math
+import time
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from llm_engineering.errors import TrainingError
+from llm_engineering.tracking import Tracker
+
+_log = logging.getLogger(__name__)
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """Logs a line now and then: step, loss, speed and time left."""
+
+    def __init__(self, stage: str, unit: str, units_per_step: float) -> None:
+        self.stage = stage
+        self.unit = unit
+        self.units_per_step = units_per_step
+        self.began, self.first_step, self.last_line = 0.0, 0, 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self.began, self.first_step = time.perf_counter(), state.global_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        """Log a line, unless the last one was a moment ago."""
+        now = time.perf_counter()
+        done = state.global_step - self.first_step
+        if "loss" not in logs or not done or now - self.last_line < SECONDS_BETWEEN_LINES:
+            return
+        self.last_line = now
+        per_step = (now - self.began) / done
+        accuracy = logs.get("rewards/accuracies")
+        _log.info(
+            "%s step %d/%d · loss %.3f%s · %s %s/s · %s left",
+            self.stage,
+            state.global_step,
+            state.max_steps,
+            logs["loss"],
+            f" · reward accuracy {accuracy:.0%}" if accuracy is not None else "",
+            f"{self.units_per_step / per_step:,.0f}",
+            self.unit,
+            _duration(per_step * (state.max_steps - state.global_step)),
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+class FiniteLoss(TrainerCallback):  # type: ignore[misc]
+    """Stops a training whose loss or gradient is not a number."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        """Look at what is logged.
+
+        Raises:
+            TrainingError: A value is infinite or not a number.
+        """
+        for name in ("loss", "grad_norm"):
+            if name in logs and not math.isfinite(logs[name]):
+                raise TrainingError(
+                    f"{name} is {logs[name]} at step {state.global_step}. Lower the learning rate or max_grad_norm; "
+                    "the last good checkpoint is kept."
+                )
+
+
+class TrackSeries(TrainerCallback):  # type: ignore[misc]
+    """Hands every logged number to the experiment tracker."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        """Pass the numbers on."""
+        self.tracker.log_metrics(logs, step=state.global_step)

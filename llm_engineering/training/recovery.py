@@ -1,0 +1,49 @@
+"""Checkpoints of a training in progress: valid only with a manifest of hashes, which is written last."""
+
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+
+from llm_engineering.artifacts import hash_files
+
+_log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def seal(checkpoint: Path) -> None:
+    """Make a complete checkpoint valid."""
+    content = json.dumps({"sha256": hash_files(checkpoint)})
+    (checkpoint / MANIFEST).write_text(content, encoding="utf-8")
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is exactly as it was sealed."""
+    manifest = checkpoint / MANIFEST
+    if not manifest.is_file():
+        return False
+    try:
+        expected = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return bool(hash_files(checkpoint, leave_out=MANIFEST) == expected)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the number of updates that a checkpoint folder's name gives."""
+    match = _NAME.fullmatch(checkpoint.name)
+    assert match, checkpoint
+    return int(match[1])
+
+
+def last_checkpoint(work_dir: Path) -> Path | None:
+    """Return the newest valid checkpoint in a work folder; torn ones are removed."""
+    found = [path for path in work_dir.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+    for checkpoint in sorted(found, key=step_of, reverse=True):
+        if is_whole(checkpoint):
+            return checkpoint
+        _log.warning("Checkpoint %s was cut off while it was written; the one before it is used.", checkpoint.name)
+        shutil.rmtree(checkpoint)
+    return None

@@ -1,0 +1,46 @@
+"""Supervised fine-tuning: cross-entropy on the answer tokens, an adapter on the frozen base."""
+
+from llm_engineering.artifacts import Checkpoint, TrainingReport
+from llm_engineering.config.schema import SFTStageConfig
+from llm_engineering.data.rowsets import read_rows
+from llm_engineering.models.adapters import adapter_config
+from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.models.checkpoints import load_model
+from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.training.stage import StageInputs, early_stopping, generated_metrics, train
+
+
+def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
+    """Train an adapter on conversations and return it with a report.
+
+    Minimises ``-sum log p(y_t | x, y_<t)`` over the answer tokens, EOS included, averaged over the tokens of an update.
+    """
+    from llm_engineering.training.arguments import sft_arguments
+    from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries
+    from llm_engineering.training.trainers import PreparedSFTTrainer
+
+    dtype = pick_dtype(inputs.model.dtype)
+    tokenizer = load_chat_tokenizer(inputs.base, inputs.model).tokenizer
+    model = load_model(inputs.base.path, dtype)
+    rows = read_rows(inputs.rows, "train")
+    held_out = read_rows(inputs.rows, "eval") if inputs.rows.rows.get("eval") else None
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    tokens_per_step = config.batch_size * config.accumulation * sum(lengths) / len(lengths)
+    with inputs.tracked("sft", config) as tracker:
+        trainer = PreparedSFTTrainer(
+            model=model,
+            args=sft_arguments(config, inputs.work_dir, dtype, inputs.seed, evaluates=held_out is not None),
+            train_dataset=rows,
+            eval_dataset=held_out,
+            processing_class=tokenizer,
+            peft_config=adapter_config(inputs.adapter, model),
+            callbacks=[
+                Progress("SFT", "tokens", tokens_per_step),
+                TrackSeries(tracker),
+                FiniteLoss(),
+                *early_stopping(config),
+            ],
+        )
+        trainer.generated_metrics = generated_metrics(inputs, config, tokenizer)
+        checkpoint, report = train(trainer, "sft", config, inputs, tracker, lengths)
+    return checkpoint, report.model_copy(update={"tracker": tracker.link})

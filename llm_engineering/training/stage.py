@@ -1,0 +1,175 @@
+"""What SFT and DPO do alike: attach the adapter, train or take up an interrupted training, keep the adapter, report."""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from llm_engineering.artifacts import Checkpoint, ReferenceProof, RowSet, StageName, TrainingReport
+from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, StageConfig, TrackingConfig
+from llm_engineering.errors import ConfigError
+from llm_engineering.evaluation.answers import ask, average, read_questions
+from llm_engineering.evaluation.checkers import load_checker
+from llm_engineering.models.checkpoints import describe_checkpoint
+from llm_engineering.models.hardware import describe_hardware
+from llm_engineering.tracking import Tracker, tracked_stage
+from llm_engineering.training.arguments import planned_steps
+from llm_engineering.training.recovery import last_checkpoint, step_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+    from llm_engineering.training.trainers import GeneratedMetrics, StageTrainer
+
+_log = logging.getLogger(__name__)
+GENERATED = ("answer_accuracy", "preferred_rate", "answer_score")
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """Everything a stage needs beside its own configuration."""
+
+    base: Checkpoint
+    """The model that gets the adapter; in DPO also the frozen reference."""
+    rows: RowSet
+    questions: RowSet
+    model: ModelConfig
+    adapter: AdapterConfig
+    evaluation: EvaluationConfig
+    tracking: TrackingConfig
+    seed: int
+    run: str
+    """The run's name, for the tracker."""
+    work_dir: Path
+    """Checkpoints and the finished adapter; a training that was interrupted is taken up from here."""
+    archive_dir: Path
+    """Gets the tracker's offline archive."""
+
+    def tracked(self, stage: StageName, config: StageConfig) -> AbstractContextManager[Tracker]:
+        """Return the experiment of one stage, with every setting that shaped it."""
+        parameters = {
+            stage: config.model_dump(mode="json"),
+            "adapter": self.adapter.model_dump(mode="json"),
+            "model": self.model.model_dump(mode="json"),
+            "seed": self.seed,
+            "rows_sha256": self.rows.sha256,
+            "base_weights_sha256": self.base.weights_sha256,
+        }
+        return tracked_stage(
+            self.tracking,
+            stage=stage,
+            name=f"{self.run}-{stage}",
+            tags=[self.run, Path(self.base.base).name],
+            parameters=parameters,
+            archive_dir=self.archive_dir,
+        )
+
+
+def generated_metrics(
+    inputs: StageInputs, config: StageConfig, tokenizer: "PreTrainedTokenizerBase"
+) -> "GeneratedMetrics | None":
+    """Return a function that judges greedy answers to the held-out questions, if the stage evaluates and can judge.
+
+    Raises:
+        ConfigError: ``best_metric`` names a metric that needs a checker, or held-out rows, and there is none.
+    """
+    questions = read_questions(inputs.questions, "eval", inputs.evaluation.max_questions, inputs.seed)
+    if config.best_metric in GENERATED and not (inputs.evaluation.checker and questions):
+        raise ConfigError(
+            f"best_metric {config.best_metric} needs evaluation.checker and held-out questions (data.evaluation_share)."
+        )
+    if not (config.evaluation_steps and inputs.evaluation.checker and questions):
+        return None
+    checker = load_checker(inputs.evaluation.checker)
+    how = {"max_new_tokens": inputs.evaluation.max_new_tokens, "batch_size": inputs.evaluation.batch_size}
+
+    def measure(model: "PreTrainedModel") -> dict[str, float]:
+        outcomes = ask(model, tokenizer, questions, checker, **how).outcomes()
+        return {name: value for name, value in average(outcomes).items() if name in GENERATED}
+
+    return measure
+
+
+def early_stopping(config: StageConfig) -> "list[TrainerCallback]":
+    """Return the callback that stops a stage whose best metric no longer improves."""
+    from transformers import EarlyStoppingCallback
+
+    return [EarlyStoppingCallback(early_stopping_patience=config.patience)] if config.patience else []
+
+
+def train(
+    trainer: "StageTrainer | Any",
+    stage: StageName,
+    config: StageConfig,
+    inputs: StageInputs,
+    tracker: Tracker,
+    lengths: Sequence[int],
+    reference: ReferenceProof | None = None,
+) -> tuple[Checkpoint, TrainingReport]:
+    """Train, from the last valid checkpoint where there is one, and return the adapter and what was done.
+
+    Args:
+        trainer: Ready to train.
+        stage: Its name.
+        config: Its configuration.
+        inputs: Its inputs.
+        tracker: Gets the final metrics; the series reach it through a callback.
+        lengths: Tokens of every training row.
+        reference: DPO's proof from before the first update; its second hash is filled in by the caller.
+    """
+    interrupted = last_checkpoint(inputs.work_dir)
+    if interrupted:
+        _log.info("%s was interrupted; it goes on from step %d.", stage.upper(), step_of(interrupted))
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(interrupted) if interrupted else None)
+    seconds = time.perf_counter() - started - trainer.evaluation_seconds
+    if trainer.eval_dataset is not None and not config.evaluation_steps:
+        trainer.evaluate()
+    adapter_dir = inputs.work_dir / "adapter"
+    trainer.model.peft_config["default"].base_model_name_or_path = inputs.base.base
+    trainer.model.save_pretrained(adapter_dir, safe_serialization=True)
+    (adapter_dir / "README.md").unlink(missing_ok=True)
+    checkpoint = describe_checkpoint(adapter_dir, "adapter", inputs.base)
+
+    state = trainer.state
+    effective_batch = config.batch_size * config.accumulation
+    new_steps = state.global_step - (step_of(interrupted) if interrupted else 0)
+    rows_per_second = new_steps * effective_batch / seconds if new_steps else 0.0
+    history = _history(state.log_history)
+    report = TrainingReport(
+        stage=stage,
+        steps=state.global_step,
+        planned_steps=planned_steps(config, len(lengths)),
+        epochs=state.epoch or 0.0,
+        seconds=seconds,
+        rows=len(lengths),
+        effective_batch=effective_batch,
+        tokens_per_second=rows_per_second * fmean(lengths) if stage == "sft" else None,
+        pairs_per_second=rows_per_second if stage == "dpo" else None,
+        trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        parameters=sum(p.numel() for p in trainer.model.parameters()),
+        history=history,
+        metrics={name: value for entry in history for name, value in entry.items() if name != "step"},
+        best_step=state.best_global_step,
+        best_metric=config.best_metric,
+        resumed_from=step_of(interrupted) if interrupted else None,
+        stopped_early=state.global_step < state.max_steps,
+        reference=reference,
+        hardware=describe_hardware(),
+    )
+    tracker.log_metrics({"train_seconds": seconds, "rows_per_second": rows_per_second}, step=state.global_step)
+    return checkpoint, report
+
+
+def _history(log: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Return the trainer's log as numbers, one entry a step, without the closing summary of the whole training."""
+    entries: dict[int, dict[str, float]] = {}
+    for entry in log:
+        if "train_runtime" not in entry:
+            numbers = {name: float(value) for name, value in entry.items() if isinstance(value, int | float)}
+            entries.setdefault(int(entry["step"]), {}).update(numbers)
+    return [entries[step] for step in sorted(entries)]

@@ -1,0 +1,75 @@
+"""TRL's trainers, fed with rows that are tokenised already, and evaluated on generated answers too."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from llm_engineering.training.recovery import seal
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+GeneratedMetrics = Callable[[Any], dict[str, float]]
+"""Generates answers with a model and returns what a checker says of them."""
+
+
+class StageTrainer:
+    """What both trainers have beside TRL's own: sealed checkpoints, and metrics of generated answers."""
+
+    generated_metrics: GeneratedMetrics | None = None
+    evaluation_seconds: float = 0.0
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Return TRL's metrics on the held-out rows and, with a checker, those of generated answers.
+
+        Early stopping and the choice of the best checkpoint can go by either. Generation leaves the random state as it
+        was, so that it changes no batch.
+        """
+        started = time.perf_counter()
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]  # TRL's
+        if self.generated_metrics is not None:
+            extra = {f"eval_{name}": value for name, value in self.generated_metrics(self.model).items()}  # type: ignore[attr-defined]
+            self.log(extra)  # type: ignore[attr-defined]
+            metrics |= extra
+        self.evaluation_seconds += time.perf_counter() - started
+        return metrics
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none: a checkpoint in progress is not published."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")  # type: ignore[attr-defined]
+
+
+class PreparedSFTTrainer(StageTrainer, SFTTrainer):  # type: ignore[misc]  # TRL is untyped
+    """TRL's SFTTrainer on rows with ``input_ids`` and ``labels``."""
+
+    args: SFTConfig
+
+
+class PreparedDPOTrainer(StageTrainer, DPOTrainer):  # type: ignore[misc]
+    """TRL's DPOTrainer on rows with ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``; it drops and cuts none."""
+
+    args: DPOConfig
+
+    def _prepare_dataset(self, dataset: "Dataset", *args: Any) -> "Dataset":
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: "Dataset", name: str, batch_size: int) -> "Dataset":
+        """Add the reference's log-probabilities, computed in batches of like length and kept in memory."""
+        lengths = [len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in dataset]
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        logps = torch.zeros(2, len(order))
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            batch = self.data_collator([dataset[i] for i in indices])
+            inputs = {key: value.to(self.accelerator.device) for key, value in batch.items()}
+            chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
+            logps[0, indices], logps[1, indices] = chosen.float().cpu(), rejected.float().cpu()
+        dataset = dataset.add_column("ref_chosen_logps", logps[0].tolist())
+        return dataset.add_column("ref_rejected_logps", logps[1].tolist())
