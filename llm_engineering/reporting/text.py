@@ -4,10 +4,12 @@ Everything from data and models is plain text: never markup, and without control
 """
 
 import shlex
+import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -38,7 +40,7 @@ def closing(reports: RunReports) -> Group:
 def _parts(reports: RunReports) -> Iterator[RenderableType]:
     evaluation = reports.evaluation
     if evaluation and evaluation.models:
-        yield _scores(evaluation)
+        yield _Scores(evaluation)
         for sample in evaluation.samples[:SAMPLES]:
             yield _answers(sample, evaluated(evaluation)[0])
     yield Text()
@@ -51,10 +53,21 @@ def _parts(reports: RunReports) -> Iterator[RenderableType]:
     yield _places(reports)
 
 
-def _scores(evaluation: EvaluationReport) -> Table:
+@dataclass(frozen=True)
+class _Scores:
+    """The table of all metrics, with intervals where the terminal is wide enough."""
+
+    evaluation: EvaluationReport
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield _scores(self.evaluation, intervals=options.max_width >= 32 + 23 * len(self.evaluation.models))
+
+
+def _scores(evaluation: EvaluationReport, intervals: bool) -> Table:
     models, metrics = evaluated(evaluation)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    table.caption = Text("* best of the line; in brackets the 95 % interval", style="dim")
+    brackets = "; in brackets the 95 % interval" if intervals else ""
+    table.caption = Text(f"* best of the line{brackets}", style="dim")
     table.caption_justify = "left"
     table.add_column(Text(f"{evaluation.split} split, {evaluation.questions:,} questions"))
     for model in models:
@@ -63,16 +76,16 @@ def _scores(evaluation: EvaluationReport) -> Table:
         best = best_models(evaluation, metric)
         values = [evaluation.models[model].metrics.get(metric) for model in models]
         unit = f", {unit_of(metric)}" if unit_of(metric) else ""
-        cells = [_score(metric, value, model in best) for model, value in zip(models, values, strict=True)]
+        cells = [_score(metric, value, model in best, intervals) for model, value in zip(models, values, strict=True)]
         table.add_row(Text(_plain(wording(metric).label) + unit), *cells)
     return table
 
 
-def _score(metric: str, measured: Metric | None, best: bool) -> Text:
+def _score(metric: str, measured: Metric | None, best: bool, intervals: bool) -> Text:
     if measured is None:
         return Text("-  ", style="dim")
     text = Text(number(metric, measured.value), style="bold green" if best else "")
-    if measured.low is not None and measured.high is not None:
+    if intervals and measured.low is not None and measured.high is not None:
         ends = (number(metric, end) for end in (measured.low, measured.high))
         text.append(" [{}, {}]".format(*ends), style="not bold dim")
     return text.append(" *" if best else "  ")
@@ -105,11 +118,14 @@ def _places(reports: RunReports) -> Table:
         table.add_row(Text(_plain(name.replace("_", " "))), Text(_plain(path)))
     for link in reports.trackers():
         where = link.url or (f"comet upload {shlex.quote(link.offline_archive)}" if link.offline_archive else "nowhere")
-        failed = f" ({link.failures} calls to the tracker failed)" if link.failures else ""
+        failed = f" (failed calls: {link.failures})" if link.failures else ""
         table.add_row(Text(_plain(f"comet {link.stage}")), Text(_plain(where + failed)))
     return table
 
 
 def _plain(text: str) -> str:
     """Return text without control characters, for they could move the cursor or colour the terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in {"Cc", "Cs"} and char not in "\n\t" else char
+        for char in text
+    )

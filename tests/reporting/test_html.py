@@ -1,0 +1,213 @@
+import re
+from html.parser import HTMLParser
+
+from llm_engineering.artifacts import (
+    MergeReport,
+    ModelScores,
+    PromotionDecision,
+    RenderedRow,
+    SampleAnswers,
+    TrackerLink,
+)
+from llm_engineering.reporting.bundle import RunFacts, RunReports
+from llm_engineering.reporting.html import render_report
+
+ATTACK = "<script>alert(1)</script>\"' onload=x {{ 7 * 7 }}"
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes, headings, and whether every element is closed."""
+
+    VOID = ("meta", "br", "link", "img")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[str] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag in ("h1", "h2"):
+            self.headings.append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings[-1] += data
+
+
+def words(page: str) -> str:
+    """Return the text of the body, with single spaces."""
+    body = page[page.index("<body>") :]
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
+
+
+def test_a_whole_run_has_every_section(example_run: RunReports) -> None:
+    outline = Outline(render_report(example_run))
+    assert outline.open == []
+    assert outline.headings == [
+        "The DPO model is promoted to staging.",
+        "What training changed",
+        "How it was decided",
+        "Answers side by side",
+        "Training",
+        "Data",
+        "Preference pairs from the SFT model",
+        "Proofs",
+        "Where it comes from",
+    ]
+
+
+def test_the_page_is_static_and_loads_nothing(example_run: RunReports) -> None:
+    outline = Outline(render_report(example_run))
+    assert not {tag for tag, _ in outline.tags} & {"script", "link", "img", "iframe", "object", "form"}
+    for tag, attributes in outline.tags:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        assert "src" not in attributes
+    links = [a["href"] for tag, a in outline.tags if tag == "a"]
+    assert links == ["https://www.comet.com/me/llm-engineering/bb22"]
+
+
+def test_the_best_value_of_a_metric_is_marked(example_run: RunReports) -> None:
+    page = render_report(example_run)
+    row = page[page.index("Preferred answers<small>") :]
+    cells = re.findall(r"<td( class=\"best\")? data-model=\"(\w+)\"><span class=\"value\">([^<]*)", row)[:3]
+    assert cells == [("", "Base", "0.0 %"), ("", "SFT", "4.4 %"), (' class="best"', "DPO", "95.6 %")]
+    assert "92.1 to 97.9" in row
+
+
+def test_a_metric_that_nobody_knows_is_shown_under_its_name(example_run: RunReports) -> None:
+    assert "house_style 228 units - - 0.5000" in words(render_report(example_run))
+
+
+def test_proofs_show_what_was_checked_and_its_numbers(example_run: RunReports) -> None:
+    text = words(render_report(example_run))
+    assert "6 of 6 proofs hold" in text
+    assert "Loss before the first update 0.693147 Loss at zero log-ratios 0.693147" in text
+    assert "Adapter against merged 6.7e-06" in text
+    assert "None of the 577 held-out prompts stands in a train split" in text
+
+
+def test_a_proof_whose_numbers_disagree_is_shown_as_failing(example_run: RunReports) -> None:
+    assert example_run.dpo is not None
+    assert example_run.dpo.reference is not None
+    moved = example_run.dpo.reference.model_copy(update={"reference_sha256_after": "0bad" * 16})
+    apart = example_run.merges["sft"].model_copy(update={"reload_logit_difference": 0.5})
+    assert isinstance(apart, MergeReport)
+    run = example_run.model_copy(
+        update={
+            "dpo": example_run.dpo.model_copy(update={"reference": moved}),
+            "merges": {"sft": apart},
+        }
+    )
+    text = words(render_report(run))
+    assert "Reference ✗ fails" in text
+    assert "Merge, SFT ✗ fails" in text
+    assert "3 of 5 proofs hold" in text
+
+
+def test_trained_tokens_are_marked(example_run: RunReports) -> None:
+    page = render_report(example_run)
+    assert "<mark>The zebra is striped. It won six medals last year.&lt;|im_end|&gt;</mark>↵" in page
+    assert "<mark>&lt;|im_start|&gt;user" not in page
+
+
+def test_the_ledger_names_every_reason(example_run: RunReports) -> None:
+    text = words(render_report(example_run))
+    assert "40 exact duplicate; 8 too long" in text
+    assert "Together 2,284 1,648 197 384 12 55" in text
+
+
+def test_offline_archives_come_with_the_command_that_sends_them(example_run: RunReports) -> None:
+    assert example_run.sft is not None
+    link = TrackerLink(stage="sft", offline_archive="/my runs/a.zip")
+    run = example_run.model_copy(update={"sft": example_run.sft.model_copy(update={"tracker": link})})
+    assert "comet upload &#39;/my runs/a.zip&#39;" in render_report(run)
+
+
+def test_an_address_that_is_not_the_webs_is_no_link(example_run: RunReports) -> None:
+    assert example_run.dpo is not None
+    link = TrackerLink(stage="dpo", url="javascript:alert(1)")
+    run = example_run.model_copy(update={"dpo": example_run.dpo.model_copy(update={"tracker": link})})
+    page = render_report(run)
+    assert [a for tag, a in Outline(page).tags if tag == "a"] == []
+    assert "<code>javascript:alert(1)</code>" in page
+
+
+def test_text_from_data_models_and_configuration_is_never_markup(example_run: RunReports) -> None:
+    assert example_run.evaluation is not None
+    assert example_run.dataset is not None
+    evaluation = example_run.evaluation.model_copy(
+        update={
+            "models": {
+                ATTACK: ModelScores(checkpoint_sha256=ATTACK, metrics=example_run.evaluation.models["sft"].metrics)
+            },
+            "samples": [SampleAnswers(prompt=ATTACK, reference=ATTACK, answers={ATTACK: ATTACK})],
+            "notes": [ATTACK],
+            "split": ATTACK,
+        }
+    )
+    dataset = example_run.dataset.model_copy(
+        update={
+            "sources": [s.model_copy(update={"source": ATTACK, "format": ATTACK}) for s in example_run.dataset.sources],
+            "template": ATTACK,
+            "eos_token": ATTACK,
+            "notes": [ATTACK],
+            "tokens": {ATTACK: 10},
+            "fingerprints": {ATTACK: ATTACK},
+            "mask_proof": ATTACK,
+            "examples": [RenderedRow(kind="sft", pieces=[(ATTACK, True), (ATTACK, False)])],
+        }
+    )
+    run = example_run.model_copy(
+        update={
+            "run": example_run.run.model_copy(
+                update={"name": ATTACK, "error": ATTACK, "artifacts": {ATTACK: ATTACK}, "step_seconds": {ATTACK: 1.0}}
+            ),
+            "evaluation": evaluation,
+            "dataset": dataset,
+            "decision": PromotionDecision(promoted="dpo", stage=ATTACK, reason=ATTACK),
+            "config_yaml": ATTACK,
+            "packages": {ATTACK: ATTACK},
+        }
+    )
+    page = render_report(run)
+    outline = Outline(page)
+    assert outline.open == []
+    assert not [tag for tag, _ in outline.tags if tag == "script"]
+    assert not [attributes for _, attributes in outline.tags if "onload" in attributes]
+    assert "49" not in page[page.index("Configuration, with") :]  # {{ 7 * 7 }} is text, too
+    assert page.count("&lt;script&gt;") > 20
+
+
+def test_a_run_of_sft_alone_has_no_sections_about_dpo(example_run: RunReports) -> None:
+    run = RunReports(run=example_run.run, dataset=example_run.dataset, sft=example_run.sft)
+    assert Outline(render_report(run)).headings == [
+        "The run is complete; it decides on no promotion.",
+        "Training",
+        "Data",
+        "Proofs",
+        "Where it comes from",
+    ]
+
+
+def test_a_run_that_failed_at_once_says_why() -> None:
+    facts = RunFacts(
+        name="n", id="i", pipeline="training", status="failed", seconds=0.2, error="rows.jsonl is missing."
+    )
+    page = render_report(RunReports(run=facts))
+    assert Outline(page).headings == ["The run failed.", "Where it comes from"]
+    assert "rows.jsonl is missing." in page
+
+
+def test_the_same_run_gives_the_same_page(example_run: RunReports) -> None:
+    assert render_report(example_run) == render_report(example_run)

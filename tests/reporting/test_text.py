@@ -1,0 +1,70 @@
+from rich.console import Console
+
+from llm_engineering.artifacts import SampleAnswers
+from llm_engineering.reporting.bundle import RunFacts, RunReports
+from llm_engineering.reporting.text import closing
+
+
+def shown(reports: RunReports, width: int = 110) -> str:
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        console.print(closing(reports))
+    return capture.get()
+
+
+def test_scores_stand_side_by_side_with_intervals_and_the_best_marked(example_run: RunReports) -> None:
+    lines = [" ".join(line.split()) for line in shown(example_run).splitlines()]
+    assert "Preferred answers, % 0.0 [0.0, 1.6] 4.4 [2.1, 7.9] 95.6 [92.1, 97.9] *" in lines
+    assert "KL from reference, nats/token - 0.0000 0.0213" in lines
+    assert "house_style - - 0.5000" in lines
+
+
+def test_a_narrow_terminal_gets_the_scores_without_intervals(example_run: RunReports) -> None:
+    text = shown(example_run, width=80)
+    assert "Preferred answers, % 0.0 4.4 95.6 *" in [" ".join(line.split()) for line in text.splitlines()]
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+
+
+def test_answers_the_decision_and_the_places_follow(example_run: RunReports) -> None:
+    text = shown(example_run)
+    for words in (
+        "What colour is the zebra?",
+        "SFT   The zebra is striped. It won six medals last year.",
+        "The DPO model is promoted to staging.",
+        "DPO is no worse than its SFT model",
+        "/store/merge_dpo/model/4c2",
+        "embedded-default, version 7, staging",
+        "comet upload /runs/comet/aa11.zip",
+        "https://www.comet.com/me/llm-engineering/bb22 (failed calls: 1)",
+    ):
+        assert words in text
+
+
+def test_text_from_data_and_models_is_neither_markup_nor_control(example_run: RunReports) -> None:
+    assert example_run.evaluation is not None
+    sample = SampleAnswers(
+        prompt="[bold]Q[/bold] [/]", reference=None, answers={"sft": "[red]A\x1b[2J\x07é\N{NO-BREAK SPACE}b"}
+    )
+    evaluation = example_run.evaluation.model_copy(update={"samples": [sample]})
+    text = shown(example_run.model_copy(update={"evaluation": evaluation}))
+    assert "[bold]Q[/bold] [/]" in text
+    assert "[red]A\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}é\N{NO-BREAK SPACE}b" in text
+    assert "\x1b" not in text
+
+
+def test_only_three_answers_are_shown_and_long_ones_are_cut(example_run: RunReports) -> None:
+    assert example_run.evaluation is not None
+    samples = [SampleAnswers(prompt=f"Q{n}?", reference=None, answers={"sft": "x" * 1000}) for n in range(5)]
+    evaluation = example_run.evaluation.model_copy(update={"samples": samples})
+    text = shown(example_run.model_copy(update={"evaluation": evaluation}))
+    assert "Q2?" in text
+    assert "Q3?" not in text
+    assert text.count("x") < 3 * 300
+
+
+def test_a_failed_run_says_so() -> None:
+    facts = RunFacts(
+        name="n", id="i", pipeline="training", status="failed", seconds=0.2, error="rows.jsonl is missing."
+    )
+    text = shown(RunReports(run=facts))
+    assert "The run failed.\nrows.jsonl is missing." in "\n".join(line.rstrip() for line in text.splitlines())
