@@ -212,9 +212,10 @@ def _merge_proof(merge: MergeReport) -> Proof:
         [
             ("Adapter against merged", f"{merge.max_logit_difference:.2g}"),
             ("Merged against reloaded", f"{merge.reload_logit_difference:.2g}"),
-            ("Largest logit difference allowed", f"{merge.tolerance:.2g}"),
+            ("Logit difference allowed", f"{merge.tolerance:.2g}"),
             ("Greedy tokens that agree", f"{merge.greedy_tokens:,}"),
-            ("Saved as", f"{merge.dtype}, {merge.parameters:,} parameters"),
+            ("Saved as", merge.dtype),
+            ("Parameters", f"{merge.parameters:,}"),
         ],
     )
 
