@@ -364,3 +364,10 @@ class RunConfig(Block):
     promotion: PromotionConfig = PromotionConfig()
     tracking: TrackingConfig = CometTracking()
     export: ExportConfig = ExportConfig()
+
+    def evaluation_while_training(self, stage: StageConfig) -> EvaluationConfig:
+        """Return what a training stage uses of ``evaluation``, so that a change of the rest does not train anew."""
+        if stage.evaluation_steps is None:
+            return EvaluationConfig()
+        used = {"checker", "max_new_tokens", "batch_size", "max_questions"}
+        return EvaluationConfig.model_validate(self.evaluation.model_dump(include=used))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llm_engineering.artifacts import RowSet, hash_files
+from llm_engineering.artifacts import RowSet
 from llm_engineering.config.schema import DataConfig, FileSource
 from llm_engineering.data.rowsets import RAW, write_rows
 from llm_engineering.data.sources import check_file, read_source
@@ -38,6 +38,4 @@ def load_raw_rows(data: DataConfig, seed: int, folder: Path) -> RowSet:
     splits = {
         f"{index:03d}": list(read_source(source, index, seed)) for index, (_, source) in enumerate(data.row_sources)
     }
-    if not splits:
-        return RowSet(path=folder, sha256=hash_files(folder), rows={})
     return write_rows(folder, splits, RAW)

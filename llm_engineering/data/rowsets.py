@@ -24,10 +24,13 @@ Row = Mapping[str, Any]
 
 
 def write_rows(folder: Path, splits: Mapping[str, Sequence[Row]], schema: Schema) -> RowSet:
-    """Write every split to its own folder below ``folder``; empty splits are written too."""
+    """Write every split that has rows to its own folder below ``folder``."""
     from datasets import Dataset
 
+    folder.mkdir(parents=True, exist_ok=True)
     for name, rows in splits.items():
+        if not rows:
+            continue
         columns = {column: [row[column] for row in rows] for column in schema}
         Dataset.from_dict(columns, features=_features(schema)).save_to_disk(folder / name)
         (folder / name / "state.json").unlink()  # holds a random fingerprint; equal rows shall have equal hashes
@@ -35,9 +38,11 @@ def write_rows(folder: Path, splits: Mapping[str, Sequence[Row]], schema: Schema
 
 
 def read_rows(rows: RowSet, split: str) -> "Dataset":
-    """Return one split, memory-mapped."""
+    """Return one split, memory-mapped; a split without rows has no columns either."""
     from datasets import Dataset
 
+    if not rows.rows.get(split):
+        return Dataset.from_dict({})
     files = sorted((rows.path / split).glob("*.arrow"))
     return Dataset.from_file(str(files[0]))
 

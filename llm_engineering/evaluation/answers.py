@@ -28,8 +28,6 @@ class Question:
 
 def read_questions(rows: RowSet, split: str, most: int | None = None, seed: int = 0) -> list[Question]:
     """Return the questions of one split, or ``most`` of them drawn by the seed."""
-    if not rows.rows.get(split):
-        return []
     questions = [Question(**row) for row in read_rows(rows, split)]
     if most is None or most >= len(questions):
         return questions
@@ -104,3 +102,12 @@ def ask(
     if checker is not None:
         judged = [checker(answer.text, q.reference) for answer, q in zip(answers, questions, strict=True)]
     return JudgedAnswers(questions, answers, judged)
+
+
+def read_probes(rows: RowSet, most: int = 4) -> list[list[int]]:
+    """Return the first prompts of the first split that has some, as token ids."""
+    for split in ("eval", "test", "train"):
+        questions = read_questions(rows, split)[:most]
+        if questions:
+            return [question.prompt_ids for question in questions]
+    return []

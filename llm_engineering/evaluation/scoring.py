@@ -51,15 +51,11 @@ def read_held_out(sft: RowSet, preference: RowSet, questions: RowSet, config: Ev
     settings = json.dumps([split, seed, config.model_dump(mode="json"), parts], sort_keys=True)
     return HeldOut(
         split=split,
-        conversations=[(row["input_ids"], row["labels"]) for row in _rows(sft, split)],
-        pairs=list(_rows(preference, split)),
+        conversations=[(row["input_ids"], row["labels"]) for row in read_rows(sft, split)],
+        pairs=list(read_rows(preference, split)),
         questions=read_questions(questions, split, config.max_questions, seed),
         fingerprint=hashlib.sha256(settings.encode()).hexdigest(),
     )
-
-
-def _rows(rows: RowSet, split: str) -> list[dict[str, list[int]]]:
-    return list(read_rows(rows, split)) if rows.rows.get(split) else []
 
 
 @dataclass

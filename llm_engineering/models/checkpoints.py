@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.artifacts import Checkpoint, hash_files
 from llm_engineering.config.schema import ModelConfig
-from llm_engineering.errors import ModelError
+from llm_engineering.errors import ModelError, StoreError
 from llm_engineering.models.hardware import pick_device
 
 if TYPE_CHECKING:
@@ -169,3 +171,40 @@ def max_positions(folder: Path) -> int | None:
         if isinstance(config.get(key), int):
             return int(config[key])
     return None
+
+
+def export_model(checkpoint: Checkpoint, target: str) -> Path:
+    """Copy a model folder to ``target``, complete or not at all; an earlier export there is replaced.
+
+    Raises:
+        StoreError: The target holds something that is no model, or cannot be written.
+    """
+    folder = Path(target).expanduser().resolve()
+    check_export(folder)
+    fresh = folder.with_name(f".{folder.name}.new")
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(checkpoint.path, fresh, copy_function=shutil.copyfile)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    except OSError as error:
+        raise StoreError(f"export.dir {folder} cannot be written: {error.strerror}. Name another folder.") from error
+    return folder
+
+
+def check_export(folder: Path) -> None:
+    """Refuse an export folder that holds something else, or that cannot be written.
+
+    Raises:
+        StoreError: Says which.
+    """
+    if folder.is_file():
+        raise StoreError(f"export.dir {folder} is a file. Name a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise StoreError(f"export.dir {folder} holds something that is no model. Name an empty or a new folder.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            pass
+    except OSError as error:
+        raise StoreError(f"export.dir {folder} cannot be written: {error.strerror}. Name another folder.") from error

@@ -40,7 +40,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         """Log a line, unless the last one was a moment ago."""
         now = time.perf_counter()
         done = state.global_step - self.first_step
-        if "loss" not in logs or not done or now - self.last_line < SECONDS_BETWEEN_LINES:
+        if "loss" not in logs or done < 2 or now - self.last_line < SECONDS_BETWEEN_LINES:
             return
         self.last_line = now
         per_step = (now - self.began) / done

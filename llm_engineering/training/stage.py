@@ -131,7 +131,7 @@ def train(
         trainer.evaluate()
     adapter_dir = inputs.work_dir / "adapter"
     trainer.model.peft_config["default"].base_model_name_or_path = inputs.base.base
-    trainer.model.save_pretrained(adapter_dir, safe_serialization=True)
+    trainer.model.save_pretrained(adapter_dir, save_embedding_layers=False)
     (adapter_dir / "README.md").unlink(missing_ok=True)
     checkpoint = describe_checkpoint(adapter_dir, "adapter", inputs.base)
 

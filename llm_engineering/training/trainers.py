@@ -23,20 +23,19 @@ class StageTrainer:
     generated_metrics: GeneratedMetrics | None = None
     evaluation_seconds: float = 0.0
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Return TRL's metrics on the held-out rows and, with a checker, those of generated answers.
 
         Early stopping and the choice of the best checkpoint can go by either. Generation leaves the random state as it
         was, so that it changes no batch.
         """
         started = time.perf_counter()
-        metrics: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]  # TRL's
+        output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]  # TRL's
         if self.generated_metrics is not None:
-            extra = {f"eval_{name}": value for name, value in self.generated_metrics(self.model).items()}  # type: ignore[attr-defined]
-            self.log(extra)  # type: ignore[attr-defined]
-            metrics |= extra
+            generated = self.generated_metrics(self.model)  # type: ignore[attr-defined]
+            output.metrics.update({f"eval_{name}": value for name, value in generated.items()})
         self.evaluation_seconds += time.perf_counter() - started
-        return metrics
+        return output
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: a checkpoint in progress is not published."""

@@ -1,0 +1,1 @@
+"""Wiring: which step feeds which."""

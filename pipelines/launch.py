@@ -1,0 +1,181 @@
+"""Start one pipeline, and collect what came out of it."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from zenml import Model
+from zenml.client import Client
+from zenml.enums import ExecutionMode
+from zenml.models import ModelVersionResponse, PipelineRunResponse
+
+from llm_engineering.artifacts import Checkpoint, PromotionDecision
+from llm_engineering.config.loader import dump_config
+from llm_engineering.config.schema import RunConfig
+from llm_engineering.data.loading import file_hashes
+from llm_engineering.data.preparation import require_length
+from llm_engineering.errors import ConfigError, StoreError
+from llm_engineering.evaluation.checkers import load_checker
+from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.models.checkpoints import check_export, locate_base, max_positions
+from llm_engineering.reporting.bundle import RunReports
+from pipelines import training as pipelines
+from pipelines.store import alive
+from steps.caching import package_versions
+from steps.facts import run_facts
+from steps.registry import promoted_model
+from steps.work import release_work_folders
+
+Job = Literal["training", "sft", "dpo", "evaluation"]
+PIPELINES: dict[Job, Any] = {
+    "training": pipelines.training,
+    "sft": pipelines.sft,
+    "dpo": pipelines.dpo,
+    "evaluation": pipelines.evaluation,
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A run that is ready to start: everything that can be checked before it has been checked."""
+
+    job: Job
+    config: RunConfig
+    base: Checkpoint
+    template: str
+    """Which chat template will render the rows, and why."""
+    arguments: dict[str, Any]
+    """What the pipeline function gets beside configuration and base."""
+    model_version: str | None = None
+    """The version that is measured again; else the run makes a new one."""
+
+
+def prepare(job: Job, config: RunConfig) -> Launch:
+    """Resolve model, data and versions, and refuse what cannot run.
+
+    Raises:
+        UserError: Says what is wrong and what to do.
+    """
+    _require_data(job, config)
+    for name in (config.evaluation.checker, config.data.sampling.checker if config.data.sampling else None):
+        if name is not None:
+            load_checker(name)
+    if config.export.dir:
+        check_export(Path(config.export.dir).expanduser().resolve())
+    base = _resolve_base(config)
+    require_length(config.data, max_positions(base.path))
+    chat = load_chat_tokenizer(base, config.model)
+    arguments: dict[str, Any] = {"file_hashes": file_hashes(config.data)}
+    version = None
+    if job == "evaluation":
+        version, arguments["models"] = _trained_models(config.name)
+    return Launch(job, config, base, chat.template, arguments, version)
+
+
+def _require_data(job: Job, config: RunConfig) -> None:
+    wanted = {"training": ("sft", "preference"), "sft": ("sft",), "dpo": ("preference",), "evaluation": ()}[job]
+    for kind in wanted:
+        if not getattr(config.data, kind):
+            raise ConfigError(
+                f"data.{kind} names no source, which --run-{job} needs. Add one, such as `{kind}: [{{path: FILE}}]`."
+            )
+    if job == "dpo" and config.data.sampling and not config.data.sft:
+        raise ConfigError("data.preference samples answers to the prompts of data.sft, which names no source. Add one.")
+
+
+def _resolve_base(config: RunConfig) -> Checkpoint:
+    """Return the base; ``NAME@VERSION_OR_STAGE`` is the model that a version of an earlier run stands for."""
+    name, at, version = config.model.base.partition("@")
+    if not at or Path(config.model.base).exists():
+        return locate_base(config.model)
+    found = _model_version(name, version)
+    checkpoint = promoted_model(found)
+    if checkpoint is None or not checkpoint.path.is_dir():
+        raise StoreError(f"Version {found.name} of the model {name!r} has no model folder. Name another version.")
+    return checkpoint.model_copy(update={"base": config.model.base})
+
+
+def _model_version(name: str, version: str) -> ModelVersionResponse:
+    try:
+        return Client().get_model_version(name, int(version) if version.isdigit() else version)
+    except KeyError as error:
+        names = [model.name for model in Client().list_models(size=50).items]
+        if name not in names:
+            there = f"There are: {', '.join(names)}." if names else "No run has made one yet."
+            raise StoreError(f"There is no model {name!r}. {there}") from error
+        versions = Client().list_model_versions(model=name, size=20, sort_by="desc:number").items
+        listed = ", ".join(f"{v.name} ({v.stage})" if v.stage else v.name for v in versions)
+        raise StoreError(f"The model {name!r} has no version or stage {version!r}. There are: {listed}.") from error
+
+
+def _trained_models(name: str) -> tuple[str, dict[str, Checkpoint]]:
+    """Return the newest version of a model whose run made something, and its models."""
+    _model_version(name, "latest")
+    for version in Client().list_model_versions(model=name, size=50, sort_by="desc:number").items:
+        found = {key: version.get_artifact(key) for key in ("sft_model", "dpo_model")}
+        models = {key: artifact.load() for key, artifact in found.items() if artifact is not None}
+        if models:
+            return version.name, models
+    raise StoreError(f"No run of {name!r} has made a model yet. Run --run-training first.")
+
+
+def start(launch: Launch, *, cache: bool, started: Callable[[str], None]) -> PipelineRunResponse:
+    """Run the pipeline to its end in this process.
+
+    Args:
+        launch: From :func:`prepare`.
+        cache: Whether results of earlier runs may be taken.
+        started: Called with the run's name before the first step.
+    """
+    run_name = f"{launch.config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+    started(run_name)
+    release = True
+    try:
+        with alive(run_name):
+            run: PipelineRunResponse = configured(launch, run_name=run_name, enable_cache=cache)(
+                launch.config, launch.base, **launch.arguments
+            )
+        release = False
+        return run
+    finally:
+        release_work_folders(keep=release)
+
+
+def configured(launch: Launch, **options: Any) -> Any:
+    """Return the launch's pipeline with its model, tags and settings."""
+    config = launch.config
+    return PIPELINES[launch.job].with_options(
+        model=Model(name=config.name, version=launch.model_version),
+        tags=[launch.job, f"base:{Path(config.model.base).name}"],
+        execution_mode=ExecutionMode.FAIL_FAST,
+        extra={"tracking": config.tracking.model_dump(mode="json")},
+        **options,
+    )
+
+
+def collect(config: RunConfig, run: PipelineRunResponse, error: str | None = None) -> RunReports:
+    """Return the reports of a run, as far as it came."""
+    artifacts = {
+        name: versions[0]
+        for step in run.steps.values()
+        for name, versions in step.outputs.items()
+        if versions and name.endswith(("_report", "decision"))
+    }
+    loaded: dict[str, Any] = {name: artifact.load() for name, artifact in artifacts.items()}
+    decision: PromotionDecision | None = loaded.get("promotion_decision")
+    merges = {stage: loaded.get(f"{stage}_merge_report") for stage in ("sft", "dpo")}
+    return RunReports(
+        run=run_facts(run, error, decision.stage if decision and decision.promoted else None),
+        dataset=loaded.get("dataset_report"),
+        preferences=loaded.get("preference_report"),
+        sft=loaded.get("sft_report"),
+        dpo=loaded.get("dpo_report"),
+        merges={stage: report for stage, report in merges.items() if report is not None},
+        evaluation=loaded.get("evaluation_report"),
+        decision=decision,
+        config_yaml=dump_config(config),
+        packages=dict(pair.split("=", 1) for pair in package_versions().split()),
+    )

@@ -1,0 +1,194 @@
+"""The pipelines: the whole way from base to aligned model, and its halves.
+
+Only wiring stands here. Every step is given its own part of the configuration, so that a changed value re-runs the
+steps that depend on it and no others.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from zenml import pipeline
+
+from llm_engineering.artifacts import Checkpoint
+from llm_engineering.config.loader import dump_config
+from llm_engineering.config.schema import RunConfig
+from steps.build_preferences import build_preferences
+from steps.caching import checker_hash, with_code_dependencies
+from steps.evaluate import evaluate
+from steps.format_datasets import format_datasets
+from steps.load_datasets import load_datasets
+from steps.merge import merge_dpo, merge_sft
+from steps.promote import promote
+from steps.report import report
+from steps.train_dpo import train_dpo
+from steps.train_sft import train_sft
+
+Output = Any
+"""What a step hands on while a pipeline is wired: a ZenML artifact to be."""
+
+
+@dataclass
+class Rows:
+    """The outputs of the data steps."""
+
+    sft: Output
+    preference: Output
+    questions: Output
+    report: Output
+
+
+@pipeline
+def training(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> None:
+    """Base → SFT → merge → DPO against the frozen SFT model → merge → evaluate → promote."""
+    rows = _data(config, base, file_hashes)
+    sft_adapter, sft_report = _sft(config, base, rows)
+    sft_model, sft_merge = with_code_dependencies(merge_sft)(base, sft_adapter, rows.questions, config.model)
+    preference_report = _sampled_preferences(config, sft_model, rows)
+    dpo_adapter, dpo_report = _dpo(config, sft_model, rows)
+    dpo_model, dpo_merge = with_code_dependencies(merge_dpo)(sft_model, dpo_adapter, rows.questions, config.model)
+    _judge(
+        config,
+        base,
+        rows,
+        models={"sft_model": sft_model, "dpo_model": dpo_model},
+        reports={
+            "sft_report": sft_report,
+            "sft_merge_report": sft_merge,
+            "preference_report": preference_report,
+            "dpo_report": dpo_report,
+            "dpo_merge_report": dpo_merge,
+        },
+    )
+
+
+@pipeline
+def sft(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> None:
+    """Base → SFT → merge → evaluate → promote."""
+    rows = _data(config, base, file_hashes)
+    sft_adapter, sft_report = _sft(config, base, rows)
+    sft_model, sft_merge = with_code_dependencies(merge_sft)(base, sft_adapter, rows.questions, config.model)
+    reports = {"sft_report": sft_report, "sft_merge_report": sft_merge}
+    _judge(config, base, rows, models={"sft_model": sft_model}, reports=reports)
+
+
+@pipeline
+def dpo(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> None:
+    """A model that was fine-tuned already → DPO against it → merge → evaluate → promote."""
+    rows = _data(config, base, file_hashes)
+    preference_report = _sampled_preferences(config, base, rows)
+    dpo_adapter, dpo_report = _dpo(config, base, rows)
+    dpo_model, dpo_merge = with_code_dependencies(merge_dpo)(base, dpo_adapter, rows.questions, config.model)
+    reports = {"preference_report": preference_report, "dpo_report": dpo_report, "dpo_merge_report": dpo_merge}
+    _judge(config, base, rows, models={"dpo_model": dpo_model}, reports=reports)
+
+
+@pipeline
+def evaluation(
+    config: RunConfig, base: Checkpoint, file_hashes: dict[str, str], models: dict[str, Checkpoint]
+) -> None:
+    """Measure the models of an earlier run again, with the evaluation and the data that are configured now."""
+    rows = _data(config, base, file_hashes)
+    with_code_dependencies(evaluate)(
+        base,
+        rows.sft,
+        rows.preference,
+        rows.questions,
+        config.model,
+        config.evaluation,
+        config.dpo.beta,
+        checker_hash(config.evaluation.checker),
+        config.seed,
+        **models,
+    )
+
+
+def _data(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> Rows:
+    raw_rows = with_code_dependencies(load_datasets)(config.data, file_hashes, config.seed)
+    prepared = with_code_dependencies(format_datasets)(raw_rows, base, config.model, config.data, config.seed)
+    return Rows(*prepared)
+
+
+def _sft(config: RunConfig, base: Checkpoint, rows: Rows) -> tuple[Output, Output]:
+    evaluation = config.evaluation_while_training(config.sft)
+    adapter, training_report = with_code_dependencies(train_sft)(
+        rows.sft,
+        rows.questions,
+        base,
+        config.model,
+        config.adapter,
+        config.sft,
+        evaluation,
+        checker_hash(evaluation.checker),
+        config.seed,
+    )
+    return adapter, training_report
+
+
+def _sampled_preferences(config: RunConfig, sft_model: Output, rows: Rows) -> Output | None:
+    """Add pairs from the model's own answers to ``rows``, where they are configured."""
+    sample = config.data.sampling
+    if sample is None:
+        return None
+    rows.preference, preference_report = with_code_dependencies(build_preferences)(
+        sft_model,
+        rows.questions,
+        rows.preference,
+        sample,
+        config.model,
+        config.data.max_length,
+        checker_hash(sample.checker),
+        config.seed,
+    )
+    return preference_report
+
+
+def _dpo(config: RunConfig, policy: Output, rows: Rows) -> tuple[Output, Output]:
+    evaluation = config.evaluation_while_training(config.dpo)
+    adapter, training_report = with_code_dependencies(train_dpo)(
+        rows.preference,
+        rows.questions,
+        policy,
+        config.model,
+        config.adapter,
+        config.dpo,
+        evaluation,
+        checker_hash(evaluation.checker),
+        config.seed,
+    )
+    return adapter, training_report
+
+
+def _judge(
+    config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str, Output], reports: dict[str, Output | None]
+) -> None:
+    """Evaluate, promote and report; the last two run every time, since every run makes a model version."""
+    configuration = dump_config(config)
+    evaluation_report = with_code_dependencies(evaluate)(
+        base,
+        rows.sft,
+        rows.preference,
+        rows.questions,
+        config.model,
+        config.evaluation,
+        config.dpo.beta,
+        checker_hash(config.evaluation.checker),
+        config.seed,
+        **models,
+    )
+    decision = promote(
+        evaluation_report,
+        rows.report,
+        base,
+        rows.sft,
+        rows.preference,
+        rows.questions,
+        config.model,
+        config.evaluation,
+        config.promotion,
+        config.export,
+        config.dpo.beta,
+        config.seed,
+        configuration,
+        **models,
+    )
+    report(decision, rows.report, evaluation_report, configuration, **reports)

@@ -1,0 +1,1 @@
+"""Thin ZenML wrappers: load what a step needs, call one library function, log metadata, return."""

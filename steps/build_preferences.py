@@ -1,0 +1,38 @@
+"""Step: preference pairs from the run's own SFT model."""
+
+from typing import Annotated
+
+from zenml import step
+
+from llm_engineering.artifacts import Checkpoint, PreferenceReport, RowSet
+from llm_engineering.config.schema import ModelConfig, SampleSettings
+from llm_engineering.training import preferences as library
+from steps.context import log_facts
+from steps.materializers import FolderMaterializer
+from steps.work import scratch_folder
+
+
+@step(output_materializers={"sampled_preference_rows": FolderMaterializer})
+def build_preferences(
+    sft_model: Checkpoint,
+    questions: RowSet,
+    preference_rows: RowSet,
+    sample: SampleSettings,
+    model: ModelConfig,
+    max_length: int,
+    checker_sha256: str,  # noqa: ARG001  # in the cache key: an edited checker judges anew
+    seed: int,
+) -> tuple[Annotated[RowSet, "sampled_preference_rows"], Annotated[PreferenceReport, "preference_report"]]:
+    """Sample answers, let the checker order them, and add the pairs to those from files."""
+    rows, report = library.build_preferences(
+        sample,
+        sft_model,
+        questions,
+        preference_rows,
+        model,
+        max_length=max_length,
+        seed=seed,
+        folder=scratch_folder(),
+    )
+    log_facts(report.model_dump())
+    return rows, report

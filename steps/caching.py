@@ -1,0 +1,71 @@
+"""What a cached result depends on, beside parameters and inputs: the library code that a step uses, and packages.
+
+ZenML's own cache key holds the source of the step function alone. Here every step depends on all modules that it
+imports, directly or through others, on the templates beside them, and on the versions of the packages that compute.
+"""
+
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from zenml.config.cache_policy import CachePolicy
+from zenml.steps import BaseStep
+
+from llm_engineering.artifacts import hash_files
+from llm_engineering.errors import ConfigError
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGES = ("accelerate", "datasets", "peft", "tokenizers", "torch", "transformers", "trl")
+
+
+def package_versions() -> str:
+    """Return the versions of the packages that decide about a step's result."""
+    return " ".join(f"{name}={version(name)}" for name in PACKAGES)
+
+
+def with_code_dependencies(step: BaseStep) -> BaseStep:
+    """Return the step with a cache policy that covers the code it uses."""
+    module = step.resolve().module
+    policy = CachePolicy(file_dependencies=list(code_dependencies(module)), cache_func=package_versions)
+    return step.with_options(cache_policy=policy)
+
+
+@cache
+def code_dependencies(module: str) -> tuple[str, ...]:
+    """Return the files that a module and everything it imports of this project consist of, relative to the root."""
+    graph = _import_graph()
+    files: set[Path] = set()
+    for name in {module, *graph.find_upstream_modules(module)}:
+        path = REPOSITORY.joinpath(*name.split("."))
+        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        files |= {source, *(p for p in (source.parent / "templates").glob("*") if p.is_file())}
+    return tuple(sorted(file.relative_to(REPOSITORY).as_posix() for file in files))
+
+
+@cache
+def _import_graph() -> Any:
+    import grimp
+
+    return grimp.build_graph("llm_engineering", "steps", exclude_type_checking_imports=True, cache_dir=None)
+
+
+def checker_hash(name: str | None) -> str:
+    """Return the hash of the module that a checker is in: a checker is found by name, so that no import shows it.
+
+    Raises:
+        ConfigError: The module cannot be found.
+    """
+    if name is None or ":" not in name:
+        return ""
+    module = name.partition(":")[0]
+    try:
+        found = find_spec(module)
+    except (ImportError, ValueError):
+        found = None
+    if found is None or found.origin is None:
+        raise ConfigError(f"The checker {name!r} cannot be found. Check the module's name and that it is importable.")
+    import hashlib
+
+    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()

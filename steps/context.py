@@ -1,0 +1,72 @@
+"""What a step knows about its run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from zenml import get_step_context, log_metadata
+
+from llm_engineering.artifacts import Checkpoint, RowSet, TrackerLink
+from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, TrackingConfig
+from llm_engineering.training.stage import StageInputs
+from steps.work import work_root
+
+
+def run_name() -> str:
+    """Return the name of the run."""
+    return str(get_step_context().pipeline_run.name)
+
+
+def run_settings() -> dict[str, Any]:
+    """Return what the run was given beside step parameters: it shapes no result, so that no cache key holds it."""
+    return dict(get_step_context().pipeline_run.config.extra)
+
+
+def stage_inputs(
+    base: Checkpoint,
+    rows: RowSet,
+    questions: RowSet,
+    model: ModelConfig,
+    adapter: AdapterConfig,
+    evaluation: EvaluationConfig,
+    seed: int,
+    work_dir: Path,
+) -> StageInputs:
+    """Return the inputs of a training stage, with the run's name and tracker."""
+    return StageInputs(
+        base=base,
+        rows=rows,
+        questions=questions,
+        model=model,
+        adapter=adapter,
+        evaluation=evaluation,
+        tracking=tracking(),
+        seed=seed,
+        run=run_name(),
+        work_dir=work_dir,
+        archive_dir=archive_folder(),
+    )
+
+
+def tracking() -> TrackingConfig:
+    """Return the configured tracker."""
+    config: TrackingConfig = TypeAdapter(TrackingConfig).validate_python(run_settings()["tracking"])
+    return config
+
+
+def archive_folder() -> Path:
+    """Return the folder of the tracker's offline archives."""
+    return work_root().parent / "comet-offline"
+
+
+def log_facts(facts: Mapping[str, Any], tracker: TrackerLink | None = None) -> None:
+    """Attach metadata to the step, with a link to the tracker that the dashboard makes clickable."""
+    from zenml.metadata.metadata_types import Uri
+
+    link: dict[str, Any] = {}
+    if tracker is not None and tracker.url:
+        link = {"comet": Uri(tracker.url)}
+    elif tracker is not None and tracker.offline_archive:
+        link = {"comet_offline_archive": tracker.offline_archive}
+    log_metadata({**{name: value for name, value in facts.items() if value is not None}, **link})

@@ -1,0 +1,54 @@
+"""Step: measure base, SFT and DPO model on the same held-out rows and questions."""
+
+from typing import Annotated
+
+from zenml import step
+
+from llm_engineering.artifacts import Checkpoint, EvaluationReport, RowSet
+from llm_engineering.config.schema import EvaluationConfig, ModelConfig
+from llm_engineering.evaluation.scoring import Evaluator, read_held_out
+from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.tracking import tracked_stage
+from steps.context import archive_folder, log_facts, run_name, tracking
+
+
+@step
+def evaluate(
+    base: Checkpoint,
+    sft_rows: RowSet,
+    preference_rows: RowSet,
+    questions: RowSet,
+    model: ModelConfig,
+    evaluation: EvaluationConfig,
+    beta: float,
+    checker_sha256: str,  # noqa: ARG001  # in the cache key: an edited checker judges anew
+    seed: int,
+    sft_model: Checkpoint | None = None,
+    dpo_model: Checkpoint | None = None,
+) -> Annotated[EvaluationReport, "evaluation_report"]:
+    """Generate, judge and score; all models see the same questions and seeds."""
+    models = {name: m for name, m in (("base", base), ("sft", sft_model), ("dpo", dpo_model)) if m is not None}
+    evaluator = Evaluator(
+        read_held_out(sft_rows, preference_rows, questions, evaluation, seed),
+        evaluation,
+        load_chat_tokenizer(base, model).tokenizer,
+        beta,
+        seed,
+        pick_dtype(model.dtype),
+    )
+    with tracked_stage(
+        tracking(),
+        stage="evaluation",
+        name=f"{run_name()}-evaluation",
+        tags=[run_name()],
+        parameters={"evaluation": evaluation.model_dump(mode="json"), "seed": seed},
+        archive_dir=archive_folder(),
+    ) as tracker:
+        report = evaluator.evaluate(models)
+        for name, scores in report.models.items():
+            tracker.log_metrics({f"{name}/{metric}": value.value for metric, value in scores.metrics.items()})
+    for name, scores in report.models.items():
+        log_facts({name: {metric: value.value for metric, value in scores.metrics.items()}})
+    log_facts({"questions": report.questions, "pairs": report.pairs, "split": report.split}, tracker.link)
+    return report.model_copy(update={"tracker": tracker.link})

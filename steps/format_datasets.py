@@ -1,0 +1,31 @@
+"""Step: rows to tokens, masks and splits, with the row ledger."""
+
+from typing import Annotated
+
+from zenml import step
+
+from llm_engineering.artifacts import Checkpoint, DatasetReport, RowSet
+from llm_engineering.config.schema import DataConfig, ModelConfig
+from llm_engineering.data.preparation import prepare_rows
+from llm_engineering.models.chat import load_chat_tokenizer
+from steps.context import log_facts
+from steps.materializers import FolderMaterializer
+from steps.work import scratch_folder
+
+_FOLDERS = {"sft_rows": FolderMaterializer, "preference_rows": FolderMaterializer, "questions": FolderMaterializer}
+
+
+@step(output_materializers=_FOLDERS)
+def format_datasets(
+    raw_rows: RowSet, base: Checkpoint, model: ModelConfig, data: DataConfig, seed: int
+) -> tuple[
+    Annotated[RowSet, "sft_rows"],
+    Annotated[RowSet, "preference_rows"],
+    Annotated[RowSet, "questions"],
+    Annotated[DatasetReport, "dataset_report"],
+]:
+    """Format, check, split and tokenise the rows, and account for every one of them."""
+    prepared = prepare_rows(raw_rows, data, load_chat_tokenizer(base, model), seed, scratch_folder())
+    report = prepared.report
+    log_facts({"template": report.template, "tokens": report.tokens, "trained_tokens": report.trained_tokens})
+    return prepared.sft, prepared.preference, prepared.questions, report

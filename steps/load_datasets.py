@@ -1,0 +1,25 @@
+"""Step: read the configured sources as they are."""
+
+from typing import Annotated
+
+from zenml import step
+
+from llm_engineering.artifacts import RowSet
+from llm_engineering.config.schema import DataConfig
+from llm_engineering.data.loading import load_raw_rows
+from steps.context import log_facts
+from steps.materializers import FolderMaterializer
+from steps.work import scratch_folder
+
+
+@step(output_materializers=FolderMaterializer)
+def load_datasets(
+    data: DataConfig,
+    file_hashes: dict[str, str],  # noqa: ARG001  # in the cache key: an edited file is read again
+    seed: int,
+) -> Annotated[RowSet, "raw_rows"]:
+    """Read every source; nothing is dropped or changed."""
+    rows = load_raw_rows(data, seed, scratch_folder())
+    sources = [source.name for _, source in data.row_sources]
+    log_facts({"rows": dict(zip(sources, rows.rows.values(), strict=True))})
+    return rows

@@ -1,0 +1,70 @@
+"""How folders become artifacts: hard-linked into a local store, copied into a remote one, never archived or pickled."""
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+from zenml.enums import ArtifactType
+from zenml.io import fileio
+from zenml.materializers.base_materializer import BaseMaterializer
+from zenml.utils import io_utils
+
+from llm_engineering.artifacts import Checkpoint, Folder, RowSet
+
+_READ_ONLY = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
+_FACTS = "folder.json"
+_FILES = "files"
+
+
+class FolderMaterializer(BaseMaterializer):
+    """Stores a :class:`~llm_engineering.artifacts.Folder`; equal contents have equal cache keys.
+
+    Stored files are read-only: a hard link that is written to would change the artifact.
+    """
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Checkpoint, RowSet)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
+
+    def save(self, data: Folder) -> None:
+        """Store the folder below the artifact's address."""
+        target = f"{self.uri}/{_FILES}"
+        if io_utils.is_remote(self.uri):
+            io_utils.copy_dir(str(data.path), target)
+        else:
+            shutil.copytree(data.path, target, copy_function=_link)
+        facts = data.model_dump(mode="json", exclude={"path"})
+        with fileio.open(f"{self.uri}/{_FACTS}", "w") as file:
+            file.write(json.dumps(facts))
+
+    def load(self, data_type: type[Folder]) -> Folder:
+        """Return the folder: where it is stored, or in a local copy of what is stored remotely."""
+        with fileio.open(f"{self.uri}/{_FACTS}", "r") as file:
+            facts = json.loads(file.read())
+        source = f"{self.uri}/{_FILES}"
+        if not io_utils.is_remote(self.uri):
+            return data_type(path=Path(source), **facts)
+        local = tempfile.mkdtemp(prefix="artifact-")
+        io_utils.copy_dir(source, local, overwrite=True)
+        return data_type(path=Path(local), **facts)
+
+    def extract_metadata(self, data: Folder) -> dict[str, Any]:
+        """Return what the dashboard shows of the folder."""
+        return dict(data.model_dump(mode="json", exclude={"path"}))
+
+    def compute_content_hash(self, data: Folder) -> str:
+        """Return the hash of the files: it stands for the artifact in cache keys."""
+        return data.sha256
+
+
+def _link(source: str, target: str) -> str:
+    """Hard-link a file, or copy it where the file system cannot, and make it read-only."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    Path(target).chmod(_READ_ONLY)
+    return target

@@ -1,0 +1,49 @@
+"""Steps: merge an adapter into its base, and prove it."""
+
+from typing import Annotated
+
+from zenml import step
+
+from llm_engineering.artifacts import Checkpoint, MergeReport, RowSet, StageName
+from llm_engineering.config.schema import ModelConfig
+from llm_engineering.evaluation.answers import read_probes
+from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.models.merging import merge_adapter
+from steps.context import log_facts
+from steps.materializers import FolderMaterializer
+from steps.work import scratch_folder
+
+
+@step(output_materializers={"sft_model": FolderMaterializer})
+def merge_sft(
+    base: Checkpoint, sft_adapter: Checkpoint, questions: RowSet, model: ModelConfig
+) -> tuple[Annotated[Checkpoint, "sft_model"], Annotated[MergeReport, "sft_merge_report"]]:
+    """Merge the SFT adapter into the base."""
+    merged, report = _merge("sft", base, sft_adapter, questions, model)
+    return merged, report
+
+
+@step(output_materializers={"dpo_model": FolderMaterializer})
+def merge_dpo(
+    policy: Checkpoint, dpo_adapter: Checkpoint, questions: RowSet, model: ModelConfig
+) -> tuple[Annotated[Checkpoint, "dpo_model"], Annotated[MergeReport, "dpo_merge_report"]]:
+    """Merge the DPO adapter into the model it was trained on."""
+    merged, report = _merge("dpo", policy, dpo_adapter, questions, model)
+    return merged, report
+
+
+def _merge(
+    stage: StageName, base: Checkpoint, adapter: Checkpoint, questions: RowSet, model: ModelConfig
+) -> tuple[Checkpoint, MergeReport]:
+    merged, report = merge_adapter(
+        base,
+        adapter,
+        load_chat_tokenizer(base, model).tokenizer,
+        read_probes(questions),
+        stage=stage,
+        dtype=pick_dtype(model.dtype),
+        folder=scratch_folder(),
+    )
+    log_facts(report.model_dump(exclude={"stage"}))
+    return merged, report

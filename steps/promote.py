@@ -1,0 +1,91 @@
+"""Step: decide which model of the run is promoted, and move the stage."""
+
+from typing import Annotated
+
+from zenml import get_step_context, log_metadata, step
+
+from llm_engineering.artifacts import (
+    Checkpoint,
+    DatasetReport,
+    EvaluationReport,
+    ModelScores,
+    PromotionDecision,
+    RowSet,
+)
+from llm_engineering.config.schema import EvaluationConfig, ExportConfig, ModelConfig, PromotionConfig
+from llm_engineering.evaluation.promotion import decide
+from llm_engineering.evaluation.scoring import Evaluator, read_held_out
+from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.models.checkpoints import export_model
+from llm_engineering.models.hardware import pick_dtype
+from steps.context import log_facts
+from steps.registry import find_incumbent
+
+
+@step(enable_cache=False)
+def promote(
+    evaluation_report: EvaluationReport,
+    dataset_report: DatasetReport,
+    base: Checkpoint,
+    sft_rows: RowSet,
+    preference_rows: RowSet,
+    questions: RowSet,
+    model: ModelConfig,
+    evaluation: EvaluationConfig,
+    promotion: PromotionConfig,
+    export: ExportConfig,
+    beta: float,
+    seed: int,
+    configuration: str,
+    sft_model: Checkpoint | None = None,
+    dpo_model: Checkpoint | None = None,
+) -> Annotated[PromotionDecision, "promotion_decision"]:
+    """Promote DPO, SFT or nothing; an incumbent that was measured otherwise is measured anew."""
+    version = get_step_context().model
+    incumbent = find_incumbent(version.name, promotion.stage, str(version.version))
+    if incumbent is not None:
+        scores = incumbent.scores
+        if incumbent.fingerprint != evaluation_report.fingerprint:
+            held_out = read_held_out(sft_rows, preference_rows, questions, evaluation, seed)
+            tokenizer = load_chat_tokenizer(base, model).tokenizer
+            evaluator = Evaluator(held_out, evaluation, tokenizer, beta, seed, pick_dtype(model.dtype))
+            scores = evaluator.evaluate({"incumbent": incumbent.checkpoint}).models["incumbent"]
+        evaluation_report = _with_incumbent(evaluation_report, scores)
+    decision = decide(evaluation_report, promotion, incumbent.version if incumbent else None)
+    decision = decision.model_copy(update={"version": str(version.version)})
+    promoted = {"sft": sft_model, "dpo": dpo_model}.get(decision.promoted or "")
+    if promoted is not None:
+        version.set_stage(promotion.stage, force=True)
+        if export.dir:
+            export_model(promoted, export.dir)
+    _log(decision, evaluation_report, dataset_report, promoted, configuration)
+    return decision
+
+
+def _with_incumbent(report: EvaluationReport, scores: ModelScores) -> EvaluationReport:
+    return report.model_copy(update={"models": {**report.models, "incumbent": scores}})
+
+
+def _log(
+    decision: PromotionDecision,
+    evaluation: EvaluationReport,
+    dataset: DatasetReport,
+    promoted: Checkpoint | None,
+    configuration: str,
+) -> None:
+    """Attach the decision to the step, and everything that tells versions apart to the model version."""
+    facts = {"promoted": decision.promoted or "nothing", "reason": decision.reason}
+    log_facts({**facts, "checks": [check.model_dump() for check in decision.checks]})
+    metrics = {
+        name: {metric: value.value for metric, value in scores.metrics.items()}
+        for name, scores in evaluation.models.items()
+    }
+    version_facts = {
+        **facts,
+        "stage": decision.stage if decision.promoted else "none",
+        "weights_sha256": promoted.weights_sha256 if promoted else "none",
+        "metrics": metrics,
+        "data_fingerprints": dataset.fingerprints,
+        "configuration": configuration,
+    }
+    log_metadata(version_facts, infer_model=True)

@@ -1,0 +1,50 @@
+"""Step: the run's report as one HTML page."""
+
+from typing import Annotated
+
+from zenml import get_step_context, step
+from zenml.client import Client
+from zenml.types import HTMLString
+
+from llm_engineering.artifacts import (
+    DatasetReport,
+    EvaluationReport,
+    MergeReport,
+    PreferenceReport,
+    PromotionDecision,
+    TrainingReport,
+)
+from llm_engineering.reporting.bundle import RunReports
+from llm_engineering.reporting.html import render_report
+from steps.caching import package_versions
+from steps.facts import run_facts
+
+
+@step(enable_cache=False)
+def report(
+    decision: PromotionDecision,
+    dataset_report: DatasetReport,
+    evaluation_report: EvaluationReport,
+    configuration: str,
+    sft_report: TrainingReport | None = None,
+    sft_merge_report: MergeReport | None = None,
+    preference_report: PreferenceReport | None = None,
+    dpo_report: TrainingReport | None = None,
+    dpo_merge_report: MergeReport | None = None,
+) -> Annotated[HTMLString, "report"]:
+    """Put everything that the run measured and proved on one page."""
+    run = Client().get_pipeline_run(get_step_context().pipeline_run.id)
+    merges = {"sft": sft_merge_report, "dpo": dpo_merge_report}
+    reports = RunReports(
+        run=run_facts(run, stage=decision.stage if decision.promoted else None),
+        dataset=dataset_report,
+        preferences=preference_report,
+        sft=sft_report,
+        dpo=dpo_report,
+        merges={stage: merge for stage, merge in merges.items() if merge is not None},
+        evaluation=evaluation_report,
+        decision=decision,
+        config_yaml=configuration,
+        packages=dict(pair.split("=", 1) for pair in package_versions().split()),
+    )
+    return HTMLString(render_report(reports))

@@ -1,0 +1,36 @@
+"""Step: direct preference optimization."""
+
+from typing import Annotated
+
+from zenml import step
+
+from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
+from llm_engineering.config.schema import AdapterConfig, DPOStageConfig, EvaluationConfig, ModelConfig
+from llm_engineering.training import dpo as library
+from steps.context import log_facts, stage_inputs
+from steps.materializers import FolderMaterializer
+from steps.work import training_folder
+
+
+@step(output_materializers={"dpo_adapter": FolderMaterializer})
+def train_dpo(
+    preference_rows: RowSet,
+    questions: RowSet,
+    policy: Checkpoint,
+    model: ModelConfig,
+    adapter: AdapterConfig,
+    dpo: DPOStageConfig,
+    evaluation: EvaluationConfig,
+    checker_sha256: str,  # noqa: ARG001  # in the cache key: an edited checker judges anew
+    seed: int,
+) -> tuple[Annotated[Checkpoint, "dpo_adapter"], Annotated[TrainingReport, "dpo_report"]]:
+    """Train a fresh adapter on preference pairs; ``policy`` with the adapter off is the frozen reference."""
+    work_dir, finished = training_folder()
+    if finished:
+        checkpoint, report = finished["dpo_adapter"], finished["dpo_report"]
+    else:
+        inputs = stage_inputs(policy, preference_rows, questions, model, adapter, evaluation, seed, work_dir)
+        checkpoint, report = library.train_dpo(dpo, inputs)
+    proof = report.reference.model_dump() if report.reference else None
+    log_facts({**report.metrics, "steps": report.steps, "seconds": report.seconds, "reference": proof}, report.tracker)
+    return checkpoint, report

@@ -1,0 +1,35 @@
+"""Step: supervised fine-tuning."""
+
+from typing import Annotated
+
+from zenml import step
+
+from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
+from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, SFTStageConfig
+from llm_engineering.training import sft as library
+from steps.context import log_facts, stage_inputs
+from steps.materializers import FolderMaterializer
+from steps.work import training_folder
+
+
+@step(output_materializers={"sft_adapter": FolderMaterializer})
+def train_sft(
+    sft_rows: RowSet,
+    questions: RowSet,
+    base: Checkpoint,
+    model: ModelConfig,
+    adapter: AdapterConfig,
+    sft: SFTStageConfig,
+    evaluation: EvaluationConfig,
+    checker_sha256: str,  # noqa: ARG001  # in the cache key: an edited checker judges anew
+    seed: int,
+) -> tuple[Annotated[Checkpoint, "sft_adapter"], Annotated[TrainingReport, "sft_report"]]:
+    """Train an adapter on the answers of the conversations."""
+    work_dir, finished = training_folder()
+    if finished:
+        checkpoint, report = finished["sft_adapter"], finished["sft_report"]
+    else:
+        inputs = stage_inputs(base, sft_rows, questions, model, adapter, evaluation, seed, work_dir)
+        checkpoint, report = library.train_sft(sft, inputs)
+    log_facts({**report.metrics, "steps": report.steps, "seconds": report.seconds}, report.tracker)
+    return checkpoint, report
