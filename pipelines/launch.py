@@ -102,12 +102,12 @@ def _model_version(name: str, version: str) -> ModelVersionResponse:
     try:
         return Client().get_model_version(name, int(version) if version.isdigit() else version)
     except KeyError as error:
-        names = [model.name for model in Client().list_models(size=50).items]
+        names = [str(model.name) for model in Client().list_models(size=50).items]
         if name not in names:
             there = f"There are: {', '.join(names)}." if names else "No run has made one yet."
             raise StoreError(f"There is no model {name!r}. {there}") from error
         versions = Client().list_model_versions(model=name, size=20, sort_by="desc:number").items
-        listed = ", ".join(f"{v.name} ({v.stage})" if v.stage else v.name for v in versions)
+        listed = ", ".join(f"{v.name} ({v.stage})" if v.stage else f"{v.name}" for v in versions)
         raise StoreError(f"The model {name!r} has no version or stage {version!r}. There are: {listed}.") from error
 
 
@@ -118,7 +118,7 @@ def _trained_models(name: str) -> tuple[str, dict[str, Checkpoint]]:
         found = {key: version.get_artifact(key) for key in ("sft_model", "dpo_model")}
         models = {key: artifact.load() for key, artifact in found.items() if artifact is not None}
         if models:
-            return version.name, models
+            return str(version.name), models
     raise StoreError(f"No run of {name!r} has made a model yet. Run --run-training first.")
 
 

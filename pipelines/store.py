@@ -1,6 +1,5 @@
 """The ZenML store: opened without a server, one process at a time, and cleared of runs that died."""
 
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,5 +83,3 @@ def _mark_failed(run: PipelineRunResponse) -> None:
         if step.status in _RUNNING:
             store.update_run_step(step.id, StepRunUpdate(status=ExecutionStatus.FAILED))
     store.update_run(run.id, PipelineRunUpdate(status=ExecutionStatus.FAILED))
-
-

@@ -83,9 +83,7 @@ def dpo(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> Non
 
 
 @pipeline
-def evaluation(
-    config: RunConfig, base: Checkpoint, file_hashes: dict[str, str], models: dict[str, Checkpoint]
-) -> None:
+def evaluation(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str], models: dict[str, Output]) -> None:
     """Measure the models of an earlier run again, with the evaluation and the data that are configured now."""
     rows = _data(config, base, file_hashes)
     with_code_dependencies(evaluate)(

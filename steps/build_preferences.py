@@ -20,7 +20,7 @@ def build_preferences(
     sample: SampleSettings,
     model: ModelConfig,
     max_length: int,
-    checker_sha256: str,  # noqa: ARG001  # in the cache key: an edited checker judges anew
+    checker_sha256: str,  # in the cache key: an edited checker judges anew
     seed: int,
 ) -> tuple[Annotated[RowSet, "sampled_preference_rows"], Annotated[PreferenceReport, "preference_report"]]:
     """Sample answers, let the checker order them, and add the pairs to those from files."""

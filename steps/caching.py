@@ -13,7 +13,6 @@ from typing import Any
 from zenml.config.cache_policy import CachePolicy
 from zenml.steps import BaseStep
 
-from llm_engineering.artifacts import hash_files
 from llm_engineering.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[1]

@@ -22,7 +22,7 @@ def evaluate(
     model: ModelConfig,
     evaluation: EvaluationConfig,
     beta: float,
-    checker_sha256: str,  # noqa: ARG001  # in the cache key: an edited checker judges anew
+    checker_sha256: str,  # in the cache key: an edited checker judges anew
     seed: int,
     sft_model: Checkpoint | None = None,
     dpo_model: Checkpoint | None = None,

@@ -1,11 +1,13 @@
 """What ZenML knows about a run, for the reports."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 from zenml.enums import ExecutionStatus
 from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 
 from llm_engineering.reporting.bundle import ModelVersion, RunFacts
+from steps.materializers import FILES
 
 
 def run_facts(run: PipelineRunResponse, error: str | None = None, stage: str | None = None) -> RunFacts:
@@ -33,12 +35,14 @@ def run_facts(run: PipelineRunResponse, error: str | None = None, stage: str | N
         cached_steps=[step.name for step in steps if step.status == ExecutionStatus.CACHED],
         model=ModelVersion(name=version.model.name, version=version.name, stage=stage) if version else None,
         error=error,
-        artifacts={name: artifact.uri for step in steps for name, artifact in _outputs(step.outputs).items()},
+        artifacts={name: _place(versions[0]) for step in steps for name, versions in step.outputs.items() if versions},
     )
 
 
-def _outputs(outputs: dict[str, list[ArtifactVersionResponse]]) -> dict[str, ArtifactVersionResponse]:
-    return {name: versions[0] for name, versions in outputs.items() if versions}
+def _place(artifact: ArtifactVersionResponse) -> str:
+    """Return the path that a person would open: the folder or page itself, where it lies in a local store."""
+    inside = (Path(artifact.uri) / name for name in (FILES, "output.html"))
+    return next((str(path) for path in inside if path.exists()), artifact.uri)
 
 
 def _seconds(run: PipelineRunResponse) -> float:

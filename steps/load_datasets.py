@@ -15,7 +15,7 @@ from steps.work import scratch_folder
 @step(output_materializers=FolderMaterializer)
 def load_datasets(
     data: DataConfig,
-    file_hashes: dict[str, str],  # noqa: ARG001  # in the cache key: an edited file is read again
+    file_hashes: dict[str, str],  # in the cache key: an edited file is read again
     seed: int,
 ) -> Annotated[RowSet, "raw_rows"]:
     """Read every source; nothing is dropped or changed."""

@@ -17,7 +17,8 @@ from llm_engineering.artifacts import Checkpoint, Folder, RowSet
 
 _READ_ONLY = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _FACTS = "folder.json"
-_FILES = "files"
+FILES = "files"
+"""Where the folder lies below the artifact's address."""
 
 
 class FolderMaterializer(BaseMaterializer):
@@ -31,7 +32,7 @@ class FolderMaterializer(BaseMaterializer):
 
     def save(self, data: Folder) -> None:
         """Store the folder below the artifact's address."""
-        target = f"{self.uri}/{_FILES}"
+        target = f"{self.uri}/{FILES}"
         if io_utils.is_remote(self.uri):
             io_utils.copy_dir(str(data.path), target)
         else:
@@ -44,7 +45,7 @@ class FolderMaterializer(BaseMaterializer):
         """Return the folder: where it is stored, or in a local copy of what is stored remotely."""
         with fileio.open(f"{self.uri}/{_FACTS}", "r") as file:
             facts = json.loads(file.read())
-        source = f"{self.uri}/{_FILES}"
+        source = f"{self.uri}/{FILES}"
         if not io_utils.is_remote(self.uri):
             return data_type(path=Path(source), **facts)
         local = tempfile.mkdtemp(prefix="artifact-")

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from zenml import get_step_context, log_metadata, step
+from zenml.metadata.metadata_types import MetadataType
 
 from llm_engineering.artifacts import (
     Checkpoint,
@@ -80,7 +81,7 @@ def _log(
         name: {metric: value.value for metric, value in scores.metrics.items()}
         for name, scores in evaluation.models.items()
     }
-    version_facts = {
+    version_facts: dict[str, MetadataType] = {
         **facts,
         "stage": decision.stage if decision.promoted else "none",
         "weights_sha256": promoted.weights_sha256 if promoted else "none",
@@ -88,4 +89,4 @@ def _log(
         "data_fingerprints": dataset.fingerprints,
         "configuration": configuration,
     }
-    log_metadata(version_facts, infer_model=True)
+    log_metadata(metadata=version_facts, infer_model=True)

@@ -8,7 +8,6 @@ from zenml.models import ModelVersionResponse
 
 from llm_engineering.artifacts import Checkpoint, EvaluationReport, ModelScores, PromotionDecision
 
-
 T = TypeVar("T")
 
 
@@ -38,7 +37,7 @@ def find_incumbent(name: str, stage: str, own_version: str) -> Incumbent | None:
     checkpoint = _artifact(version, f"{decision.promoted}_model", Checkpoint)
     if checkpoint is None or not checkpoint.path.is_dir():
         return None
-    return Incumbent(version.name, checkpoint, report.fingerprint, report.models[decision.promoted])
+    return Incumbent(str(version.name), checkpoint, report.fingerprint, report.models[decision.promoted])
 
 
 def promoted_model(version: ModelVersionResponse) -> Checkpoint | None:

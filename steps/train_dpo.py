@@ -21,7 +21,7 @@ def train_dpo(
     adapter: AdapterConfig,
     dpo: DPOStageConfig,
     evaluation: EvaluationConfig,
-    checker_sha256: str,  # noqa: ARG001  # in the cache key: an edited checker judges anew
+    checker_sha256: str,  # in the cache key: an edited checker judges anew
     seed: int,
 ) -> tuple[Annotated[Checkpoint, "dpo_adapter"], Annotated[TrainingReport, "dpo_report"]]:
     """Train a fresh adapter on preference pairs; ``policy`` with the adapter off is the frozen reference."""

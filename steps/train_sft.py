@@ -21,7 +21,7 @@ def train_sft(
     adapter: AdapterConfig,
     sft: SFTStageConfig,
     evaluation: EvaluationConfig,
-    checker_sha256: str,  # noqa: ARG001  # in the cache key: an edited checker judges anew
+    checker_sha256: str,  # in the cache key: an edited checker judges anew
     seed: int,
 ) -> tuple[Annotated[Checkpoint, "sft_adapter"], Annotated[TrainingReport, "sft_report"]]:
     """Train an adapter on the answers of the conversations."""

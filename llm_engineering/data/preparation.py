@@ -327,9 +327,7 @@ def _prove_mask(row: Mapping[str, list[int]], renderer: ChatRenderer) -> None:
         sequences = [row["prompt_ids"] + row["chosen_ids"]]
         good = row["chosen_ids"][-1] == row["rejected_ids"][-1] == eos
     if not good:
-        raise ProofError(
-            "A row does not end with a trained EOS. Check model.special_tokens.eos and the template."
-        )
+        raise ProofError("A row does not end with a trained EOS. Check model.special_tokens.eos and the template.")
     if bos is not None and bos != eos and any(ids.count(bos) > 1 for ids in sequences):
         raise ProofError("A row has more than one BOS token. Take BOS out of the chat template or out of the data.")
 

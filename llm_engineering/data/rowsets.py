@@ -9,18 +9,18 @@ from llm_engineering.artifacts import RowSet, hash_files
 if TYPE_CHECKING:
     from datasets import Dataset, Features
 
-INDEX = {"source": "int32", "row": "int64"}
-RAW = {**INDEX, "data": "string", "problem": "string"}
-"""A row as it was read: its source's index, its number in it (from 1), its JSON, or why there is none."""
-SFT = {**INDEX, "input_ids": ["int32"], "labels": ["int32"]}
-"""A conversation as it is trained: labels are -100 where there is no loss."""
-PREFERENCE = {**INDEX, "prompt_ids": ["int32"], "chosen_ids": ["int32"], "rejected_ids": ["int32"]}
-"""A preference pair as it is trained."""
-QUESTIONS = {"unit": "string", "prompt": "string", "prompt_ids": ["int32"], "reference": "string"}
-"""A prompt as it is served, with the answer that a checker compares with; questions of one unit are not independent."""
-
 Schema = Mapping[str, str | list[str]]
 Row = Mapping[str, Any]
+
+INDEX: Schema = {"source": "int32", "row": "int64"}
+RAW: Schema = {**INDEX, "data": "string", "problem": "string"}
+"""A row as it was read: its source's index, its number in it (from 1), its JSON, or why there is none."""
+SFT: Schema = {**INDEX, "input_ids": ["int32"], "labels": ["int32"]}
+"""A conversation as it is trained: labels are -100 where there is no loss."""
+PREFERENCE: Schema = {**INDEX, "prompt_ids": ["int32"], "chosen_ids": ["int32"], "rejected_ids": ["int32"]}
+"""A preference pair as it is trained."""
+QUESTIONS: Schema = {"unit": "string", "prompt": "string", "prompt_ids": ["int32"], "reference": "string"}
+"""A prompt as it is served, with the answer that a checker compares with; questions of one unit are not independent."""
 
 
 def write_rows(folder: Path, splits: Mapping[str, Sequence[Row]], schema: Schema) -> RowSet:

@@ -66,9 +66,7 @@ def check_file(path: Path) -> None:
         hint = f" Beside it there are: {', '.join(beside[:8])}." if beside else " Check the path."
         raise DataError(f"{path} does not exist.{hint}")
     if path.suffix not in FILE_KINDS:
-        raise DataError(
-            f"{path} is none of {', '.join(FILE_KINDS)}. Convert it to JSON lines."
-        )
+        raise DataError(f"{path} is none of {', '.join(FILE_KINDS)}. Convert it to JSON lines.")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty. Check that it was written.")
 

@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-
 def parent_of(name: str, models: Container[str]) -> str | None:
     """Return the model that ``name`` was trained from: what its rewards and its KL are measured against."""
     parents = {"sft": ("base",), "dpo": ("sft", "base")}.get(name, ())
     return next((parent for parent in parents if parent in models), None)
-
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from llm_engineering.reporting.wording import (
 )
 
 SAMPLES = 3
+OPENED = ("report", "sft_model", "dpo_model")
+"""Artifacts that a person opens; the summary lists all."""
 LONGEST_ANSWER = 280
 """Characters of an answer that are shown; the report has all of it."""
 
@@ -50,7 +52,7 @@ def _parts(reports: RunReports) -> Iterator[RenderableType]:
     if reports.decision:
         yield Text(_plain(reports.decision.reason))
     yield Text()
-    yield _places(reports)
+    yield from _places(reports)
 
 
 @dataclass(frozen=True)
@@ -103,24 +105,26 @@ def _answers(sample: SampleAnswers, models: list[str]) -> RenderableType:
     return Group(Text(), Text(_plain(sample.prompt), style="bold"), Padding(table, (0, 0, 0, 2)))
 
 
-def _places(reports: RunReports) -> Table:
-    """Return where things lie, with the commands that go with them."""
+def _places(reports: RunReports) -> Iterator[Text]:
+    """Yield where things lie, one line each and never broken, so that a path can be copied."""
     run = reports.run
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("run", Text(_plain(f"{run.name}, {run.status}, {duration(run.seconds)}")))
+    yield _line("run", f"{run.name}, {run.status}, {duration(run.seconds)}")
     if run.model:
         version = f", version {run.model.version}" if run.model.version else ""
         stage = f", {run.model.stage}" if run.model.stage else ""
-        table.add_row("model", Text(_plain(run.model.name + version + stage)))
-    for name, path in run.artifacts.items():
-        table.add_row(Text(_plain(name.replace("_", " "))), Text(_plain(path)))
+        yield _line("model", run.model.name + version + stage)
+    for name in OPENED:
+        if name in run.artifacts:
+            yield _line(name.replace("_", " "), run.artifacts[name])
     for link in reports.trackers():
         where = link.url or (f"comet upload {shlex.quote(link.offline_archive)}" if link.offline_archive else "nowhere")
         failed = f" (failed calls: {link.failures})" if link.failures else ""
-        table.add_row(Text(_plain(f"comet {link.stage}")), Text(_plain(where + failed)))
-    return table
+        yield _line(f"comet {link.stage}", where + failed)
+
+
+def _line(label: str, text: str) -> Text:
+    parts = (f"{_plain(label):<18}", "dim"), _plain(text)
+    return Text.assemble(*parts, no_wrap=True, overflow="ignore")
 
 
 def _plain(text: str) -> str:

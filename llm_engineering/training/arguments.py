@@ -55,9 +55,7 @@ def dpo_arguments(
     )
 
 
-def _common(
-    config: StageConfig, work_dir: Path, dtype: "torch.dtype", seed: int, evaluates: bool
-) -> dict[str, Any]:
+def _common(config: StageConfig, work_dir: Path, dtype: "torch.dtype", seed: int, evaluates: bool) -> dict[str, Any]:
     import torch
 
     arguments: dict[str, Any] = {

@@ -23,7 +23,7 @@ from llm_engineering.training.recovery import last_checkpoint, step_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-    from llm_engineering.training.trainers import GeneratedMetrics, StageTrainer
+    from llm_engineering.training.trainers import GeneratedMetrics
 
 _log = logging.getLogger(__name__)
 GENERATED = ("answer_accuracy", "preferred_rate", "answer_score")
@@ -102,7 +102,7 @@ def early_stopping(config: StageConfig) -> "list[TrainerCallback]":
 
 
 def train(
-    trainer: "StageTrainer | Any",
+    trainer: Any,
     stage: StageName,
     config: StageConfig,
     inputs: StageInputs,
@@ -113,7 +113,7 @@ def train(
     """Train, from the last valid checkpoint where there is one, and return the adapter and what was done.
 
     Args:
-        trainer: Ready to train.
+        trainer: A :class:`~llm_engineering.training.trainers.StageTrainer`, ready to train.
         stage: Its name.
         config: Its configuration.
         inputs: Its inputs.

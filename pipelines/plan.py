@@ -1,0 +1,84 @@
+"""What a run would do: which steps are cached, which will run, and on how much."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zenml.client import Client
+from zenml.orchestrators.cache_utils import generate_cache_key, get_cached_step_run
+
+from llm_engineering.artifacts import DatasetReport
+from llm_engineering.config.schema import StageConfig
+from llm_engineering.data.loading import load_raw_rows
+from llm_engineering.data.preparation import prepare_rows
+from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.training.arguments import planned_steps
+from pipelines.launch import Launch, configured
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step of the DAG."""
+
+    name: str
+    upstream: list[str]
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do."""
+
+    steps: list[PlannedStep]
+    data: DatasetReport
+    stages: dict[str, str]
+    """What each training stage would do, in words."""
+
+
+def make_plan(launch: Launch, *, cache: bool) -> Plan:
+    """Resolve everything, prepare the data in a temporary folder, and train nothing."""
+    steps = _planned_steps(launch, cache=cache)
+    config = launch.config
+    with tempfile.TemporaryDirectory() as folder:
+        raw = load_raw_rows(config.data, config.seed, Path(folder) / "raw")
+        chat = load_chat_tokenizer(launch.base, config.model)
+        report = prepare_rows(raw, config.data, chat, config.seed, Path(folder) / "rows").report
+    stages = {}
+    for stage, kind, settings in (("sft", "sft", config.sft), ("dpo", "preference", config.dpo)):
+        if launch.job in ("training", stage):
+            rows = sum(ledger.train for ledger in report.sources if ledger.kind == kind)
+            stages[stage] = _stage(settings, rows, sampled=kind == "preference" and config.data.sampling is not None)
+    return Plan(steps, report, stages)
+
+
+def _stage(config: StageConfig, rows: int, *, sampled: bool) -> str:
+    effective = config.batch_size * config.accumulation
+    batch = f"effective batch {effective} ({config.batch_size} × {config.accumulation})"
+    if sampled and config.max_steps is None:
+        return f"pairs are sampled first, so that the number of steps is open; {batch}"
+    of = "sampled pairs" if sampled else f"{rows} rows"
+    return f"{planned_steps(config, rows)} steps on {of}, {batch}, learning rate {config.learning_rate:g}"
+
+
+def _planned_steps(launch: Launch, *, cache: bool) -> list[PlannedStep]:
+    """Return the steps in order; a step is cached if all its inputs are and a completed run has its cache key."""
+    pipeline = configured(launch, enable_cache=cache)
+    pipeline.prepare(launch.config, launch.base, **launch.arguments)
+    snapshot, *_ = pipeline._compile()
+    store, project = Client().active_stack.artifact_store, Client().active_project.id
+    outputs: dict[str, dict[str, Any]] = {}
+    planned = []
+    for name, step in snapshot.step_configurations.items():
+        upstream = list(step.spec.upstream_steps)
+        found: Any = None
+        if cache and step.config.enable_cache is not False and all(one in outputs for one in upstream):
+            inputs = {
+                key: [outputs[spec.step_name][spec.output_name] for spec in specs]
+                for key, specs in step.spec.inputs.items()
+            }
+            found = get_cached_step_run(generate_cache_key(step, inputs, store, project))
+        if found:
+            outputs[name] = {key: versions[0] for key, versions in found.outputs.items()}
+        planned.append(PlannedStep(name, upstream, found is not None))
+    return planned

@@ -1,0 +1,39 @@
+"""What keeps libraries calm and off the network; set before any of them is imported.
+
+Everything here is a default: what the user has set in the environment stays.
+"""
+
+import os
+from pathlib import Path
+
+from llm_engineering.config.schema import HubSource, RunConfig
+
+_CALM = {
+    "AUTO_OPEN_DASHBOARD": "false",
+    "COMET_DISABLE_AUTO_LOGGING": "1",
+    "COMET_ERROR_TRACKING_ENABLE": "false",
+    "DO_NOT_TRACK": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "ZENML_ANALYTICS_OPT_IN": "false",
+    "ZENML_ENABLE_RICH_TRACEBACK": "false",
+    "ZENML_LOGGING_COLORS_DISABLED": "true",
+    "ZENML_LOGGING_VERBOSITY": "INFO",
+}
+
+
+def set_environment(config: RunConfig) -> None:
+    """Set the defaults; the hub is switched off unless the configuration names something that may lie there."""
+    for name, value in _CALM.items():
+        os.environ.setdefault(name, value)
+    if not _may_need_hub(config):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _may_need_hub(config: RunConfig) -> bool:
+    base = config.model.base
+    base_is_local = base == "embedded" or "@" in base or Path(base).exists()
+    return not base_is_local or any(isinstance(source, HubSource) for _, source in config.data.row_sources)

@@ -1,0 +1,208 @@
+"""Run a pipeline: SFT, DPO, both, or an evaluation. ``python tools/run.py --help`` lists the flags."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import click
+from rich.console import Console
+
+from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
+from llm_engineering.errors import PipelineError, TrainingError
+from tools.environment import set_environment
+from tools.terminal import facts_table, take_over_logging
+
+if TYPE_CHECKING:
+    from zenml.models import PipelineRunResponse
+
+    from llm_engineering.config import RunConfig
+    from pipelines.launch import Launch
+
+INTERRUPTED = 130
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--run-training", "job", flag_value="training", help="SFT, merge, DPO, merge, evaluate, promote.")
+@click.option("--run-sft", "job", flag_value="sft", help="SFT, merge, evaluate, promote.")
+@click.option("--run-dpo", "job", flag_value="dpo", help="DPO on model.base, a model that is fine-tuned already.")
+@click.option("--run-evaluation", "job", flag_value="evaluation", help="Measure the newest models of `name` again.")
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    metavar="NAME_OR_PATH",
+    help="A YAML file or the name of a shipped one, instead of configs/training.yaml; repeatable, later wins.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, such as dpo.beta=0.2.")
+@click.option("--no-cache", is_flag=True, help="Run every step, even where an earlier result would do.")
+@click.option("--plan", is_flag=True, help="Show what is cached and what would run, on how much; train nothing.")
+@click.option("--summary", type=click.Path(path_type=Path, dir_okay=False), help="Write the run's numbers as JSON.")
+@click.option("--verbose", is_flag=True, help="Show what the libraries log, and tracebacks.")
+def main(
+    job: Any,
+    configs: tuple[str, ...],
+    overrides: tuple[str, ...],
+    no_cache: bool,
+    plan: bool,
+    summary: Path | None,
+    verbose: bool,
+) -> None:
+    """Turn a base language model into an aligned one, and prove what was done.
+
+    README.md shows examples; docs/configuration.md lists every key.
+    """
+    if job is None:
+        raise click.UsageError("Say what to run: --run-training, --run-sft, --run-dpo or --run-evaluation.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console(highlight=False)
+    try:
+        config = load_config(configs or [DEFAULT_CONFIG], overrides)
+        set_environment(config)
+        if summary is not None:
+            _require_writable(summary)
+        _go(job, config, console, cache=not no_cache, plan_only=plan, summary=summary, verbose=verbose)
+    except KeyboardInterrupt:
+        console.print("Interrupted: the run is marked failed; start it again to go on from the last checkpoint.")
+        raise SystemExit(INTERRUPTED) from None
+    except (PipelineError, OSError) as error:
+        if verbose:
+            raise
+        raise SystemExit(_say(error, console)) from None
+
+
+def _say(error: Exception, console: Console) -> int:
+    """Print the one sentence of an error and return the exit code."""
+    shown = error if isinstance(error, PipelineError) else TrainingError(f"{error}. Free space or mend the path.")
+    Console(stderr=True, highlight=False).print(f"Error: {shown}", style="red", markup=False)
+    return shown.exit_code
+
+
+def _require_writable(summary: Path) -> None:
+    summary.parent.mkdir(parents=True, exist_ok=True)
+    with summary.open("a", encoding="utf-8"):
+        pass
+
+
+def _go(
+    job: Any,
+    config: "RunConfig",
+    console: Console,
+    *,
+    cache: bool,
+    plan_only: bool,
+    summary: Path | None,
+    verbose: bool,
+) -> None:
+    from pipelines.store import bury_dead_runs, open_store
+
+    open_store()
+    if not verbose:
+        take_over_logging(console)
+    for name in bury_dead_runs():
+        console.print(f"The run {name} died; it is marked failed now, and its finished steps are used.", markup=False)
+    from pipelines.launch import prepare
+
+    launch = prepare(job, config)
+    console.print(facts_table(_header(launch)))
+    if plan_only:
+        _show_plan(launch, console, cache=cache)
+    else:
+        _run(launch, console, cache=cache, summary=summary)
+
+
+def _header(launch: "Launch") -> dict[str, str]:
+    config = launch.config
+    sources = [source.name for _, source in config.data.row_sources]
+    if config.data.sampling:
+        sources.append(f"pairs sampled from the SFT model, judged by {config.data.sampling.checker}")
+    batches = {
+        stage: f"{settings.batch_size} × {settings.accumulation} = {settings.batch_size * settings.accumulation} rows"
+        for stage, settings in (("SFT", config.sft), ("DPO", config.dpo))
+        if launch.job in ("training", stage.lower())
+    }
+    adapter = config.adapter
+    return {
+        "run": f"{launch.job} · {config.name} · seed {config.seed}",
+        "model": f"{config.model.base} · {adapter.type} r {adapter.r} on {adapter.targets}",
+        "template": launch.template,
+        "data": ", ".join(sources),
+        "effective batch": ", ".join(f"{stage} {text}" for stage, text in batches.items()) or "none",
+    }
+
+
+def _show_plan(launch: "Launch", console: Console, *, cache: bool) -> None:
+    from pipelines.plan import make_plan
+
+    plan = make_plan(launch, cache=cache)
+    console.print("\nSteps", style="bold")
+    for step in plan.steps:
+        after = f" ← {', '.join(step.upstream)}" if step.upstream else ""
+        console.print(f"  {'cached  ' if step.cached else 'will run'}  {step.name}{after}", markup=False)
+    console.print("\nRows", style="bold")
+    for ledger in plan.data.sources:
+        dropped = "".join(f", {count} {reason}" for reason, count in ledger.dropped.items())
+        console.print(
+            f"  {ledger.kind} {ledger.source} ({ledger.format}): {ledger.rows} read → {ledger.train} train, "
+            f"{ledger.eval} eval, {ledger.test} test{dropped}",
+            markup=False,
+        )
+    tokens = {
+        name: f"{count:,} tokens, {plan.data.trained_tokens[name]:,} trained"
+        for name, count in plan.data.tokens.items()
+    }
+    console.print(facts_table({f"  {name}": text for name, text in tokens.items()}))
+    for note in plan.data.notes:
+        console.print(f"  {note}", markup=False)
+    console.print("\nTraining", style="bold")
+    console.print(facts_table({f"  {stage}": text for stage, text in plan.stages.items()}))
+
+
+def _run(launch: "Launch", console: Console, *, cache: bool, summary: Path | None) -> None:
+    """Run the pipeline and show, and write, what came out; a failed run is written too."""
+    from pipelines.launch import start
+
+    names: list[str] = []
+
+    def started(name: str) -> None:
+        names.append(name)
+        console.print(facts_table({"name": name}))
+
+    try:
+        run = start(launch, cache=cache, started=started)
+    except BaseException as error:
+        if summary is not None:
+            _write_failure(launch, names, error, summary)
+        raise
+    _finish(launch, run, console, summary)
+
+
+def _finish(launch: "Launch", run: "PipelineRunResponse", console: Console, summary: Path | None) -> None:
+    from llm_engineering.reporting.summary import build_summary
+    from llm_engineering.reporting.text import closing
+    from pipelines.launch import collect
+
+    reports = collect(launch.config, run)
+    console.print(closing(reports))
+    console.print("dashboard         make dashboard", style="dim")
+    if summary is not None:
+        summary.write_text(json.dumps(build_summary(reports), indent=2, allow_nan=False), encoding="utf-8")
+
+
+def _write_failure(launch: "Launch", names: list[str], error: BaseException, summary: Path) -> None:
+    from zenml.client import Client
+
+    from llm_engineering.reporting.summary import build_summary
+    from pipelines.launch import collect
+
+    found = Client().list_pipeline_runs(name=names[0], size=1, hydrate=True).items if names else []
+    if found:
+        reports = collect(launch.config, found[0], str(error) or type(error).__name__)
+        summary.write_text(json.dumps(build_summary(reports), indent=2, allow_nan=False), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
