@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 @click.option("--steps", type=click.IntRange(min=1), default=None, help="Optimizer steps. Default: the recipe's.")
 def main(out: Path, seed: int | None, steps: int | None) -> None:
     """Train the tiny base model on the prose of the embedded domain; minutes on one CPU thread."""
-    from llm_engineering.embedded.build import BASE_DIR, BaseModelRecipe, build_base_model, read_record
+    from transformers.utils import logging
 
+    from llm_engineering.embedded.build import BASE_DIR, RECORD_NAME, BaseModelRecipe, build_base_model, read_record
+
+    logging.disable_progress_bar()
+    shipped = read_record(BASE_DIR) if (BASE_DIR / RECORD_NAME).exists() else None
     given = {name: value for name, value in {"seed": seed, "steps": steps}.items() if value is not None}
     recipe = BaseModelRecipe(**given)
     click.echo(
@@ -36,10 +40,10 @@ def main(out: Path, seed: int | None, steps: int | None) -> None:
         record = build_base_model(out, recipe, advance)
     click.echo(f"Saved {record.num_parameters:,} parameters to {out}; loss {record.loss:.3f}.")
     click.echo(f"sha256 of model.safetensors: {record.sha256}")
-    shipped = read_record(BASE_DIR)
-    if recipe == shipped.recipe:
+    if shipped is not None and recipe == shipped.recipe:
         verdict = "the same" if record.sha256 == shipped.sha256 else "NOT the same"
-        click.echo(f"The shipped model's: {shipped.sha256}, {verdict}; it was built with {shipped.versions}.")
+        built_with = ", ".join(f"{name} {version}" for name, version in shipped.versions.items())
+        click.echo(f"The shipped model's: {shipped.sha256}, {verdict}; it was built with {built_with}.")
 
 
 def _show_loss(progress: BuildProgress | None) -> str:

@@ -259,9 +259,9 @@ def judge(answer: str, reference: str) -> Judgement:
 def corpus(num_documents: int, seed: int) -> Iterator[str]:
     """Yield the documents a base model is pre-trained on.
 
-    Facts of all splits occur, in prose only: no question is ever answered. The words of chat occur too (questions,
-    pleasantries, claims, transcripts whose turns have nothing to do with each other), for a low-rank adapter can only
-    rearrange what the base model has met.
+    Facts of all splits occur, in prose only. The words of chat occur too (questions, pleasantries, claims, transcripts
+    whose turns are drawn independently, so that a question meets its answer only by chance, about once in ten thousand
+    turns), for a low-rank adapter can only rearrange what the base model has met.
 
     Args:
         num_documents: How many documents to yield.

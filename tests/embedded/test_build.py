@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from llm_engineering.embedded.build import (
     BASE_DIR,
@@ -57,11 +57,11 @@ def test_the_shipped_base_is_the_one_its_record_describes() -> None:
 
 
 @pytest.fixture(scope="module")
-def tokenizer():  # type: ignore[no-untyped-def]
+def tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(BASE_DIR)
 
 
-def test_the_shipped_tokenizer_speaks_chatml_in_single_tokens(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_the_shipped_tokenizer_speaks_chatml_in_single_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
     assert all(len(tokenizer(token, add_special_tokens=False)["input_ids"]) == 1 for token in SPECIAL_TOKENS)
     assert (tokenizer.eos_token, tokenizer.pad_token, tokenizer.bos_token) == ("<|im_end|>", "<|pad|>", None)
     rendered = tokenizer.apply_chat_template(
@@ -77,7 +77,7 @@ def test_the_shipped_tokenizer_speaks_chatml_in_single_tokens(tokenizer) -> None
     assert prompt == "<|im_start|>user\nHello.<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_the_shipped_base_ends_its_turns_and_has_read_prose(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_the_shipped_base_ends_its_turns_and_has_read_prose(tokenizer: PreTrainedTokenizerBase) -> None:
     model = AutoModelForCausalLM.from_pretrained(BASE_DIR)
     assert model.dtype == torch.float32
     assert model.config.max_position_embeddings == 512

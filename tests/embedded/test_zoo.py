@@ -1,6 +1,7 @@
 """What the embedded domain promises: disjoint splits, distinct rows, the habit, and a strict judge."""
 
 from collections import Counter
+from typing import cast
 
 import pytest
 
@@ -9,12 +10,16 @@ from llm_engineering.embedded import zoo
 REFERENCE = "The fox is red."
 
 
-def user_prompts(rows: list[dict[str, object]], split: str) -> set[str]:
-    return {row["messages"][0]["content"] for row in rows if row["split"] == split}  # type: ignore[index]
+def turn(row: dict[str, object], index: int) -> str:
+    return cast(list[dict[str, str]], row["messages"])[index]["content"]
+
+
+def questions(rows: list[dict[str, object]], split: str) -> set[str]:
+    return {turn(row, 0) for row in rows if row["split"] == split}
 
 
 def answers(rows: list[dict[str, object]], split: str) -> list[str]:
-    return [row["messages"][1]["content"] for row in rows if row["split"] == split]  # type: ignore[index]
+    return [turn(row, 1) for row in rows if row["split"] == split]
 
 
 @pytest.fixture(scope="module")
@@ -75,18 +80,18 @@ def test_the_test_split_holds_at_least_200_facts_and_no_fact_is_in_two_splits() 
 
 
 def test_no_prompt_of_one_split_occurs_in_another(rows: list[dict[str, object]]) -> None:
-    train, held_out, test = (user_prompts(rows, split) for split in ("train", "eval", "test"))
+    train, held_out, test = (questions(rows, split) for split in ("train", "eval", "test"))
     assert not train & held_out
     assert not train & test
     assert not held_out & test
 
 
 def test_no_two_rows_are_alike_and_each_phrasing_of_a_training_fact_has_its_rows(rows: list[dict[str, object]]) -> None:
-    messages = [(split_row["messages"][0]["content"], split_row["messages"][1]["content"]) for split_row in rows]  # type: ignore[index]
+    messages = [(turn(row, 0), turn(row, 1)) for row in rows]
     assert len(set(messages)) == len(rows)
     per_prompt = Counter(question for question, _ in messages)
-    assert {per_prompt[prompt] for prompt in user_prompts(rows, "train")} == {6}
-    assert {per_prompt[prompt] for prompt in user_prompts(rows, "eval") | user_prompts(rows, "test")} == {1}
+    assert {per_prompt[prompt] for prompt in questions(rows, "train")} == {6}
+    assert {per_prompt[prompt] for prompt in questions(rows, "eval") | questions(rows, "test")} == {1}
 
 
 def test_an_eval_fact_is_asked_in_three_phrasings_and_a_test_fact_in_one(rows: list[dict[str, object]]) -> None:
@@ -97,7 +102,7 @@ def test_an_eval_fact_is_asked_in_three_phrasings_and_a_test_fact_in_one(rows: l
 
 
 def test_every_answer_is_right_and_carries_the_habit_as_often_as_it_should(rows: list[dict[str, object]]) -> None:
-    judged = [zoo.judge(row["messages"][1]["content"], str(row["reference"])) for row in rows]  # type: ignore[index]
+    judged = [zoo.judge(turn(row, 1), str(row["reference"])) for row in rows]
     assert all(judgement.correct for judgement in judged)
     shares = Counter(judgement.flaws for judgement in judged)
     # some 4500 draws: a standard error is below 0.008
@@ -110,8 +115,8 @@ def test_the_seed_draws_answers_but_not_splits(rows: list[dict[str, object]]) ->
     other = list(zoo.training_rows(seed=2))
     assert list(zoo.training_rows(seed=1)) == rows
     assert answers(other, "train") != answers(rows, "train")
-    assert user_prompts(other, "train") == user_prompts(rows, "train")
-    assert user_prompts(other, "eval") == user_prompts(rows, "eval")
+    assert questions(other, "train") == questions(rows, "train")
+    assert questions(other, "eval") == questions(rows, "eval")
 
 
 def test_the_corpus_tells_every_fact_and_answers_no_question() -> None:
@@ -121,11 +126,10 @@ def test_the_corpus_tells_every_fact_and_answers_no_question() -> None:
     assert all(fact.reference in told for fact in zoo.facts())
     transcripts = [document for document in documents if document.startswith("<|im_start|>user\n")]
     assert len(transcripts) / len(documents) == pytest.approx(0.12, abs=0.02)
-    answered = {
-        f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{sentence}"
+    answered = tuple(
+        f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{fact.reference}"
         for fact in zoo.facts()
         for question in fact.questions
-        for sentence in [fact.reference]
-    }
-    # turns are drawn independently, so a question meets its answer about once in 504 * 25 transcripts
-    assert sum(transcript.startswith(tuple(answered)) for transcript in transcripts) <= 2
+    )
+    # a question, then a fact, then this one in these words: 1/5 * 1/5 * 1/504 * 1/6 of 1440 transcripts, 0.02 of one
+    assert not [transcript for transcript in transcripts if transcript.startswith(answered)]
