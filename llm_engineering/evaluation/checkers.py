@@ -8,7 +8,7 @@ from llm_engineering.artifacts import Judgement
 from llm_engineering.errors import ConfigError
 
 Checker = Callable[[str, str], Judgement]
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<!\d)-?\d[\d,]*(?:\.\d+)?")
 
 
 def _verdict(correct: bool) -> Judgement:
@@ -45,5 +45,7 @@ def load_checker(name: str) -> Checker:
         raise ConfigError(
             f"The checker {name!r} cannot be found ({error}). Use {', '.join(CHECKERS)} or package.module:function."
         ) from error
+    if not callable(checker):
+        raise ConfigError(f"The checker {name!r} is no function. Name one that takes an answer and a reference.")
     found: Checker = checker
     return found

@@ -9,6 +9,9 @@ from llm_engineering.evaluation.scoring import parent_of
 
 LOWER_IS_BETTER = frozenset({"held_out_loss", "perplexity", "repetition", "unfinished", "flaws_per_answer"})
 
+ROUNDING = 1e-9
+"""1.0 - 0.97 is a little more than 0.03 in binary, and is a loss of 0.03 all the same."""
+
 
 def compare(
     candidate: str,
@@ -26,7 +29,7 @@ def compare(
             candidate_value=left[metric].value,
             against_value=right[metric].value,
             tolerance=tolerance,
-            passed=_loss(metric, left[metric].value, right[metric].value) <= tolerance,
+            passed=_loss(metric, left[metric].value, right[metric].value) <= tolerance + ROUNDING,
         )
         for metric, tolerance in tolerances.items()
         if metric in left and metric in right
@@ -58,7 +61,8 @@ def decide(evaluation: EvaluationReport, config: PromotionConfig, incumbent: str
         against = [name for name in (parent_of(candidate, evaluation.models), "incumbent") if name in evaluation.models]
         made = [c for name in against for c in compare(candidate, name, evaluation.models, config.tolerances)]
         checks += made
-        if not made:
+        compared = {check.against for check in made}
+        if not compared or compared != set(against):
             reasons.append(f"{candidate.upper()} has no metric in common with what it is compared with")
             continue
         failed = [check for check in made if not check.passed]
