@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from llm_engineering.models.checkpoints import load_model
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PAIR_IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 def parent_of(name: str, models: Container[str]) -> str | None:
@@ -42,16 +44,22 @@ class HeldOut:
 
 
 def read_held_out(sft: RowSet, preference: RowSet, questions: RowSet, config: EvaluationConfig, seed: int) -> HeldOut:
-    """Return the test split, or the eval split where there is no test split."""
+    """Return the test split, or the eval split where there is no test split.
+
+    Rows that are trained on are no part of the fingerprint: runs that train on other rows compare.
+    """
     held = any(rows.rows.get("test") for rows in (sft, preference, questions))
     split = "test" if held else "eval"
-    parts = [f"{rows.sha256}" for rows in (sft, preference, questions)]
+    conversations = [(row["input_ids"], row["labels"]) for row in read_rows(sft, split)]
+    pairs = [{side: row[side] for side in PAIR_IDS} for row in read_rows(preference, split)]
+    asked = read_questions(questions, split, config.max_questions, seed)
+    parts = [conversations, pairs, [asdict(question) for question in asked]]
     settings = json.dumps([split, seed, config.model_dump(mode="json"), parts], sort_keys=True)
     return HeldOut(
         split=split,
-        conversations=[(row["input_ids"], row["labels"]) for row in read_rows(sft, split)],
-        pairs=list(read_rows(preference, split)),
-        questions=read_questions(questions, split, config.max_questions, seed),
+        conversations=conversations,
+        pairs=pairs,
+        questions=asked,
         fingerprint=hashlib.sha256(settings.encode()).hexdigest(),
     )
 
