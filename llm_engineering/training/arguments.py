@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.config.schema import DPOStageConfig, SFTStageConfig, StageConfig
+from llm_engineering.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -41,18 +42,36 @@ def dpo_arguments(
     from trl import DPOConfig
 
     seen = planned_steps(config, rows) * config.batch_size * config.accumulation
-    losses: dict[str, Any] = {"loss_type": [config.loss]}
-    if config.nll_weight:
-        losses = {"loss_type": [config.loss, "sft"], "loss_weights": [1.0, config.nll_weight]}
+    losses = dpo_losses(config)
     return DPOConfig(
         **_common(config, work_dir, dtype, seed, evaluates),
-        **losses,
+        loss_type=list(losses),
+        loss_weights=list(losses.values()),
         max_length=None,
+        disable_dropout=False,
         beta=config.beta,
         label_smoothing=config.label_smoothing,
         precompute_ref_log_probs=seen > 1.5 * rows,
         precompute_ref_batch_size=4 * config.batch_size,
     )
+
+
+def dpo_losses(config: DPOStageConfig) -> dict[str, float]:
+    """Return the losses of TRL whose weighted sum is the configured one.
+
+    TRL's ``sigmoid`` takes no label smoothing. With ``l = -log sigma(beta * delta)``, ``f`` the same for the flipped
+    pair and smoothing ``e``, ``robust`` is ``((1 - e) l - e f) / (1 - 2e)``, so that conservative DPO (Mitchell 2023),
+    ``(1 - e) l + e f``, equals ``2 (1 - e) l - (1 - 2e) robust``.
+
+    Raises:
+        ConfigError: Label smoothing means nothing for the configured loss.
+    """
+    if config.label_smoothing and config.loss not in ("sigmoid", "robust"):
+        raise ConfigError(f"dpo.label_smoothing does nothing for dpo.loss {config.loss}. Use sigmoid or robust, or 0.")
+    losses: dict[str, float] = {config.loss: 1.0}
+    if config.loss == "sigmoid" and config.label_smoothing:
+        losses = {"sigmoid": 2 * (1 - config.label_smoothing), "robust": 2 * config.label_smoothing - 1}
+    return losses | ({"sft": config.nll_weight} if config.nll_weight else {})
 
 
 def _common(config: StageConfig, work_dir: Path, dtype: "torch.dtype", seed: int, evaluates: bool) -> dict[str, Any]:
@@ -82,6 +101,7 @@ def _common(config: StageConfig, work_dir: Path, dtype: "torch.dtype", seed: int
         "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": True,
+        "restore_callback_states_from_checkpoint": True,  # a resumed training is as patient as before
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
     if config.evaluation_steps and evaluates:

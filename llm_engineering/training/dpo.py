@@ -10,14 +10,18 @@ from llm_engineering.errors import ProofError
 from llm_engineering.evaluation.likelihood import labelled, score_rows
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import load_chat_tokenizer
-from llm_engineering.models.checkpoints import hash_frozen, load_model
+from llm_engineering.models.checkpoints import hash_frozen, hash_weights, load_model
 from llm_engineering.models.hardware import pick_dtype
-from llm_engineering.training.stage import StageInputs, early_stopping, generated_metrics, train
+from llm_engineering.training.stage import StageInputs, early_stopping, generated_metrics, seed_everything, train
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from llm_engineering.training.trainers import PreparedDPOTrainer
 
 LOSS_TOLERANCE = 1e-4
+HALF_LOSS_TOLERANCE = 0.05
+"""In half precision the padding of a batch moves a long answer's log-probability by some tenths of a nat."""
 LOGP_TOLERANCE = 1e-3
 """Nats; the policy is the reference plus an adapter that adds exactly nothing, so that fp32 gives 0."""
 
@@ -33,13 +37,21 @@ def train_dpo(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
         ProofError: Before the first update the policy is not the reference, the loss is not the configured loss at zero
             log-ratios, or the reference is not the SFT model, before or after training.
     """
+    from accelerate.utils import convert_outputs_to_fp32  # type: ignore[import-untyped]
+    from trl.trainer.utils import disable_dropout_in_model
+
     from llm_engineering.training.arguments import dpo_arguments
     from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries
     from llm_engineering.training.trainers import PreparedDPOTrainer
 
+    seed_everything(inputs.seed)
     dtype = pick_dtype(inputs.model.dtype)
     tokenizer = load_chat_tokenizer(inputs.base, inputs.model).tokenizer
     model = load_model(inputs.base.path, dtype)
+    sft_sha256 = hash_as_loaded(inputs.base, model)
+    disable_dropout_in_model(model)  # the reference is deterministic; adapter.dropout is the adapter's alone
+    # The training loop does this too, but the reference's log-probabilities are computed before it starts.
+    model.forward = convert_outputs_to_fp32(model.forward)
     rows = read_rows(inputs.rows, "train")
     held_out = read_rows(inputs.rows, "eval") if inputs.rows.rows.get("eval") else None
     lengths = [2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
@@ -59,7 +71,7 @@ def train_dpo(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
             ],
         )
         trainer.generated_metrics = generated_metrics(inputs, config, tokenizer)
-        before = prove_reference(trainer, config, inputs.base)
+        before = prove_reference(trainer, config, sft_sha256)
         checkpoint, report = train(trainer, "dpo", config, inputs, tracker, lengths)
         proof = before.model_copy(update={"reference_sha256_after": hash_frozen(trainer.model)})
         _require_frozen(proof)
@@ -81,10 +93,24 @@ def zero_ratio_loss(config: DPOStageConfig, nll: float) -> float:
     return losses[config.loss] + config.nll_weight * nll
 
 
-def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft: Checkpoint) -> ReferenceProof:
+def hash_as_loaded(sft: Checkpoint, model: "PreTrainedModel") -> str:
+    """Return the hash that the reference must keep: the SFT model's.
+
+    Where loading casts weights to another precision, or names them in another way than their file does, it is the hash
+    of what was loaded, as long as the file is the SFT model's.
+    """
+    return hash_frozen(model) if hash_weights(sft.path) == sft.weights_sha256 else sft.weights_sha256
+
+
+def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft_sha256: str) -> ReferenceProof:
     """Check on the first pairs that the untrained policy is the reference and that the loss says so.
 
     The log-probabilities are computed from full logits here, apart from TRL's code, which gives the loss.
+
+    Args:
+        trainer: Before its first update.
+        config: The stage's configuration.
+        sft_sha256: Weights hash of the SFT model.
 
     Raises:
         ProofError: Something differs.
@@ -99,7 +125,7 @@ def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft: 
     with model.disable_adapter():
         reference = score_rows(model, chosen + rejected)
     nll = -sum(s.logp for s in reference[: len(chosen)]) / sum(s.tokens for s in reference[: len(chosen)])
-    with torch.no_grad():
+    with torch.no_grad(), trainer.accelerator.autocast():
         batch = trainer.data_collator(examples)
         loss = trainer.compute_loss(model, {name: value.to(model.device) for name, value in batch.items()})
     trainer._metrics["eval"].clear()  # the probe is no evaluation
@@ -111,20 +137,20 @@ def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft: 
         max_logp_difference=max(abs(p.logp - r.logp) for p, r in zip(policy, reference, strict=True)),
         reference_sha256_before=frozen,
         reference_sha256_after=frozen,
-        sft_sha256=sft.weights_sha256,
+        sft_sha256=sft_sha256,
     )
-    _require_equal(proof)
+    _require_equal(proof, LOSS_TOLERANCE if model.dtype == torch.float32 else HALF_LOSS_TOLERANCE)
     _require_frozen(proof)
     return proof
 
 
-def _require_equal(proof: ReferenceProof) -> None:
-    allowed = LOSS_TOLERANCE * max(1.0, abs(proof.expected_loss))
+def _require_equal(proof: ReferenceProof, tolerance: float) -> None:
+    allowed = tolerance * max(1.0, abs(proof.expected_loss))
     if abs(proof.step0_loss - proof.expected_loss) > allowed or proof.max_logp_difference > LOGP_TOLERANCE:
         raise ProofError(
             f"Before the first update DPO's policy is not its reference: loss {proof.step0_loss:.6f}, expected "
-            f"{proof.expected_loss:.6f}; log-probabilities differ by up to {proof.max_logp_difference:.2g} nats. Remove "
-            "what changes the model between the two passes (adapter.dropout, a changed library), and run again."
+            f"{proof.expected_loss:.6f}; log-probabilities differ by up to {proof.max_logp_difference:.2g} nats. "
+            "Remove what changes the model between the two passes (a changed library, for example), and run again."
         )
 
 
@@ -132,6 +158,6 @@ def _require_frozen(proof: ReferenceProof) -> None:
     if not proof.sft_sha256 == proof.reference_sha256_before == proof.reference_sha256_after:
         raise ProofError(
             f"The reference is not the frozen SFT model: SFT {proof.sft_sha256[:12]}, reference "
-            f"{proof.reference_sha256_before[:12]} before and {proof.reference_sha256_after[:12]} after training. Train "
-            "again from the SFT model; the result is not kept."
+            f"{proof.reference_sha256_before[:12]} before and {proof.reference_sha256_after[:12]} after training. "
+            "Train again from the SFT model; the result is not kept."
         )

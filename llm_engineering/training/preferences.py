@@ -131,7 +131,7 @@ def build_preferences(
         samples=len(samples),
         pairs={split: len(pairs[split]) for split in SPLITS},
         without_pair=sum(len(asked[split]) - len({pair.number for pair in pairs[split]}) for split in SPLITS),
-        unfinished=sum(not sample.answer.finished for sample in samples),
+        unfinished=sum(not _ends(sample, tokenizer.eos_token_id) for sample in samples),
         chosen_correct=sum(pair.chosen.judgement.correct for pair in every) / len(every),
         rejected_correct=sum(pair.rejected.judgement.correct for pair in every) / len(every),
         seconds=time.perf_counter() - started,
@@ -164,6 +164,11 @@ def _draw(
     return [list(of_question) for of_question in zip(*turns, strict=True)]
 
 
+def _ends(sample: Sample, eos: int) -> bool:
+    """Return whether an answer ends with EOS; another end token of the model would not be trained on as an end."""
+    return sample.answer.token_ids[-1:] == [eos]
+
+
 def _pairs(
     questions: list[Question],
     drawn: list[list[Sample]],
@@ -175,7 +180,7 @@ def _pairs(
     """Return the pairs of one split, shuffled; answers that do not end with EOS take no part."""
     pairs = []
     for number, (question, samples) in enumerate(zip(questions, drawn, strict=True), start=1):
-        finished = [sample for sample in samples if sample.answer.token_ids[-1:] == [eos]]
+        finished = [sample for sample in samples if _ends(sample, eos)]
         pairs += [SampledPair(number, question, *couple) for couple in pair_samples(finished, settings.pairing)]
     pairs = [pair for pair in pairs if pair.tokens <= max_length]
     random.Random(seed).shuffle(pairs)

@@ -64,7 +64,12 @@ def _duration(seconds: float) -> str:
 
 
 class FiniteLoss(TrainerCallback):  # type: ignore[misc]
-    """Stops a training whose loss or gradient is not a number."""
+    """Stops a training whose loss or gradient is not a number; the last step is logged so that none escapes."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Log the last step too, whatever ``logging_steps`` is."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
     def on_log(
         self,
@@ -80,7 +85,8 @@ class FiniteLoss(TrainerCallback):  # type: ignore[misc]
             TrainingError: A value is infinite or not a number.
         """
         for name in ("loss", "grad_norm"):
-            if name in logs and not math.isfinite(logs[name]):
+            scaled = name == "grad_norm" and args.fp16  # an overflow skips the step and lowers the scale
+            if name in logs and not math.isfinite(logs[name]) and not scaled:
                 raise TrainingError(
                     f"{name} is {logs[name]} at step {state.global_step}. Lower the learning rate or max_grad_norm; "
                     "the last good checkpoint is kept."

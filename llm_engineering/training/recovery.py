@@ -38,6 +38,12 @@ def step_of(checkpoint: Path) -> int:
     return int(match[1])
 
 
+def is_finished(checkpoint: Path) -> bool:
+    """Return whether training had ended, by its number of steps or early, when a checkpoint was written."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
+
+
 def last_checkpoint(work_dir: Path) -> Path | None:
     """Return the newest valid checkpoint in a work folder; torn ones are removed."""
     found = [path for path in work_dir.glob("checkpoint-*") if _NAME.fullmatch(path.name)]

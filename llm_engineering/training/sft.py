@@ -7,7 +7,7 @@ from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model
 from llm_engineering.models.hardware import pick_dtype
-from llm_engineering.training.stage import StageInputs, early_stopping, generated_metrics, train
+from llm_engineering.training.stage import StageInputs, early_stopping, generated_metrics, seed_everything, train
 
 
 def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
@@ -19,6 +19,7 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
     from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries
     from llm_engineering.training.trainers import PreparedSFTTrainer
 
+    seed_everything(inputs.seed)
     dtype = pick_dtype(inputs.model.dtype)
     tokenizer = load_chat_tokenizer(inputs.base, inputs.model).tokenizer
     model = load_model(inputs.base.path, dtype)

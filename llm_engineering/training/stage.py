@@ -18,7 +18,7 @@ from llm_engineering.models.checkpoints import describe_checkpoint
 from llm_engineering.models.hardware import describe_hardware
 from llm_engineering.tracking import Tracker, tracked_stage
 from llm_engineering.training.arguments import planned_steps
-from llm_engineering.training.recovery import last_checkpoint, step_of
+from llm_engineering.training.recovery import is_finished, last_checkpoint, step_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -75,8 +75,13 @@ def generated_metrics(
     """Return a function that judges greedy answers to the held-out questions, if the stage evaluates and can judge.
 
     Raises:
-        ConfigError: ``best_metric`` names a metric that needs a checker, or held-out rows, and there is none.
+        ConfigError: ``best_metric`` names nothing that is measured, or a metric that needs a checker, or held-out rows,
+            and there is none.
     """
+    if config.best_metric not in (None, "loss", *GENERATED):
+        raise ConfigError(f"best_metric {config.best_metric} is unknown. Use one of: loss, {', '.join(GENERATED)}.")
+    if config.best_metric and not inputs.rows.rows.get("eval"):
+        raise ConfigError(f"best_metric {config.best_metric} needs held-out rows (data.evaluation_share).")
     questions = read_questions(inputs.questions, "eval", inputs.evaluation.max_questions, inputs.seed)
     if config.best_metric in GENERATED and not (inputs.evaluation.checker and questions):
         raise ConfigError(
@@ -92,6 +97,13 @@ def generated_metrics(
         return {name: value for name, value in average(outcomes).items() if name in GENERATED}
 
     return measure
+
+
+def seed_everything(seed: int) -> None:
+    """Seed all generators: the adapter is drawn before TRL seeds anything."""
+    from transformers import set_seed
+
+    set_seed(seed)
 
 
 def early_stopping(config: StageConfig) -> "list[TrainerCallback]":
@@ -121,11 +133,18 @@ def train(
         lengths: Tokens of every training row.
         reference: DPO's proof from before the first update; its second hash is filled in by the caller.
     """
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
     interrupted = last_checkpoint(inputs.work_dir)
-    if interrupted:
-        _log.info("%s was interrupted; it goes on from step %d.", stage.upper(), step_of(interrupted))
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(interrupted) if interrupted else None)
+    if interrupted and is_finished(interrupted):
+        _log.info("%s had ended at step %d; its weights are taken.", stage.upper(), step_of(interrupted))
+        trainer.take_up(interrupted)
+    else:
+        if interrupted:
+            _log.info("%s was interrupted; it goes on from step %d.", stage.upper(), step_of(interrupted))
+        trainer.train(resume_from_checkpoint=str(interrupted) if interrupted else None)
     seconds = time.perf_counter() - started - trainer.evaluation_seconds
     if trainer.eval_dataset is not None and not config.evaluation_steps:
         trainer.evaluate()

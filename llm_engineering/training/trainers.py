@@ -1,13 +1,16 @@
 """TRL's trainers, fed with rows that are tokenised already, and evaluated on generated answers too."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import TrainerState
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from llm_engineering.errors import TrainingError
 from llm_engineering.training.recovery import seal
 
 if TYPE_CHECKING:
@@ -40,15 +43,55 @@ class StageTrainer:
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: a checkpoint in progress is not published."""
 
+    def take_up(self, checkpoint: Path) -> None:
+        """Take state and weights of a training that had ended, the best weights where a metric chooses them.
+
+        Resuming it would make one update more: Trainer looks for the end only after an update.
+        """
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None  # type: ignore[attr-defined]
+        self._load_from_checkpoint(best or str(checkpoint))  # type: ignore[attr-defined]
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save and seal a checkpoint.
+
+        Raises:
+            TrainingError: The weights hold something that is no number; resuming from them would be of no use.
+        """
+        if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
+            raise TrainingError(
+                f"The weights are not finite at step {self.state.global_step}. Lower the learning rate or "
+                "max_grad_norm; the last good checkpoint is kept."
+            )
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")  # type: ignore[attr-defined]
+
+
+class LengthGroupedRows(LengthGroupedSampler):  # type: ignore[misc]  # transformers is untyped here
+    """Batches of rows of like length, shuffled by seed and epoch alone, so that a resumed training draws the same."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]) -> None:
+        super().__init__(batch_size, lengths=lengths)
+        self.seed, self.epoch = seed, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator = torch.Generator().manual_seed(self.seed + self.epoch())
+        return super().__iter__()  # type: ignore[no-any-return]
 
 
 class PreparedSFTTrainer(StageTrainer, SFTTrainer):  # type: ignore[misc]  # TRL is untyped
     """TRL's SFTTrainer on rows with ``input_ids`` and ``labels``."""
 
     args: SFTConfig
+
+    def _get_train_sampler(self, train_dataset: "Dataset | None" = None) -> LengthGroupedRows:
+        lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
+        rows_per_update = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedRows(rows_per_update, lengths, self.args.seed, lambda: int(self.state.epoch or 0))
+
+    def _get_eval_sampler(self, eval_dataset: "Dataset") -> LengthGroupedRows:
+        lengths = [len(ids) for ids in eval_dataset["input_ids"]]
+        return LengthGroupedRows(self.args.eval_batch_size, lengths, self.args.seed, lambda: 0)
 
 
 class PreparedDPOTrainer(StageTrainer, DPOTrainer):  # type: ignore[misc]
@@ -68,7 +111,8 @@ class PreparedDPOTrainer(StageTrainer, DPOTrainer):  # type: ignore[misc]
             indices = order[start : start + batch_size]
             batch = self.data_collator([dataset[i] for i in indices])
             inputs = {key: value.to(self.accelerator.device) for key, value in batch.items()}
-            chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
+            with self.accelerator.autocast():
+                chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
             logps[0, indices], logps[1, indices] = chosen.float().cpu(), rejected.float().cpu()
         dataset = dataset.add_column("ref_chosen_logps", logps[0].tolist())
         return dataset.add_column("ref_rejected_logps", logps[1].tolist())
