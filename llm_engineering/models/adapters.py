@@ -14,7 +14,7 @@ def adapter_config(config: LoraAdapter, model: "PreTrainedModel") -> "LoraConfig
     """Return PEFT's configuration of the adapter.
 
     Raises:
-        ConfigError: A configured target matches no linear layer of the model.
+        ConfigError: There are no targets, or one of them matches no linear layer of the model.
     """
     from peft import LoraConfig
     from torch import nn
@@ -23,7 +23,7 @@ def adapter_config(config: LoraAdapter, model: "PreTrainedModel") -> "LoraConfig
     linear = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
     if config.targets != "all-linear":
         missing = sorted(set(config.targets) - linear)
-        if missing:
+        if missing or not config.targets:
             raise ConfigError(
                 f"adapter.targets {missing} match no linear layer of the model. There are: {', '.join(sorted(linear))}."
             )

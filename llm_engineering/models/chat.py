@@ -53,7 +53,8 @@ def load_chat_tokenizer(base: Checkpoint, config: ModelConfig) -> ChatTokenizer:
             notes.append(f"The {role.upper()} token is {token!r}, as configured.")
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of {base.base} has no EOS token. Name one with model.special_tokens.eos.")
-    if "im_end" in template_text and config.special_tokens.eos is None and tokenizer.eos_token != "<|im_end|>":
+    ends_turns = "<|im_end|>" in template_text and "<|im_end|>" in vocabulary
+    if ends_turns and config.special_tokens.eos is None and tokenizer.eos_token != "<|im_end|>":
         notes.append(f"ChatML ends answers with <|im_end|>, which replaces {tokenizer.eos_token!r} as EOS token.")
         tokenizer.eos_token = "<|im_end|>"
     if tokenizer.pad_token_id is None:
@@ -66,7 +67,9 @@ def load_chat_tokenizer(base: Checkpoint, config: ModelConfig) -> ChatTokenizer:
 
 def _choose_template(tokenizer: "PreTrainedTokenizerBase", asked: str) -> tuple[str, str]:
     """Return the template's text and a phrase that says which one it is and why."""
-    own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
+    own = tokenizer.chat_template
+    if isinstance(own, dict):  # several named templates
+        own = own.get("default")
     has_chatml = all(token in tokenizer.get_vocab() for token in CHATML_TOKENS)
     if asked == "auto":
         if own:

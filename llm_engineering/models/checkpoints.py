@@ -73,6 +73,28 @@ def _require_model(folder: Path, name: str) -> None:
         )
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise ModelError(f"model.base {name!r} has no tokenizer. Save the model's tokenizer into the same folder.")
+    _read_config(folder)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except ValueError as error:
+        raise ModelError(f"{folder / 'config.json'} is damaged ({error}). Fetch or save the model again.") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder / 'config.json'} is no JSON object. Fetch or save the model again.")
+    return config
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers reads weights from; other copies of them may lie beside."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        names = set(json.loads(index.read_bytes())["weight_map"].values())
+        return [folder / name for name in sorted(names)]
+    return sorted(folder.glob("*.safetensors"))
 
 
 def hash_weights(folder: Path) -> str:
@@ -84,15 +106,17 @@ def hash_weights(folder: Path) -> str:
     from safetensors import SafetensorError, safe_open
 
     def tensors() -> Iterable[tuple[str, "torch.Tensor"]]:
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in _weight_files(folder):
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118  # not a dict
                     yield name, file.get_tensor(name)
 
     try:
         return hash_tensors(tensors())
-    except SafetensorError as error:
-        raise ModelError(f"A weights file in {folder} is damaged ({error}). Fetch or save the model again.") from error
+    except (SafetensorError, FileNotFoundError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"A weights file in {folder} is missing or damaged ({error}). Fetch or save the model again."
+        ) from error
 
 
 def hash_tensors(tensors: Iterable[tuple[str, "torch.Tensor"]]) -> str:
@@ -111,28 +135,40 @@ def hash_tensors(tensors: Iterable[tuple[str, "torch.Tensor"]]) -> str:
 def hash_frozen(model: "PreTrainedModel") -> str:
     """Return the weights hash of a model in memory, with the adapters that are attached to it left out.
 
-    It equals the hash of the folder that the model was loaded from, as long as no weight has changed.
+    It equals the hash of the folder that the model was loaded from, as long as no weight has changed and the folder
+    holds them in the precision that the model was loaded in.
     """
-    named = (
-        (name.removeprefix("base_model.model.").replace(".base_layer.", "."), parameter)
-        for name, parameter in model.named_parameters()
+    from transformers.core_model_loading import revert_weight_conversion
+
+    inner: Any = model.get_base_model() if hasattr(model, "peft_config") else model
+    named = {
+        name.replace(".base_layer.", "."): parameter.detach()
+        for name, parameter in inner.named_parameters()
         if ".lora_" not in name
-    )
-    return hash_tensors(named)
+    }
+    # some architectures have other names (or stacked tensors) in memory than in their files
+    return hash_tensors(revert_weight_conversion(inner, named).items())
 
 
 def load_model(folder: Path, dtype: "torch.dtype") -> "PreTrainedModel":
     """Return the causal language model in a folder, on the machine's device.
 
     Raises:
-        ModelError: The folder holds something else.
+        ModelError: The folder holds something else, or not all of the weights.
     """
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
-    except (ValueError, KeyError, OSError) as error:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise ModelError(f"{folder} is no causal language model that transformers can load: {error}") from error
+    if found["missing_keys"]:
+        raise ModelError(
+            f"{folder} lacks {len(found['missing_keys'])} of the model's weights, {min(found['missing_keys'])} among "
+            "them; they would be random. Name the folder of a complete causal language model."
+        )
     loaded: PreTrainedModel = model.to(pick_device())
     return loaded
 
@@ -166,7 +202,7 @@ def describe_checkpoint(folder: Path, kind: Any, base: Checkpoint) -> Checkpoint
 
 def max_positions(folder: Path) -> int | None:
     """Return the longest sequence that the model in a folder was built for, in tokens, if it says so."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _read_config(folder)
     for key in ("max_position_embeddings", "n_positions"):
         if isinstance(config.get(key), int):
             return int(config[key])
@@ -181,14 +217,19 @@ def export_model(checkpoint: Checkpoint, target: str) -> Path:
     """
     folder = Path(target).expanduser().resolve()
     check_export(folder)
-    fresh = folder.with_name(f".{folder.name}.new")
+    fresh, earlier = (folder.with_name(f".{folder.name}.{state}") for state in ("new", "old"))
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
+        for left_over in (fresh, earlier):
+            shutil.rmtree(left_over, ignore_errors=True)
         shutil.copytree(checkpoint.path, fresh, copy_function=shutil.copyfile)
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.rename(earlier)
         fresh.rename(folder)
     except OSError as error:
-        raise StoreError(f"export.dir {folder} cannot be written: {error.strerror}. Name another folder.") from error
+        shutil.rmtree(fresh, ignore_errors=True)
+        reason = error.strerror or error  # copytree gathers several errors into one without a number
+        raise StoreError(f"export.dir {folder} cannot be written: {reason}. Name another folder.") from error
+    shutil.rmtree(earlier, ignore_errors=True)
     return folder
 
 
@@ -200,7 +241,8 @@ def check_export(folder: Path) -> None:
     """
     if folder.is_file():
         raise StoreError(f"export.dir {folder} is a file. Name a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+    is_model = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    if folder.is_dir() and any(folder.iterdir()) and not is_model:
         raise StoreError(f"export.dir {folder} holds something that is no model. Name an empty or a new folder.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,8 @@ def generate_answers(
     """Return one answer per prompt, in the order of the prompts.
 
     The random state of the process is left as it was, so that a training that generates draws the same batches as one
-    that does not.
+    that does not. Of the model's generation config only the end tokens count (no repetition penalty, for example), so
+    that models with different ones compare. Where a model has no positions left, an answer ends unfinished.
 
     Args:
         model: In training or evaluation mode; it is given back in the mode it came in.
@@ -68,13 +69,18 @@ def end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -
 
 @contextmanager
 def _generating(model: "PreTrainedModel") -> "Iterator[None]":
-    """Evaluation mode with the key-value cache on."""
-    was_training, had_cache = model.training, model.config.use_cache
+    """Evaluation mode with the key-value cache on, and a generation config that says nothing but the end tokens."""
+    from transformers import GenerationConfig
+
+    inner: Any = model.get_base_model() if hasattr(model, "peft_config") else model
+    was_training, had_cache, own_config = model.training, model.config.use_cache, inner.generation_config
     model.eval()
     model.config.use_cache = True
+    inner.generation_config = GenerationConfig(eos_token_id=own_config.eos_token_id if own_config else None)
     try:
         yield
     finally:
+        inner.generation_config = own_config
         model.config.use_cache = had_cache
         model.train(was_training)
 
@@ -87,6 +93,11 @@ def _generate(
     temperature: float,
 ) -> list[list[int]]:
     batch = tokenizer.pad({"input_ids": [list(ids) for ids in prompts]}, padding_side="left", return_tensors="pt")
+    width, positions = batch["input_ids"].shape[1], getattr(model.config, "max_position_embeddings", None)
+    if positions is not None:
+        max_new_tokens = min(max_new_tokens, positions - width)
+    if max_new_tokens <= 0:
+        return [[] for _ in prompts]
     how: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
@@ -98,7 +109,7 @@ def _generate(
         eos_token_id=end_tokens(model, tokenizer),
         **how,
     )
-    ids: list[list[int]] = output[:, batch["input_ids"].shape[1] :].tolist()
+    ids: list[list[int]] = output[:, width:].tolist()
     return ids
 
 

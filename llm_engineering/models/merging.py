@@ -51,13 +51,22 @@ def merge_adapter(
             f"The {stage} adapter was trained on weights {adapter.base_sha256[:12]}, the base at hand is "
             f"{base.weights_sha256[:12]}. Merge it into the base it was trained on."
         )
+    assert probes, "no probes: nothing would be proven"
     attached = PeftModel.from_pretrained(load_model(base.path, torch.float32), adapter.path)
     attached.eval()
     logits, tokens = _probe(attached, tokenizer, probes)
-    merged = attached.merge_and_unload(safe_merge=True)
+    try:
+        merged = attached.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise ProofError(
+            f"The {stage} adapter cannot be merged ({error}). Lower the learning rate and train again; nothing was "
+            "published."
+        ) from error
     merged_logits, merged_tokens = _probe(merged, tokenizer, probes)
 
-    save_model(merged.to(dtype), tokenizer, folder)
+    for parameter in merged.parameters():  # not the buffers: rotary frequencies stay in fp32 in a loaded model too
+        parameter.data = parameter.data.to(dtype)
+    save_model(merged, tokenizer, folder)
     cast_logits, _ = _probe(merged, tokenizer, probes)
     reloaded_logits, _ = _probe(load_model(folder, dtype), tokenizer, probes)
     report = MergeReport(
@@ -74,13 +83,13 @@ def merge_adapter(
 
 
 def _require_parity(report: MergeReport, same_tokens: bool) -> None:
-    if report.max_logit_difference > LOGIT_TOLERANCE or not same_tokens:
+    if not report.max_logit_difference <= LOGIT_TOLERANCE or not same_tokens:  # NaN is no agreement
         raise ProofError(
             f"The merged {report.stage} model is not the adapted one: logits differ by "
             f"{report.max_logit_difference:.2g} (allowed {LOGIT_TOLERANCE:g}), greedy tokens "
             f"{'agree' if same_tokens else 'differ'}. Lower adapter.alpha or the learning rate; nothing was published."
         )
-    if report.reload_logit_difference > LOGIT_TOLERANCE:
+    if not report.reload_logit_difference <= LOGIT_TOLERANCE:
         raise ProofError(
             f"The saved {report.stage} model does not reload to the same logits (difference "
             f"{report.reload_logit_difference:.2g}). Check the disk and that no weights are tied to missing ones."
@@ -100,4 +109,7 @@ def _probe(
 
 
 def _largest_difference(left: list["torch.Tensor"], right: list["torch.Tensor"]) -> float:
-    return max(float((a - b).abs().max()) for a, b in zip(left, right, strict=True))
+    """Return the largest difference of two logits, NaN if there is one."""
+    import torch
+
+    return float(torch.stack([(a - b).abs().max() for a, b in zip(left, right, strict=True)]).max())
