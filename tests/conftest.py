@@ -93,9 +93,7 @@ def write_model(family: str, folder: Path) -> None:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         for parameter in model.parameters():  # far from uniform, so that greedy answers differ from prompt to prompt
             torch.nn.init.normal_(parameter, std=0.3)
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -151,3 +149,8 @@ def make_tokenizer(family: str) -> "PreTrainedTokenizerBase":
     if family in ("llama", "qwen2"):
         fast.chat_template = (TEMPLATES / "chatml.jinja").read_text(encoding="utf-8")
     return fast
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)

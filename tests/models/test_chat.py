@@ -1,0 +1,174 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llm_engineering.artifacts import Checkpoint
+from llm_engineering.config.schema import ModelConfig, SpecialTokens
+from llm_engineering.errors import ConfigError, ModelError
+from llm_engineering.models.chat import TEMPLATES, load_chat_tokenizer
+from llm_engineering.models.checkpoints import locate_base
+
+Folders = Callable[[str], Path]
+Checkpoints = Callable[[str], Checkpoint]
+
+PAD_NOTE = "The tokenizer has no padding token; EOS pads, and the loss mask keeps every real EOS."
+
+
+@pytest.fixture
+def bare_llama(model_folders: Folders, tmp_path: Path) -> Callable[..., Checkpoint]:
+    """Return a function that gives a llama folder with another chat template, or other special tokens."""
+
+    def make(template: str | None, **tokens: str | None) -> Checkpoint:
+        from transformers import AutoTokenizer
+
+        folder = Path(shutil.copytree(model_folders("llama"), tmp_path / "model"))
+        (folder / "chat_template.jinja").unlink()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer.chat_template = template
+        for name, token in tokens.items():
+            setattr(tokenizer, name, token)
+        tokenizer.save_pretrained(folder)
+        return locate_base(ModelConfig(base=str(folder)))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("family", "template", "eos", "pad", "notes"),
+    [
+        ("llama", "the model's own", "<|im_end|>", "<|endoftext|>", ()),
+        ("qwen2", "the model's own", "<|im_end|>", "<|endoftext|>", ()),
+        (
+            "gpt2",
+            "Alpaca (the model has no template and no ChatML tokens)",
+            "<|endoftext|>",
+            "<|endoftext|>",
+            (PAD_NOTE,),
+        ),
+        (
+            "gpt_neox",
+            "ChatML (the model has no template; its vocabulary has ChatML's tokens)",
+            "<|im_end|>",
+            "<|im_end|>",
+            ("ChatML ends answers with <|im_end|>, which replaces '<|endoftext|>' as EOS token.", PAD_NOTE),
+        ),
+    ],
+)
+def test_auto_takes_the_models_own_template_then_chatml_then_alpaca(
+    family: str, template: str, eos: str, pad: str, notes: tuple[str, ...], model_checkpoints: Checkpoints
+) -> None:
+    chat = load_chat_tokenizer(model_checkpoints(family), ModelConfig())
+    assert (chat.template, chat.notes) == (template, notes)
+    assert (chat.tokenizer.eos_token, chat.tokenizer.pad_token) == (eos, pad)
+    assert chat.tokenizer.padding_side == "left"
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
+@pytest.mark.parametrize("template", ["auto", "alpaca"])
+def test_no_token_is_added(family: str, template: str, model_checkpoints: Checkpoints) -> None:
+    # 256 bytes, 60 merges, and <|endoftext|> or all three special tokens
+    chat = load_chat_tokenizer(model_checkpoints(family), ModelConfig(chat_template=template))
+    assert len(chat.tokenizer) == 256 + 60 + {"gpt2": 1, "gpt_neox": 3}[family]
+
+
+def test_bundled_templates_render_as_documented(model_checkpoints: Checkpoints) -> None:
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Ho"},
+        {"role": "user", "content": "Bye"},
+    ]
+    system = {"role": "system", "content": "Be short."}
+    alpaca = load_chat_tokenizer(model_checkpoints("gpt2"), ModelConfig(chat_template="alpaca")).tokenizer
+    assert alpaca.apply_chat_template([system, *messages], tokenize=False, add_generation_prompt=True) == (
+        "Be short.\n\n### Instruction:\nHi\n\n### Response:\nHo<|endoftext|>\n\n### Instruction:\nBye\n\n### Response:\n"
+    )
+    assert alpaca.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True) == (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nHi\n\n### Response:\n"
+    )
+    chatml = load_chat_tokenizer(model_checkpoints("gpt_neox"), ModelConfig(chat_template="chatml")).tokenizer
+    assert chatml.apply_chat_template([system, *messages], tokenize=False, add_generation_prompt=True) == (
+        "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n"
+        "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_configured_template_replaces_the_models_own(model_checkpoints: Checkpoints, tmp_path: Path) -> None:
+    chat = load_chat_tokenizer(model_checkpoints("llama"), ModelConfig(chat_template="alpaca"))
+    assert chat.template == "alpaca, as configured"
+    assert chat.tokenizer.chat_template == (TEMPLATES / "alpaca.jinja").read_text()
+    assert chat.tokenizer.eos_token == "<|im_end|>"  # the model's own, which Alpaca writes
+
+    (tmp_path / "own.jinja").write_text("{{ messages[0]['content'] }}é")
+    chat = load_chat_tokenizer(model_checkpoints("llama"), ModelConfig(chat_template=str(tmp_path / "own.jinja")))
+    assert chat.template == "the file own.jinja"
+    assert chat.tokenizer.chat_template == "{{ messages[0]['content'] }}é"
+
+    chat = load_chat_tokenizer(model_checkpoints("qwen2"), ModelConfig(chat_template="model"))
+    assert chat.template == "the model's own, as configured"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("model", "is `model`, but the model has none. Use auto, chatml or alpaca"),
+        ("chatml", r"is chatml, but <\|im_start\|> and <\|im_end\|> are not in the vocabulary. Use alpaca"),
+        ("chatlm", "'chatlm' is neither auto, model, chatml, alpaca nor a file. Check the path"),
+    ],
+)
+def test_template_that_cannot_be_had_is_refused(template: str, said: str, model_checkpoints: Checkpoints) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.chat_template {said}"):
+        load_chat_tokenizer(model_checkpoints("gpt2"), ModelConfig(chat_template=template))
+
+
+def test_default_among_several_named_templates_is_the_models_own(bare_llama: Callable[..., Checkpoint]) -> None:
+    base = bare_llama({"default": "{{ 'mine' }}", "tool_use": "{{ 'other' }}"})
+    chat = load_chat_tokenizer(base, ModelConfig())
+    assert (chat.template, chat.tokenizer.chat_template) == ("the model's own", "{{ 'mine' }}")
+
+
+def test_special_tokens_are_set_and_said(model_checkpoints: Checkpoints) -> None:
+    asked = SpecialTokens(eos="<|endoftext|>", pad="<|im_start|>")
+    chat = load_chat_tokenizer(model_checkpoints("gpt_neox"), ModelConfig(chat_template="alpaca", special_tokens=asked))
+    assert (chat.tokenizer.eos_token_id, chat.tokenizer.pad_token_id) == (0, 1)
+    assert chat.notes == (
+        "The EOS token is '<|endoftext|>', as configured.",
+        "The PAD token is '<|im_start|>', as configured.",
+    )
+
+
+@pytest.mark.parametrize("role", ["eos", "pad"])
+def test_special_token_outside_the_vocabulary_is_refused(role: str, model_checkpoints: Checkpoints) -> None:
+    config = ModelConfig(special_tokens=SpecialTokens(**{role: "<|stop|>"}))
+    with pytest.raises(ConfigError, match=rf"special_tokens\.{role} '<\|stop\|>' is not in the tokenizer's vocabulary"):
+        load_chat_tokenizer(model_checkpoints("llama"), config)
+
+
+def test_configured_eos_stands_against_chatmls(model_checkpoints: Checkpoints) -> None:
+    config = ModelConfig(special_tokens=SpecialTokens(eos="<|endoftext|>"))
+    assert load_chat_tokenizer(model_checkpoints("llama"), config).tokenizer.eos_token == "<|endoftext|>"
+
+
+def test_tokenizer_without_eos_is_refused(bare_llama: Callable[..., Checkpoint]) -> None:
+    base = bare_llama(None, eos_token=None)
+    with pytest.raises(ModelError, match=r"has no EOS token\. Name one with model\.special_tokens\.eos"):
+        load_chat_tokenizer(base, ModelConfig(chat_template="alpaca"))
+
+
+def test_template_of_a_foreign_vocabulary_does_not_give_an_end_token_that_is_no_token(
+    model_checkpoints: Checkpoints,
+) -> None:
+    config = ModelConfig(chat_template=str(TEMPLATES / "chatml.jinja"))
+    tokenizer = load_chat_tokenizer(model_checkpoints("gpt2"), config).tokenizer
+    assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|endoftext|>", 0)
+
+
+@pytest.mark.parametrize("text", ["", '{"version": "1.0", "added_to', "{}"])
+def test_damaged_tokenizer_is_one_sentence(text: str, model_folders: Folders, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model_folders("llama"), tmp_path / "model"))
+    (folder / "tokenizer.json").write_text(text)
+    base = locate_base(ModelConfig(base=str(folder)))
+    with pytest.raises(ModelError, match=rf"The tokenizer in {folder} cannot be loaded"):
+        load_chat_tokenizer(base, ModelConfig())
