@@ -49,6 +49,11 @@ class Format:
     optional: tuple[str, ...]
     read: Callable[[Mapping[str, Any]], Conversation | Pair]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that the format knows."""
+        return (*self.required, *self.optional, *EXTRA_COLUMNS)
+
 
 def text(row: Mapping[str, Any], column: str) -> str:
     """Return a column that has to be text."""
@@ -133,18 +138,22 @@ def _chosen_rejected(row: Mapping[str, Any]) -> Pair:
     messages = check_messages(prompt) if isinstance(prompt, list) else [_user(text(row, "prompt"))]
     if not messages or messages[-1]["role"] != "user":
         raise RowProblem("bad role order", "the prompt does not end with the user")
-    return Pair([*_system(row, "system"), *messages], _reply(row, "chosen"), _reply(row, "rejected"))
+    messages = check_messages([*_system(row, "system"), *messages])
+    return Pair(messages, _reply(row, "chosen", messages), _reply(row, "rejected", messages))
 
 
-def _reply(row: Mapping[str, Any], column: str) -> str:
-    """Return an answer given as text or as the last assistant message."""
+def _reply(row: Mapping[str, Any], column: str, prompt: list[Message]) -> str:
+    """Return an answer given as text, or as an assistant message that may follow the prompt's messages."""
     value = row[column]
-    if isinstance(value, list):
-        last = value[-1] if value else None
-        if not isinstance(last, dict) or last.get("role") != "assistant":
-            raise RowProblem("bad role order", f"{column} does not end with the assistant")
-        return answer_text({column: last.get("content")}, column)
-    return answer_text(row, column)
+    if not isinstance(value, list):
+        return answer_text(row, column)
+    last = value[-1] if value else None
+    if not isinstance(last, dict) or last.get("role") != "assistant":
+        raise RowProblem("bad role order", f"{column} does not end with the assistant")
+    before = check_messages(value[:-1])
+    if before and before not in (prompt, prompt[1:]):
+        raise RowProblem("bad role order", f"{column} repeats another prompt than the row's")
+    return answer_text({column: last.get("content")}, column)
 
 
 SFT_FORMATS = (
@@ -196,6 +205,7 @@ def choose_format(source: RowSource, kind: str, present: set[str]) -> Reading:
         DataError: No format or several fit, or a column is missing.
     """
     formats = FORMATS[kind]
+    mapped = set(source.columns)
     there = f"The columns are: {', '.join(sorted(present)) or 'none'}."
     unknown = sorted(set(source.columns.values()) - present)
     if unknown:
@@ -205,6 +215,12 @@ def choose_format(source: RowSource, kind: str, present: set[str]) -> Reading:
         if named is None:
             names = ", ".join(f.name for f in formats)
             raise DataError(f"{source.name}: {source.format!r} is no {kind} format. There are: {names}.")
+        stray = sorted(mapped - set(named.columns))
+        if stray:
+            raise DataError(
+                f"{source.name}: `columns` maps {stray[0]!r}, but the format {named.name} has the columns "
+                f"{', '.join(named.columns)}."
+            )
         reading = _match(named, source, present)
         if reading is None:
             needs = ", ".join(named.required)
@@ -213,7 +229,7 @@ def choose_format(source: RowSource, kind: str, present: set[str]) -> Reading:
                 "`columns: {" + named.required[0] + ": own_name}`."
             )
         return reading
-    fitting = [reading for f in formats if (reading := _match(f, source, present))]
+    fitting = [reading for f in formats if mapped <= set(f.columns) and (reading := _match(f, source, present))]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -221,13 +237,18 @@ def choose_format(source: RowSource, kind: str, present: set[str]) -> Reading:
         raise DataError(f"{source.name} fits the formats {names}. Name one with `format`. {there}")
     wanted = "; ".join(f"{f.name}: {', '.join(f.required)}" for f in formats)
     raise DataError(
-        f"{source.name} fits no {kind} format. {there} Formats and their columns: {wanted}. Map names with `columns`."
+        f"{source.name} fits no {kind} format. {there}{_say_mapped(source)} Formats and their columns: {wanted}. Map "
+        "names with `columns`."
     )
+
+
+def _say_mapped(source: RowSource) -> str:
+    return f" `columns` maps {', '.join(sorted(source.columns))}." if source.columns else ""
 
 
 def _match(format: Format, source: RowSource, present: set[str]) -> Reading | None:
     columns = {}
-    for name in (*format.required, *format.optional, *EXTRA_COLUMNS):
+    for name in format.columns:
         candidates = (source.columns[name],) if name in source.columns else SYNONYMS.get(name, (name,))
         found = next((candidate for candidate in candidates if candidate in present), None)
         if found is not None:

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ MASK_PROOF = (
     "Every row has trained tokens, every trained turn ends with EOS and carries loss on it, no row has a second BOS, "
     "and every prompt has the tokens that a server would feed the model."
 )
-SPLIT_PROOF = "No prompt of eval or test stands in a train split, SFT and preference rows taken together."
+SPLIT_PROOF = "No prompt of eval or test stands in a train split at any turn, SFT and preference rows taken together."
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Candidate:
     content: Conversation | Pair
     extra: Mapping[str, Any]
     prompt_key: str
+    opening_key: str
+    """Key of the first question: conversations that share a prompt at any turn share it, so splits are drawn by it."""
     split: Split | None
     dropped: DropReason | None = None
 
@@ -63,10 +66,17 @@ class Tally:
     rows: int
     fates: Counter[str] = field(default_factory=Counter)
     dropped: Counter[DropReason] = field(default_factory=Counter)
+    first_problem: dict[DropReason, str] = field(default_factory=dict)
+    """What was wrong with the first row that could not be read, for each reason."""
     truncated: int = 0
     tokens_lost: int = 0
     trained_tokens_lost: int = 0
     repeated_prompts: int = 0
+
+    def why(self, reason: DropReason) -> str:
+        """Return how many rows were dropped for a reason, and what was wrong with the first."""
+        first = f" (first {self.first_problem[reason]})" if reason in self.first_problem else ""
+        return f"{self.dropped[reason]} {reason}{first}"
 
     def ledger(self) -> SourceLedger:
         """Return the ledger of the source."""
@@ -120,50 +130,61 @@ def prepare_rows(raw: RowSet, data: DataConfig, chat: ChatTokenizer, seed: int, 
             tally.dropped[candidate.dropped] += 1
         else:
             tally.fates[str(candidate.split)] += 1
-    ledgers = [tally.ledger() for tally in tallies]
-    _require_enough(ledgers, data)
     kept = [c for c in candidates if not c.dropped]
+    _count_repeated_prompts(kept, tallies)
+    ledgers = [tally.ledger() for tally in tallies]
+    _require_enough(tallies, data)
     _prove_splits(kept)
     prepared = {
         "sft": write_rows(folder / "sft", trained["sft"], SFT),
         "preference": write_rows(folder / "preference", trained["preference"], PREFERENCE),
     }
     questions = write_rows(folder / "questions", _questions(kept, renderer), QUESTIONS)
-    report = _report(ledgers, trained, chat, renderer, prepared, data)
+    report = _report(tallies, ledgers, trained, chat, renderer, prepared, data)
     return PreparedRows(prepared["sft"], prepared["preference"], questions, report)
 
 
 def _read_candidates(
     rows: Iterable[Row], source: RowSource, kind: RowKind, index: int
 ) -> tuple[Tally, list[Candidate]]:
-    parsed = [(row["row"], json.loads(row["data"]) if row["data"] is not None else None) for row in rows]
-    objects = [data for _, data in parsed if isinstance(data, dict)]
+    parsed = [
+        (row["row"], json.loads(row["data"]) if row["data"] is not None else None, row["problem"]) for row in rows
+    ]
+    objects = [data for _, data, _ in parsed if isinstance(data, dict)]
     if not objects:
         raise DataError(f"{source.name} has no row that is a JSON object. Check that the file is what you meant.")
     reading = choose_format(source, kind, {column for data in objects for column in data})
     tally = Tally(source, kind, reading.format.name, len(parsed))
     candidates = []
-    for number, data in parsed:
+    for number, data, unreadable in parsed:
         try:
+            if not isinstance(data, dict):
+                raise RowProblem("unparsable", unreadable or "it is no JSON object")
             candidates.append(_read_candidate(data, number, reading, source, kind, index))
         except RowProblem as problem:
             tally.dropped[problem.reason] += 1
+            tally.first_problem.setdefault(problem.reason, f"row {number}: {problem}")
     return tally, candidates
 
 
 def _read_candidate(
-    data: Any, number: int, reading: Reading, source: RowSource, kind: RowKind, index: int
+    data: Mapping[str, Any], number: int, reading: Reading, source: RowSource, kind: RowKind, index: int
 ) -> Candidate:
-    if not isinstance(data, dict):
-        raise RowProblem("unparsable", "the row is no JSON object")
     row = reading.rename(data)
     content = reading.format.read(row)
     prompt = content.messages[:-1] if isinstance(content, Conversation) else content.prompt
-    split = source.split or row.get("split")
+    opening = list(takewhile(lambda message: message["role"] != "assistant", prompt))
+    split = source.split or row.get("split") or None
     if split is not None and split not in SPLITS:
         raise DataError(f"{source.name}, row {number}: split is {split!r}. Use one of {', '.join(SPLITS)}.")
-    extra = {column: row[column] for column in ("reference", "unit") if isinstance(row.get(column), str)}
-    return Candidate(kind, index, number, content, extra, prompt_key(prompt), split)
+    extra = {column: _as_text(row, column) for column in ("reference", "unit") if row.get(column) is not None}
+    return Candidate(kind, index, number, content, extra, prompt_key(prompt), prompt_key(opening), split)
+
+
+def _as_text(row: Mapping[str, Any], column: str) -> str:
+    """Return a column as text, also where it is a number or a structure, such as the right answer to a sum."""
+    value = row[column]
+    return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def prompt_key(prompt: Sequence[Message]) -> str:
@@ -172,12 +193,18 @@ def prompt_key(prompt: Sequence[Message]) -> str:
     return hashlib.sha256("\n".join(words).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _last_answer(conversation: Conversation) -> str:
+    return conversation.messages[-1]["content"]
+
+
 def _drop_duplicates(candidates: list[Candidate], data: DataConfig, tallies: list[Tally]) -> None:
-    """Apply the rules on identical pairs, contradictory pairs and exact duplicates, in the order of the rows."""
+    """Apply the rules on identical pairs, contradictory pairs and exact duplicates, in the order of the rows.
+
+    Rows that are placed in different splits are not held against each other: among them, the held-out row stays.
+    """
     seen: set[tuple[str, ...]] = set()
-    prompts: set[tuple[RowKind, str]] = set()
     for candidate in candidates:
-        content, key = candidate.content, candidate.prompt_key
+        content, key = candidate.content, f"{candidate.split or 'train'}:{candidate.prompt_key}"
         if isinstance(content, Pair):
             if content.chosen == content.rejected:
                 if data.identical_pair == "error":
@@ -193,19 +220,30 @@ def _drop_duplicates(candidates: list[Candidate], data: DataConfig, tallies: lis
                 continue
             identity: tuple[str, ...] = (key, content.chosen, content.rejected)
         else:
-            identity = (key, content.messages[-1]["content"])
+            identity = (key, _last_answer(content))
         if identity in seen and data.exact_duplicate == "drop":
             candidate.dropped = "exact duplicate"
             continue
         seen.add(identity)
-        if (candidate.kind, key) in prompts:
-            tallies[candidate.source].repeated_prompts += 1
-        prompts.add((candidate.kind, key))
+
+
+def _count_repeated_prompts(kept: list[Candidate], tallies: list[Tally]) -> None:
+    answers: dict[tuple[RowKind, str], set[tuple[str, ...]]] = {}
+    for candidate in kept:
+        content = candidate.content
+        answer = (content.chosen, content.rejected) if isinstance(content, Pair) else (_last_answer(content),)
+        earlier = answers.setdefault((candidate.kind, candidate.prompt_key), set())
+        tallies[candidate.source].repeated_prompts += bool(earlier - {answer})
+        earlier.add(answer)
 
 
 def _draw_splits(candidates: list[Candidate], data: DataConfig, seed: int) -> None:
-    """Place every row whose split is not given: a share of the prompts, drawn by seeded hash, is held out."""
-    open_keys = {c.prompt_key for c in candidates if not c.dropped and c.split is None}
+    """Place every row whose split is not given: a share of the prompts, drawn by seeded hash, is held out.
+
+    Prompts of rows whose split is given are not drawn, so that none of those rows is lost to a draw.
+    """
+    given_keys = {c.opening_key for c in candidates if not c.dropped and c.split is not None}
+    open_keys = {c.opening_key for c in candidates if not c.dropped} - given_keys
     order = sorted(open_keys, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
     num_test, num_eval = (_held_out(share, len(order)) for share in (data.test_share, data.evaluation_share))
     place: dict[str, Split] = dict.fromkeys(order, "train")
@@ -213,7 +251,7 @@ def _draw_splits(candidates: list[Candidate], data: DataConfig, seed: int) -> No
     place.update(dict.fromkeys(order[num_test : num_test + num_eval], "eval"))
     for candidate in candidates:
         if not candidate.dropped and candidate.split is None:
-            candidate.split = place[candidate.prompt_key]
+            candidate.split = place.get(candidate.opening_key, "train")
 
 
 def _held_out(share: float, prompts: int) -> int:
@@ -224,21 +262,28 @@ def _held_out(share: float, prompts: int) -> int:
 def _drop_leaks(candidates: list[Candidate]) -> None:
     """Drop rows whose prompt is held out elsewhere: test wins over eval, eval over train."""
     held: dict[Split, set[str]] = {
-        split: {c.prompt_key for c in candidates if c.split == split and not c.dropped} for split in ("eval", "test")
+        split: {c.opening_key for c in candidates if c.split == split and not c.dropped} for split in ("eval", "test")
     }
     for candidate in candidates:
         if candidate.dropped:
             continue
-        leaks_test = candidate.split != "test" and candidate.prompt_key in held["test"]
-        if leaks_test or (candidate.split == "train" and candidate.prompt_key in held["eval"]):
+        leaks_test = candidate.split != "test" and candidate.opening_key in held["test"]
+        if leaks_test or (candidate.split == "train" and candidate.opening_key in held["eval"]):
             candidate.dropped = "leaked into evaluation"
 
 
 def _prove_splits(kept: list[Candidate]) -> None:
-    train = {c.prompt_key for c in kept if c.split == "train"}
-    held = {c.prompt_key for c in kept if c.split != "train"}
+    train = {key for c in kept if c.split == "train" for key in _prompt_keys(c)}
+    held = {key for c in kept if c.split != "train" for key in _prompt_keys(c)}
     if train & held:
         raise ProofError(f"{len(train & held)} held-out prompts stand in a train split; nothing was trained.")
+
+
+def _prompt_keys(candidate: Candidate) -> Iterable[str]:
+    """Return the keys of all prompts of a row, one for each answer that it shows."""
+    prompt = candidate.prompt
+    yield candidate.prompt_key
+    yield from (prompt_key(prompt[:turn]) for turn, message in enumerate(prompt) if message["role"] == "assistant")
 
 
 def _tokenize(
@@ -259,7 +304,7 @@ def _tokenize(
         if row is None:
             candidate.dropped = "too long"
             continue
-        _prove_mask(row, renderer)
+        _prove_mask(row, renderer, f"{tallies[candidate.source].source.name}, row {candidate.row}")
         rows[candidate.kind][str(candidate.split)].append(
             {"source": candidate.source, "row": candidate.row, **row},
         )
@@ -318,18 +363,21 @@ def pair_tokens(pair: Pair, renderer: ChatRenderer) -> dict[str, list[int]]:
     }
 
 
-def _prove_mask(row: Mapping[str, list[int]], renderer: ChatRenderer) -> None:
+def _prove_mask(row: Mapping[str, list[int]], renderer: ChatRenderer, where: str) -> None:
     """Check one row: trained tokens, an EOS with loss at its end, no second BOS."""
     eos, bos = renderer.eos_token_id, renderer.tokenizer.bos_token_id
     if "labels" in row:
         sequences, good = [row["input_ids"]], row["labels"][-1] == eos == row["input_ids"][-1]
     else:
-        sequences = [row["prompt_ids"] + row["chosen_ids"]]
+        sequences = [row["prompt_ids"] + row[answer] for answer in ("chosen_ids", "rejected_ids")]
         good = row["chosen_ids"][-1] == row["rejected_ids"][-1] == eos
     if not good:
-        raise ProofError("A row does not end with a trained EOS. Check model.special_tokens.eos and the template.")
+        raise ProofError(f"{where} does not end with a trained EOS. Check model.special_tokens.eos and the template.")
     if bos is not None and bos != eos and any(ids.count(bos) > 1 for ids in sequences):
-        raise ProofError("A row has more than one BOS token. Take BOS out of the chat template or out of the data.")
+        raise DataError(
+            f"{where} has more than one BOS token {renderer.tokenizer.bos_token!r}. Take it out of the row, or "
+            "once out of the chat template."
+        )
 
 
 def _questions(kept: list[Candidate], renderer: ChatRenderer) -> dict[str, list[Row]]:
@@ -342,7 +390,7 @@ def _questions(kept: list[Candidate], renderer: ChatRenderer) -> dict[str, list[
             continue
         seen.add(candidate.prompt_key)
         content = candidate.content
-        answer = content.messages[-1]["content"] if isinstance(content, Conversation) else content.chosen
+        answer = _last_answer(content) if isinstance(content, Conversation) else content.chosen
         questions[str(candidate.split)].append(
             {
                 "unit": candidate.extra.get("unit", candidate.prompt_key[:16]),
@@ -354,23 +402,24 @@ def _questions(kept: list[Candidate], renderer: ChatRenderer) -> dict[str, list[
     return questions
 
 
-def _require_enough(ledgers: list[SourceLedger], data: DataConfig) -> None:
-    for ledger in ledgers:
-        lost = sum(ledger.dropped.values())
-        why = ", ".join(f"{count} {reason}" for reason, count in sorted(ledger.dropped.items()))
-        if lost == ledger.rows:
-            raise DataError(f"{ledger.source}: no rows are left, all {lost} were dropped ({why}). Mend the data.")
-        if lost > data.max_dropped_share * ledger.rows:
+def _require_enough(tallies: list[Tally], data: DataConfig) -> None:
+    for tally in tallies:
+        name, lost = tally.source.name, sum(tally.dropped.values())
+        why = ", ".join(tally.why(reason) for reason in sorted(tally.dropped))
+        if lost == tally.rows:
+            raise DataError(f"{name}: no rows are left, all {lost} were dropped: {why}. Mend the data.")
+        if lost > data.max_dropped_share * tally.rows:
             raise DataError(
-                f"{ledger.source}: {lost} of {ledger.rows} rows were dropped ({why}), more than "
-                f"data.max_dropped_share {data.max_dropped_share:.0%} allows. Mend the data or raise the share."
+                f"{name}: {lost} of {tally.rows} rows were dropped, more than data.max_dropped_share "
+                f"{data.max_dropped_share:.0%} allows: {why}. Mend the data or raise the share."
             )
-    for kind in {ledger.kind for ledger in ledgers}:
-        if not sum(ledger.train for ledger in ledgers if ledger.kind == kind):
+    for kind in sorted({tally.kind for tally in tallies}):
+        if not sum(tally.fates["train"] for tally in tallies if tally.kind == kind):
             raise DataError(f"No {kind} rows are left to train on. Lower evaluation_share, or add rows.")
 
 
 def _report(
+    tallies: list[Tally],
     ledgers: list[SourceLedger],
     trained: Mapping[RowKind, Mapping[str, list[Row]]],
     chat: ChatTokenizer,
@@ -401,7 +450,7 @@ def _report(
         mask_proof=MASK_PROOF,
         split_proof=SPLIT_PROOF,
         examples=examples,
-        notes=[*chat.notes, *_notes(ledgers, data)],
+        notes=[*chat.notes, *_notes(tallies, data)],
     )
 
 
@@ -426,7 +475,7 @@ def _example(kind: RowKind, row: Row, renderer: ChatRenderer) -> RenderedRow:
     return RenderedRow(kind=kind, pieces=[(decode(ids), loss) for ids, loss in pieces])
 
 
-def _notes(ledgers: list[SourceLedger], data: DataConfig) -> list[str]:
+def _notes(tallies: list[Tally], data: DataConfig) -> list[str]:
     """Return what was kept or dropped by which rule, a sentence each."""
     rules = {
         "identical pair": "data.identical_pair: drop",
@@ -434,15 +483,17 @@ def _notes(ledgers: list[SourceLedger], data: DataConfig) -> list[str]:
         "too long": f"data.too_long: {data.too_long}",
     }
     notes = []
-    for ledger in ledgers:
-        for reason, count in sorted(ledger.dropped.items()):
-            rule = f" ({rules[reason]})" if reason in rules else ""
-            notes.append(f"{ledger.source}: {count} of {ledger.rows} rows dropped, {reason}{rule}.")
-        if ledger.repeated_prompts:
-            notes.append(f"{ledger.source}: {ledger.repeated_prompts} rows repeat a prompt with another answer; kept.")
-        if ledger.truncated:
+    for tally in tallies:
+        name = tally.source.name
+        for reason, count in sorted(tally.dropped.items()):
+            cause = rules.get(reason) or tally.first_problem.get(reason)
+            shown = f" ({cause})" if cause else ""
+            notes.append(f"{name}: {count} of {tally.rows} rows dropped, {reason}{shown}.")
+        if tally.repeated_prompts:
+            notes.append(f"{name}: {tally.repeated_prompts} rows repeat a prompt with another answer; kept.")
+        if tally.truncated:
             notes.append(
-                f"{ledger.source}: {ledger.truncated} rows lost {ledger.tokens_lost} prompt tokens at the start "
+                f"{name}: {tally.truncated} rows lost {tally.tokens_lost} prompt tokens at the start "
                 f"(data.too_long: {data.too_long}, data.max_length: {data.max_length})."
             )
     return notes

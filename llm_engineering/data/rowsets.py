@@ -39,12 +39,12 @@ def write_rows(folder: Path, splits: Mapping[str, Sequence[Row]], schema: Schema
 
 def read_rows(rows: RowSet, split: str) -> "Dataset":
     """Return one split, memory-mapped; a split without rows has no columns either."""
-    from datasets import Dataset
+    from datasets import Dataset, concatenate_datasets
 
     if not rows.rows.get(split):
         return Dataset.from_dict({})
-    files = sorted((rows.path / split).glob("*.arrow"))
-    return Dataset.from_file(str(files[0]))
+    files = sorted((rows.path / split).glob("*.arrow"))  # several where the rows are more than 500 MB
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in files])
 
 
 def _features(schema: Schema) -> "Features":

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -27,10 +28,21 @@ def read_source(source: RowSource, index: int, seed: int) -> Iterator[Row]:
     """
     number = 0
     for number, (data, problem) in enumerate(islice(_read(source, seed), source.first), start=1):
-        text = None if problem else json.dumps(data, ensure_ascii=False, default=str)
+        text = None
+        if problem is None:
+            try:
+                text = json.dumps(data, ensure_ascii=False, default=_no_text)
+                text.encode()
+            except (ValueError, RecursionError) as error:
+                text, problem = None, str(error)
         yield {"source": index, "row": number, "data": text, "problem": problem}
     if number == 0:
         raise DataError(f"{source.name} has no rows. Check that the file was written, or remove the source.")
+
+
+def _no_text(value: Any) -> dict[str, str]:
+    """Return a value that JSON does not have so that it can be seen, and is not taken for text."""
+    return {type(value).__name__: str(value)}
 
 
 def _read(source: RowSource, seed: int) -> Iterator[tuple[Any, str | None]]:
@@ -69,6 +81,8 @@ def check_file(path: Path) -> None:
         raise DataError(f"{path} is none of {', '.join(FILE_KINDS)}. Convert it to JSON lines.")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty. Check that it was written.")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path} may not be read. Change its permissions.")
 
 
 def _read_file(path: Path) -> Iterator[tuple[Any, str | None]]:
@@ -78,10 +92,7 @@ def _read_file(path: Path) -> Iterator[tuple[Any, str | None]]:
     elif path.suffix == ".json":
         yield from _read_json(path)
     elif path.suffix == ".csv":
-        with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
-            for row in csv.DictReader(file):
-                extra = None in row or None in row.values()
-                yield row, "another number of columns than the header has" if extra else None
+        yield from _read_csv(path)
     else:
         import pyarrow
         from pyarrow import parquet
@@ -89,8 +100,19 @@ def _read_file(path: Path) -> Iterator[tuple[Any, str | None]]:
         try:
             for batch in parquet.ParquetFile(path).iter_batches():
                 yield from ((row, None) for row in batch.to_pylist())
-        except pyarrow.ArrowInvalid as error:
+        except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{path} is no Parquet file that can be read: {error}") from error
+
+
+def _read_csv(path: Path) -> Iterator[tuple[Any, str | None]]:
+    with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
+        reader = csv.DictReader(file, strict=True)  # else a quote that is never closed swallows all rows behind it
+        try:
+            for row in reader:
+                extra = None in row or None in row.values()
+                yield row, "another number of columns than the header has" if extra else None
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num + 1} is no valid CSV: {error}. Mend it there.") from error
 
 
 def _read_json_lines(path: Path) -> Iterator[tuple[Any, str | None]]:
@@ -100,14 +122,14 @@ def _read_json_lines(path: Path) -> Iterator[tuple[Any, str | None]]:
                 continue
             try:
                 yield json.loads(line), None
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield None, str(error)
 
 
 def _read_json(path: Path) -> Iterator[tuple[Any, str | None]]:
     try:
         rows = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no valid JSON: {error}. If it holds one object a line, name it .jsonl.") from error
     if not isinstance(rows, list):
         raise DataError(f"{path} holds no list of rows. Write a list of objects, or one object a line as .jsonl.")
