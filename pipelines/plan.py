@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from zenml.client import Client
+from zenml.enums import StepRunInputArtifactType
+from zenml.models import ArtifactVersionResponse
+from zenml.models.v2.core.step_run import StepRunInputResponse
 from zenml.orchestrators.cache_utils import generate_cache_key, get_cached_step_run
 
 from llm_engineering.artifacts import DatasetReport
@@ -74,11 +77,17 @@ def _planned_steps(launch: Launch, *, cache: bool) -> list[PlannedStep]:
         found: Any = None
         if cache and step.config.enable_cache is not False and all(one in outputs for one in upstream):
             inputs = {
-                key: [outputs[spec.step_name][spec.output_name] for spec in specs]
-                for key, specs in step.spec.inputs.items()
+                key: [_as_input(outputs[spec.step_name][spec.output_name]) for spec in specs]
+                for key, specs in step.spec.normalized_inputs.items()
             }
             found = get_cached_step_run(generate_cache_key(step, inputs, store, project))
         if found:
             outputs[name] = {key: versions[0] for key, versions in found.outputs.items()}
         planned.append(PlannedStep(name, upstream, found is not None))
     return planned
+
+
+def _as_input(output: ArtifactVersionResponse) -> StepRunInputResponse:
+    """Return a step's output as another step's input, with the content hash that only the full record has."""
+    full = Client().get_artifact_version(output.id)
+    return StepRunInputResponse(input_type=StepRunInputArtifactType.STEP_OUTPUT, **full.model_dump())

@@ -58,6 +58,8 @@ def main(
     if job is None:
         raise click.UsageError("Say what to run: --run-training, --run-sft, --run-dpo or --run-evaluation.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not verbose:
+        sys.excepthook = _say_unexpected
     console = Console(highlight=False)
     try:
         config = load_config(configs or [DEFAULT_CONFIG], overrides)
@@ -71,14 +73,20 @@ def main(
     except (PipelineError, OSError) as error:
         if verbose:
             raise
-        raise SystemExit(_say(error, console)) from None
+        raise SystemExit(_say(error)) from None
 
 
-def _say(error: Exception, console: Console) -> int:
+def _say(error: Exception) -> int:
     """Print the one sentence of an error and return the exit code."""
     shown = error if isinstance(error, PipelineError) else TrainingError(f"{error}. Free space or mend the path.")
     Console(stderr=True, highlight=False).print(f"Error: {shown}", style="red", markup=False)
     return shown.exit_code
+
+
+def _say_unexpected(kind: type[BaseException], error: BaseException, _: object) -> None:
+    """Show an error that nobody foresaw as one sentence, too; Python exits with code 1 after it."""
+    text = f"Unexpected {kind.__name__}: {error} Run again with --verbose for the traceback."
+    Console(stderr=True, highlight=False).print(text, style="red", markup=False)
 
 
 def _require_writable(summary: Path) -> None:

@@ -149,7 +149,7 @@ class SampleSettings(Block):
     batch_size: PositiveInt = 192
     """Answers generated at once."""
     max_prompts: PositiveInt | None = None
-    """Only so many training prompts, drawn by the seed."""
+    """Only so many prompts of every split, drawn by the seed."""
 
 
 class SampledSource(Block):

@@ -106,10 +106,7 @@ def build_preferences(
     started = time.perf_counter()
     policy = load_model(sft.path, pick_dtype(model.dtype))
     tokenizer = load_chat_tokenizer(sft, model).tokenizer
-    asked = {
-        split: read_questions(questions, split, settings.max_prompts if split == "train" else None, seed)
-        for split in SPLITS
-    }
+    asked = {split: read_questions(questions, split, settings.max_prompts, seed) for split in SPLITS}
     drawn = {split: _draw(policy, tokenizer, asked[split], settings, seed) for split in SPLITS}
     pairs = {
         split: _pairs(asked[split], drawn[split], settings, tokenizer.eos_token_id, max_length, seed)
