@@ -29,11 +29,12 @@ class StageTrainer:
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Return TRL's metrics on the held-out rows and, with a checker, those of generated answers.
 
-        Early stopping and the choice of the best checkpoint can go by either. Generation leaves the random state as it
-        was, so that it changes no batch.
+        Early stopping and the choice of the best checkpoint can go by either. The random state is left as it was (a
+        DataLoader draws from it too), so that how often a training is evaluated changes no weight.
         """
         started = time.perf_counter()
-        output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]  # TRL's
+        with torch.random.fork_rng():
+            output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]  # TRL's
         if self.generated_metrics is not None:
             generated = self.generated_metrics(self.model)  # type: ignore[attr-defined]
             output.metrics.update({f"eval_{name}": value for name, value in generated.items()})
