@@ -1,0 +1,267 @@
+"""DPO on a random Llama of 56k parameters: 8 pairs, whose losses are checked in float64."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import logsigmoid
+
+from llm_engineering.config.schema import DPOStageConfig, LoraAdapter, ModelConfig
+from llm_engineering.data.rowsets import read_rows
+from llm_engineering.errors import ConfigError, ProofError
+from llm_engineering.models.adapters import adapter_config
+from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.models.checkpoints import hash_frozen, load_model
+from llm_engineering.training.arguments import dpo_arguments
+from llm_engineering.training.dpo import prove_reference, train_dpo, zero_ratio_loss
+from llm_engineering.training.trainers import PreparedDPOTrainer
+
+ON_THE_FLY = 1
+"""Epochs in which every pair is seen once: the reference's log-probabilities are computed with the batch."""
+PRECOMPUTED = 2
+
+
+@pytest.fixture
+def make_trainer(tiny_base, preference_rows, tmp_path):
+    def make(config):
+        torch.manual_seed(0)
+        model = load_model(tiny_base.path, torch.float32)
+        return PreparedDPOTrainer(
+            model=model,
+            args=dpo_arguments(config, tmp_path / "trainer", torch.float32, 3, evaluates=False, rows=8),
+            train_dataset=read_rows(preference_rows, "train"),
+            processing_class=load_chat_tokenizer(tiny_base, ModelConfig()).tokenizer,
+            peft_config=adapter_config(LoraAdapter(r=4), model),
+        )
+
+    return make
+
+
+def perturb(model):
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+
+
+def sides(rows):
+    pairs = list(read_rows(rows, "train"))
+    return [[(pair["prompt_ids"], pair[side]) for pair in pairs] for side in ("chosen_ids", "rejected_ids")]
+
+
+def loss_of_batch(trainer):
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
+    trainer.model.eval()
+    with torch.no_grad():
+        return float(trainer.compute_loss(trainer.model, batch))
+
+
+def loss_by_hand(config, policy, reference):
+    """Return the mean loss of pairs; each side is a list of token log-probabilities a completion."""
+    losses = []
+    for pc, pr, rc, rr in zip(*policy, *reference, strict=True):
+        delta = (pc.sum() - rc.sum()) - (pr.sum() - rr.sum())
+        clean, flipped, e = -logsigmoid(config.beta * delta), -logsigmoid(-config.beta * delta), config.label_smoothing
+        per_token = (pc - rc).mean() - (pr - rr).mean()
+        losses.append(
+            {
+                "sigmoid": (1 - e) * clean + e * flipped,  # Mitchell 2023, a note on DPO with noisy preferences
+                "robust": ((1 - e) * clean - e * flipped) / (1 - 2 * e),  # Chowdhury et al. 2024, equation 12
+                "hinge": torch.relu(1 - config.beta * delta),  # Zhao et al. 2023
+                "ipo": (per_token - 1 / (2 * config.beta)) ** 2,  # Azar et al. 2023, equation 17, per token
+            }[config.loss]
+        )
+    return float(torch.stack(losses).mean() - config.nll_weight * torch.cat(policy[0]).mean())
+
+
+LOSSES = [
+    {"loss": "sigmoid"},
+    {"loss": "sigmoid", "label_smoothing": 0.2},
+    {"loss": "robust"},
+    {"loss": "robust", "label_smoothing": 0.2},
+    {"loss": "hinge"},
+    {"loss": "ipo"},
+]
+
+
+@pytest.mark.parametrize("nll_weight", [0.0, 0.3])
+@pytest.mark.parametrize("kind", LOSSES, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_loss_is_the_configured_one_before_and_after_a_move(
+    kind, nll_weight, make_trainer, preference_rows, tiny_base, exact_logps, tmp_path
+):
+    config = DPOStageConfig(epochs=ON_THE_FLY, beta=0.7, nll_weight=nll_weight, **kind)
+    trainer = make_trainer(config)
+    reference = [exact_logps(tiny_base, side) for side in sides(preference_rows)]
+    assert loss_of_batch(trainer) == pytest.approx(loss_by_hand(config, reference, reference), rel=1e-5)
+
+    perturb(trainer.model)
+    trainer.model.save_pretrained(tmp_path / "moved", save_embedding_layers=False)
+    policy = [exact_logps(tiny_base, side, tmp_path / "moved") for side in sides(preference_rows)]
+    moved = loss_by_hand(config, policy, reference)
+    assert abs(moved - loss_by_hand(config, reference, reference)) > 1e-3
+    assert loss_of_batch(trainer) == pytest.approx(moved, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ({"loss": "sigmoid"}, math.log(2)),
+        ({"loss": "sigmoid", "label_smoothing": 0.1}, math.log(2)),
+        ({"loss": "robust", "label_smoothing": 0.1}, math.log(2)),
+        ({"loss": "hinge"}, 1.0),
+        ({"loss": "ipo"}, 25.0),  # (0 - 1 / (2 * 0.1))^2
+        ({"loss": "sigmoid", "nll_weight": 0.5}, math.log(2) + 0.5 * 3.0),
+    ],
+)
+def test_loss_at_zero_log_ratios(kind, expected):
+    assert zero_ratio_loss(DPOStageConfig(beta=0.1, **kind), nll=3.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "ipo"])
+def test_label_smoothing_that_would_do_nothing_is_refused(loss, make_inputs, preference_rows):
+    with pytest.raises(ConfigError, match=f"label_smoothing does nothing for dpo.loss {loss}"):
+        train_dpo(DPOStageConfig(loss=loss, label_smoothing=0.1), make_inputs(preference_rows))
+
+
+def test_precomputed_reference_equals_the_one_on_the_fly(make_trainer, preference_rows, tiny_base, exact_logps):
+    on_the_fly = make_trainer(DPOStageConfig(epochs=ON_THE_FLY, beta=0.7))
+    precomputed = make_trainer(DPOStageConfig(epochs=PRECOMPUTED, beta=0.7))
+    assert "ref_chosen_logps" not in on_the_fly.train_dataset.column_names
+    for name, side in zip(("ref_chosen_logps", "ref_rejected_logps"), sides(preference_rows), strict=True):
+        exact = [float(logps.sum()) for logps in exact_logps(tiny_base, side)]
+        assert precomputed.train_dataset[name] == pytest.approx(exact, rel=1e-5)
+    for trainer in (on_the_fly, precomputed):
+        perturb(trainer.model)
+    assert loss_of_batch(precomputed) == pytest.approx(loss_of_batch(on_the_fly), rel=1e-5)
+
+
+@pytest.mark.parametrize("epochs", [ON_THE_FLY, PRECOMPUTED])
+def test_every_pair_reaches_the_batches_uncut_once_an_epoch(epochs, make_trainer, preference_rows):
+    trainer = make_trainer(DPOStageConfig(epochs=epochs, batch_size=3))
+    seen = []
+    for batch in trainer.get_train_dataloader():
+        pairs = len(batch["input_ids"]) // 2  # chosen first, then rejected
+        halves = [[], []]
+        for i, (ids, mask, answer) in enumerate(
+            zip(batch["input_ids"], batch["attention_mask"], batch["completion_mask"], strict=True)
+        ):
+            kept = mask == 1
+            halves[i // pairs].append((ids[kept & (answer == 0)].tolist(), ids[kept & (answer == 1)].tolist()))
+        seen += list(zip(*halves, strict=True))
+    assert sorted(seen) == sorted(zip(*sides(preference_rows), strict=True))
+
+
+def test_untrained_policy_is_the_frozen_sft_model(make_inputs, preference_rows, tiny_base, exact_logps):
+    config = DPOStageConfig(epochs=4, nll_weight=0.2, learning_rate=1e-2)
+    _, report = train_dpo(config, make_inputs(preference_rows))
+    nll = -float(torch.cat(exact_logps(tiny_base, sides(preference_rows)[0])).mean())
+    proof = report.reference
+    assert proof.expected_loss == pytest.approx(math.log(2) + 0.2 * nll, rel=1e-5)
+    assert proof.step0_loss == pytest.approx(proof.expected_loss, abs=1e-4)
+    assert proof.max_logp_difference == 0.0
+    sft = tiny_base.weights_sha256
+    assert (proof.sft_sha256, proof.reference_sha256_before, proof.reference_sha256_after) == (sft, sft, sft)
+    assert report.metrics["loss"] < report.history[0]["loss"]
+
+
+def test_changed_base_weight_fails_the_proof(make_trainer, tiny_base):
+    trainer = make_trainer(DPOStageConfig(epochs=ON_THE_FLY))
+    with torch.no_grad():
+        next(p for n, p in trainer.model.named_parameters() if "q_proj.base_layer" in n)[0, 0] += 1e-3
+    with pytest.raises(ProofError, match="not the frozen SFT model"):
+        prove_reference(trainer, DPOStageConfig(), tiny_base.weights_sha256)
+
+
+@pytest.mark.parametrize("epochs", [ON_THE_FLY, PRECOMPUTED])
+def test_adapter_that_is_not_zero_fails_the_proof(epochs, make_trainer, tiny_base):
+    config = DPOStageConfig(epochs=epochs)
+    trainer = make_trainer(config)
+    prove_reference(trainer, config, tiny_base.weights_sha256)
+    perturb(trainer.model)
+    with pytest.raises(ProofError, match="policy is not its reference"):
+        prove_reference(trainer, config, tiny_base.weights_sha256)
+
+
+def test_wrong_configured_loss_fails_the_proof(make_trainer, tiny_base):
+    trainer = make_trainer(DPOStageConfig(epochs=ON_THE_FLY, loss="hinge"))
+    with pytest.raises(ProofError, match=r"loss 1\.000000, expected 0\.693147"):
+        prove_reference(trainer, DPOStageConfig(loss="sigmoid"), tiny_base.weights_sha256)
+
+
+def test_model_that_is_not_the_sft_artifact_fails_the_proof(make_inputs, preference_rows, tiny_base):
+    other = tiny_base.model_copy(update={"weights_sha256": "0" * 64})
+    with pytest.raises(ProofError, match="SFT 000000000000, reference"):
+        train_dpo(DPOStageConfig(), make_inputs(preference_rows, base=other))
+
+
+def test_reference_that_moves_while_training_fails_the_proof(make_inputs, preference_rows, at_step):
+    def move(model):
+        with torch.no_grad():
+            next(p for n, p in model.named_parameters() if "base_layer" in n)[0, 0] += 1e-3
+
+    with at_step(2, move), pytest.raises(ProofError, match="before and .* after training"):
+        train_dpo(DPOStageConfig(max_steps=2), make_inputs(preference_rows))
+
+
+@pytest.mark.parametrize("epochs", [ON_THE_FLY, PRECOMPUTED])
+def test_half_precision_trains_and_proves(epochs, make_inputs, preference_rows):
+    # The folder holds float32: the reference's hash is that of the weights as they were cast.
+    config = DPOStageConfig(epochs=epochs, nll_weight=0.5)
+    _, report = train_dpo(config, make_inputs(preference_rows, model=ModelConfig(dtype="bfloat16")))
+    assert report.reference.step0_loss == pytest.approx(report.reference.expected_loss, rel=1e-2)
+    assert report.reference.sft_sha256 == report.reference.reference_sha256_after
+
+
+def test_adapter_dropout_acts_in_dpo_and_leaves_the_proof_alone(make_inputs, preference_rows, weights_of):
+    config = DPOStageConfig(max_steps=3, learning_rate=1e-2)
+    trained = []
+    for dropout in (0.0, 0.5):
+        inputs = make_inputs(preference_rows, f"dropout-{dropout}", adapter=LoraAdapter(r=4, dropout=dropout))
+        checkpoint, report = train_dpo(config, inputs)
+        assert report.reference.step0_loss == pytest.approx(math.log(2), abs=1e-6)
+        trained.append(weights_of(checkpoint))
+    assert any(not torch.equal(trained[0][name], values) for name, values in trained[1].items())
+
+
+def test_one_batch_of_eight_pairs_equals_eight_batches_of_one(make_inputs, preference_rows, weights_of):
+    def train(batch_size, accumulation):
+        config = DPOStageConfig(
+            max_steps=4, batch_size=batch_size, accumulation=accumulation, learning_rate=1e-3, warmup=0
+        )
+        return weights_of(train_dpo(config, make_inputs(preference_rows, f"{batch_size}x{accumulation}"))[0])
+
+    together, apart = train(8, 1), train(1, 8)
+    for name, values in together.items():
+        assert torch.allclose(values, apart[name], rtol=0, atol=1e-5), name
+
+
+@pytest.mark.parametrize(("killed_after", "resumed_from"), [(5, 4), (7, 6)])
+def test_killed_dpo_resumes_to_the_same_weights(
+    killed_after, resumed_from, make_inputs, preference_rows, killed_at, weights_of
+):
+    config = DPOStageConfig(epochs=2, batch_size=2, learning_rate=1e-2, save_steps=2, evaluation_steps=3)
+    adapter = LoraAdapter(r=4, dropout=0.2)
+    straight, expected = train_dpo(config, make_inputs(preference_rows, "straight", adapter=adapter))
+    inputs = make_inputs(preference_rows, "killed", adapter=adapter)
+    with killed_at(killed_after):
+        train_dpo(config, inputs)
+    resumed, report = train_dpo(config, inputs)
+    assert (report.resumed_from, report.steps) == (resumed_from, 8)
+    assert report.reference == expected.reference
+    assert report.series("eval_loss") == expected.series("eval_loss")
+    assert all(torch.equal(weights_of(straight)[name], values) for name, values in weights_of(resumed).items())
+
+
+def test_report_of_dpo_counts_pairs(make_inputs, preference_rows, tiny_base, at_step):
+    hashes = []
+    with at_step(2, lambda model: hashes.append(hash_frozen(model))):
+        checkpoint, report = train_dpo(
+            DPOStageConfig(epochs=2, batch_size=4, accumulation=2), make_inputs(preference_rows)
+        )
+    assert (report.stage, report.steps, report.rows, report.effective_batch) == ("dpo", 2, 8, 8)
+    assert report.pairs_per_second > 0
+    assert report.tokens_per_second is None
+    assert hashes == [tiny_base.weights_sha256]
+    assert checkpoint.base_sha256 == tiny_base.weights_sha256
+    assert {"rewards/margins", "rewards/chosen", "rewards/rejected", "eval_loss"} <= report.metrics.keys()
