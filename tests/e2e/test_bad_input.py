@@ -1,0 +1,71 @@
+"""Users' mistakes: one sentence, exit code 2, no traceback, nothing half done."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import CommandLine
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    from conftest import REPOSITORY
+
+    return CommandLine(REPOSITORY, tmp_path_factory.mktemp("bad") / "zen")
+
+
+def rows(path: Path, *lines: dict[str, object]) -> str:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return f"data.sft=[{{path: {path}}}]"
+
+
+def refused(line: CommandLine, *arguments: str) -> str:
+    done = line.run("--run-sft", "--set", "tracking={type: none}", *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.startswith("Error: ")
+    return " ".join(done.stderr.split())
+
+
+def test_missing_data_file(line: CommandLine, tmp_path: Path) -> None:
+    message = refused(line, "--set", f"data.sft=[{{path: {tmp_path / 'nix.jsonl'}}}]")
+    assert "nix.jsonl does not exist" in message
+
+
+def test_a_wrong_column_says_which_there_are(line: CommandLine, tmp_path: Path) -> None:
+    message = refused(line, "--set", rows(tmp_path / "rows.jsonl", {"frage": "a", "antwort": "b"}))
+    assert "The columns are: antwort, frage." in message
+
+
+def test_no_rows_left(line: CommandLine, tmp_path: Path) -> None:
+    message = refused(line, "--set", rows(tmp_path / "rows.jsonl", {"question": "a", "answer": ""}))
+    assert "no rows are left, all 1 were dropped" in message
+
+
+def test_longer_than_the_model(line: CommandLine) -> None:
+    message = refused(line, "--set", "data.max_length=4096")
+    assert "data.max_length is 4096, but the model has 512 positions" in message
+
+
+def test_model_folder_without_tokenizer(line: CommandLine, tmp_path: Path) -> None:
+    base = Path(__file__).parents[2] / "llm_engineering" / "embedded" / "base"
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((base / name).read_bytes())
+    assert "has no tokenizer" in refused(line, "--set", f"model.base={tmp_path}")
+
+
+def test_unknown_model_version(line: CommandLine) -> None:
+    assert "There is no model 'nobody'" in refused(line, "--set", "model.base=nobody@staging")
+
+
+def test_export_into_a_folder_with_other_things(line: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    message = refused(line, "--set", f"export.dir={tmp_path}")
+    assert "holds something that is no model" in message
+    assert (tmp_path / "letter.txt").read_text() == "dear"
+
+
+def test_nothing_to_run(line: CommandLine) -> None:
+    done = line.run()
+    assert done.returncode == 2
+    assert "--run-training, --run-sft, --run-dpo or --run-evaluation" in done.stderr

@@ -1,0 +1,71 @@
+"""Runs that are killed, interrupted, or started twice."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import CommandLine
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)  # polling another process's folder: there is nothing to be told by
+    raise AssertionError("the run did not come this far in two minutes")
+
+
+def weights(summary: Path) -> bytes:
+    found = json.loads(summary.read_text())
+    return (Path(found["artifacts"]["dpo_model"]) / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("stage", ["dpo", pytest.param("sft", marks=pytest.mark.slow)])
+def test_a_killed_training_resumes_to_the_same_weights(
+    stage: str, command_line: CommandLine, small: Path, tmp_path: Path
+) -> None:
+    job = ("--run-training", "--config", str(small), "--set", f"{stage}.max_steps=40")
+    process = command_line.start(*job)
+    sealed = f"local_stores/*/work/train_{stage}-*/checkpoint-*/manifest.json"
+    wait_for(lambda: any(command_line.store.glob(sealed)), process)
+    process.kill()
+    process.communicate()
+
+    resumed = command_line.run(*job, "--summary", str(tmp_path / "resumed.json"))
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "died; it is marked failed now" in resumed.stdout
+    assert f"{stage.upper()} was interrupted; it goes on from step" in resumed.stdout
+    assert json.loads((tmp_path / "resumed.json").read_text())["training"][stage]["resumed_from"] >= 4
+
+    straight = command_line.run(*job, "--no-cache", "--summary", str(tmp_path / "straight.json"))
+    assert straight.returncode == 0, straight.stdout + straight.stderr
+    assert weights(tmp_path / "resumed.json") == weights(tmp_path / "straight.json")
+    assert not list(command_line.store.glob("local_stores/*/work/*"))
+
+
+def test_ctrl_c_marks_the_run_failed(command_line: CommandLine, small: Path, tmp_path: Path) -> None:
+    process = command_line.start("--run-sft", "--config", str(small), "--summary", str(tmp_path / "s.json"))
+    wait_for(lambda: any(command_line.store.glob("local_stores/*/work/format_datasets-*")), process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Interrupted: the run is marked failed" in output
+    assert "Traceback" not in output
+    assert json.loads((tmp_path / "s.json").read_text())["run"]["status"] == "failed"
+
+
+def test_two_runs_at_once_on_a_fresh_store_share_the_training(
+    command_line: CommandLine, small: Path, tmp_path: Path
+) -> None:
+    job = ("--run-sft", "--config", str(small), "--set", "sft.max_steps=60")
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    processes = [command_line.start(*job, "--summary", str(path)) for path in paths]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    trained = [json.loads(path.read_text())["training"]["sft"] for path in paths]
+    assert trained[0] == trained[1]  # seconds and all: one of them trained, the other took its result

@@ -1,0 +1,71 @@
+"""One store through a sequence of runs: full, repeated, changed, with edited code."""
+
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, CommandLine, copy_checkout
+
+TRAINING_STEPS = [
+    "load_datasets",
+    "format_datasets",
+    "train_sft",
+    "merge_sft",
+    "build_preferences",
+    "train_dpo",
+    "merge_dpo",
+    "evaluate",
+]
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "small.yaml").write_text(SMALL)
+    return CommandLine(copy_checkout(folder / "checkout"), folder / "zen")
+
+
+def test_runs_reuse_what_did_not_change(line: CommandLine, tmp_path: Path) -> None:
+    # One test, since every run builds on the store that the one before left.
+    job = ("--run-training", "--config", str(line.store.parent / "small.yaml"))
+
+    first = line.summary(tmp_path / "1.json", *job)
+    assert first["run"]["status"] == "completed"
+    assert list(first["run"]["step_seconds"]) == [*TRAINING_STEPS, "promote", "report"]
+    assert first["proofs"]["step0_loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert first["proofs"]["reference_hash"] == first["proofs"]["sft_hash"] == first["proofs"]["reference_hash_after"]
+    assert first["proofs"]["merge"]["dpo"]["max_logit_difference"] < 1e-3
+    sft = first["data"]["sft"]
+    assert sft["rows"] == sft["train"] + sft["eval"] + sft["test"] + sum(sft["dropped"].values())
+    assert set(first["models"]) == {"base", "sft", "dpo"}
+    assert first["model"]["version"] == "1"
+    assert (Path(first["artifacts"]["dpo_model"]) / "chat_template.jinja").is_file()
+    assert Path(first["artifacts"]["report"]).read_text().startswith("<!")
+
+    repeated = line.summary(tmp_path / "2.json", *job)
+    assert repeated["run"]["cached_steps"] == TRAINING_STEPS
+    assert repeated["model"]["version"] == "2"
+    assert repeated["models"] == first["models"]
+
+    plan = line.run(*job, "--plan", "--set", "dpo.beta=0.2")
+    assert "cached    build_preferences" in plan.stdout
+    assert "will run  train_dpo" in plan.stdout
+
+    changed = line.summary(tmp_path / "3.json", *job, "--set", "dpo.beta=0.2")
+    assert changed["run"]["cached_steps"] == TRAINING_STEPS[:5]
+    assert changed["training"]["sft"] == first["training"]["sft"]
+
+    helper = line.root / "llm_engineering" / "models" / "generation.py"  # used by the steps through other modules
+    helper.write_text(helper.read_text() + "\n# edited\n")
+    edited = line.summary(tmp_path / "4.json", *job)
+    assert edited["run"]["cached_steps"] == ["load_datasets", "format_datasets"]
+    assert edited["training"]["sft"]["metrics"] == first["training"]["sft"]["metrics"]  # fp32 on a CPU: bit for bit
+    assert edited["models"] == first["models"]
+
+    again = line.run("--run-evaluation", *job[1:], "--set", "evaluation.max_questions=5")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "5 questions" in again.stdout
+
+    dpo = line.summary(
+        tmp_path / "5.json", "--run-dpo", *job[1:], "--set", "model.base=small@1", "--set", "name=second"
+    )
+    assert set(dpo["models"]) == {"base", "dpo"}
