@@ -8,11 +8,10 @@ from llm_engineering.artifacts import Checkpoint, PreferenceReport, RowSet
 from llm_engineering.config.schema import ModelConfig, SampleSettings
 from llm_engineering.training import preferences as library
 from steps.context import log_facts
-from steps.materializers import FolderMaterializer
 from steps.work import scratch_folder
 
 
-@step(output_materializers={"sampled_preference_rows": FolderMaterializer})
+@step
 def build_preferences(
     sft_model: Checkpoint,
     questions: RowSet,

@@ -9,13 +9,10 @@ from llm_engineering.config.schema import DataConfig, ModelConfig
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from steps.context import log_facts
-from steps.materializers import FolderMaterializer
 from steps.work import scratch_folder
 
-_FOLDERS = {"sft_rows": FolderMaterializer, "preference_rows": FolderMaterializer, "questions": FolderMaterializer}
 
-
-@step(output_materializers=_FOLDERS)
+@step
 def format_datasets(
     raw_rows: RowSet, base: Checkpoint, model: ModelConfig, data: DataConfig, seed: int
 ) -> tuple[

@@ -8,11 +8,10 @@ from llm_engineering.artifacts import RowSet
 from llm_engineering.config.schema import DataConfig
 from llm_engineering.data.loading import load_raw_rows
 from steps.context import log_facts
-from steps.materializers import FolderMaterializer
 from steps.work import scratch_folder
 
 
-@step(output_materializers=FolderMaterializer)
+@step
 def load_datasets(
     data: DataConfig,
     file_hashes: dict[str, str],  # in the cache key: an edited file is read again

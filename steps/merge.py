@@ -11,11 +11,10 @@ from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.models.merging import merge_adapter
 from steps.context import log_facts
-from steps.materializers import FolderMaterializer
 from steps.work import scratch_folder
 
 
-@step(output_materializers={"sft_model": FolderMaterializer})
+@step
 def merge_sft(
     base: Checkpoint, sft_adapter: Checkpoint, questions: RowSet, model: ModelConfig
 ) -> tuple[Annotated[Checkpoint, "sft_model"], Annotated[MergeReport, "sft_merge_report"]]:
@@ -24,7 +23,7 @@ def merge_sft(
     return merged, report
 
 
-@step(output_materializers={"dpo_model": FolderMaterializer})
+@step
 def merge_dpo(
     policy: Checkpoint, dpo_adapter: Checkpoint, questions: RowSet, model: ModelConfig
 ) -> tuple[Annotated[Checkpoint, "dpo_model"], Annotated[MergeReport, "dpo_merge_report"]]:

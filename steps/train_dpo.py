@@ -8,11 +8,10 @@ from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
 from llm_engineering.config.schema import AdapterConfig, DPOStageConfig, EvaluationConfig, ModelConfig
 from llm_engineering.training import dpo as library
 from steps.context import log_facts, stage_inputs
-from steps.materializers import FolderMaterializer
 from steps.work import training_folder
 
 
-@step(output_materializers={"dpo_adapter": FolderMaterializer})
+@step
 def train_dpo(
     preference_rows: RowSet,
     questions: RowSet,
