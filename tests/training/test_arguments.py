@@ -1,4 +1,4 @@
-"""Every field of the stages' configuration reaches a trainer, the adapter or the callbacks: a knob that turns nothing is a defect."""
+"""Every field of a stage's configuration reaches a trainer, an adapter or a callback: no knob turns nothing."""
 
 from pathlib import Path
 

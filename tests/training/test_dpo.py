@@ -200,7 +200,7 @@ def test_reference_that_moves_while_training_fails_the_proof(make_inputs, prefer
         with torch.no_grad():
             next(p for n, p in model.named_parameters() if "base_layer" in n)[0, 0] += 1e-3
 
-    with at_step(2, move), pytest.raises(ProofError, match="before and .* after training"):
+    with at_step(2, move), pytest.raises(ProofError, match=r"before and .* after training"):
         train_dpo(DPOStageConfig(max_steps=2), make_inputs(preference_rows))
 
 

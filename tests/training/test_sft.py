@@ -36,9 +36,7 @@ def play(*scores: float) -> None:
 
 
 def all_rows(rows, split="train"):
-    return [
-        (ids, labels) for ids, labels in zip(*(read_rows(rows, split)[c] for c in ("input_ids", "labels")), strict=True)
-    ]
+    return [(row["input_ids"], row["labels"]) for row in read_rows(rows, split)]
 
 
 def prompt_and_answer(row):
