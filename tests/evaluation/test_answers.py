@@ -1,0 +1,107 @@
+import json
+
+import pytest
+
+from llm_engineering.artifacts import Judgement, Metric
+from llm_engineering.data.rowsets import QUESTIONS, write_rows
+from llm_engineering.evaluation.answers import (
+    JudgedAnswers,
+    Question,
+    ask,
+    average,
+    read_probes,
+    read_questions,
+    summarise,
+)
+from llm_engineering.evaluation.checkers import exact
+from llm_engineering.evaluation.metrics import mean, proportion
+from llm_engineering.models.generation import Answer
+
+
+def question(unit, prompt_ids=(1, 2), reference="r"):
+    return Question(unit, '[{"role": "user", "content": "?"}]', list(prompt_ids), reference)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    def of(split, count):
+        return [
+            {"unit": f"{split}{i}", "prompt": "[]", "prompt_ids": [i, i + 1], "reference": str(i)} for i in range(count)
+        ]
+
+    return write_rows(tmp_path, {"train": of("train", 3), "eval": [], "test": of("test", 20)}, QUESTIONS)
+
+
+def test_questions_of_a_split_come_in_their_order(rows):
+    assert [q.unit for q in read_questions(rows, "test")] == [f"test{i}" for i in range(20)]
+    assert read_questions(rows, "train")[1] == Question("train1", "[]", [1, 2], "1")
+    assert read_questions(rows, "eval") == []
+
+
+def test_only_so_many_questions_are_drawn_by_the_seed_in_their_order(rows):
+    drawn = [q.unit for q in read_questions(rows, "test", most=5, seed=1)]
+    assert len(set(drawn)) == 5
+    assert drawn == sorted(drawn, key=lambda unit: int(unit.removeprefix("test")))
+    assert drawn == [q.unit for q in read_questions(rows, "test", most=5, seed=1)]
+    assert drawn != [q.unit for q in read_questions(rows, "test", most=5, seed=2)]
+    assert len(read_questions(rows, "test", most=50)) == 20
+
+
+def test_probes_come_from_the_first_split_that_has_questions(rows, tmp_path):
+    assert read_probes(rows, most=2) == [[0, 1], [1, 2]]
+    empty = write_rows(tmp_path / "empty", {"train": []}, QUESTIONS)
+    assert read_probes(empty) == []
+
+
+def test_outcomes_are_averaged_over_the_phrasings_of_a_unit():
+    answers = [
+        Answer("a b c a b c", [1, 2, 3], True),
+        Answer("x", [1], False),
+        Answer("y", [1, 2], True),
+    ]
+    judgements = [
+        Judgement(correct=True, preferred=False, score=0.5, flaws=2),
+        Judgement(correct=True, preferred=True, score=1.0),
+        Judgement(correct=False, preferred=False, score=-1.0, flaws=1),
+    ]
+    outcomes = JudgedAnswers([question("u"), question("v"), question("u")], answers, judgements).outcomes()
+    assert outcomes == {
+        "repetition": [0.125, 0.0],  # (0.25 + 0) / 2
+        "unfinished": [0.0, 1.0],
+        "answer_tokens": [2.5, 1.0],  # (3 + 2) / 2
+        "answer_accuracy": [0.5, 1.0],
+        "preferred_rate": [0.0, 1.0],
+        "answer_score": [-0.25, 1.0],  # (0.5 - 1) / 2
+        "flaws_per_answer": [1.5, 0.0],  # (2 + 1) / 2
+    }
+
+
+def test_answers_that_nobody_judges_have_no_accuracy():
+    outcomes = JudgedAnswers([question("u")], [Answer("x", [1], True)], None).outcomes()
+    assert outcomes == {"repetition": [0.0], "unfinished": [0.0], "answer_tokens": [1.0]}
+
+
+def test_rates_have_wilson_intervals_and_the_rest_the_bootstrap():
+    outcomes = {"answer_accuracy": [1.0, 0.0, 1.0], "answer_tokens": [1.0, 0.0, 1.0]}
+    summary = summarise(outcomes)
+    assert summary["answer_accuracy"] == proportion([1.0, 0.0, 1.0])
+    assert summary["answer_tokens"] == mean([1.0, 0.0, 1.0])
+    assert average(outcomes) == {"answer_accuracy": pytest.approx(2 / 3), "answer_tokens": pytest.approx(2 / 3)}
+    assert summarise({"unfinished": [0.5]})["unfinished"] == Metric(value=0.5, units=1)
+
+
+def test_answers_are_judged_against_the_reference_of_their_own_question(embedded_model, embedded_tokenizer):
+    def asked(text, reference):
+        messages = [{"role": "user", "content": text}]
+        ids = embedded_tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+        return Question(text, json.dumps(messages), ids, reference)
+
+    # prompts of different lengths, longest first: answers have to come back in the order of the questions
+    questions = [asked("Where does the otter live, and what does it eat?", "a"), asked("Hello!", "b")]
+    said = ask(embedded_model, embedded_tokenizer, questions, None, max_new_tokens=12, batch_size=1).answers
+    right = [Question(q.unit, q.prompt, q.prompt_ids, a.text) for q, a in zip(questions, said, strict=True)]
+    judged = ask(embedded_model, embedded_tokenizer, right, exact, max_new_tokens=12, batch_size=8)
+    assert judged.outcomes()["answer_accuracy"] == [1.0, 1.0]
+    wrong = [Question(q.unit, q.prompt, q.prompt_ids, "nothing like it") for q in questions]
+    judged = ask(embedded_model, embedded_tokenizer, wrong, exact, max_new_tokens=12, batch_size=8)
+    assert judged.outcomes()["answer_accuracy"] == [0.0, 0.0]

@@ -1,0 +1,73 @@
+import pytest
+
+from llm_engineering.artifacts import Judgement
+from llm_engineering.embedded import zoo
+from llm_engineering.errors import ConfigError
+from llm_engineering.evaluation.checkers import exact, load_checker, numeric
+
+RIGHT = Judgement(correct=True, preferred=True, score=1.0)
+WRONG = Judgement(correct=False, preferred=False, score=0.0)
+NO_FUNCTION = 3
+
+
+def own_checker(answer: str, reference: str) -> Judgement:
+    return Judgement(correct=answer == reference, preferred=False, score=0.5, flaws=2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "judgement"),
+    [
+        ("Paris", "Paris", RIGHT),
+        ("  paris\n", "PARIS", RIGHT),
+        ("new \t york", "New York", RIGHT),
+        ("STRASSE", "straße", RIGHT),
+        ("Paris.", "Paris", WRONG),
+        ("", "Paris", WRONG),
+        ("newyork", "new york", WRONG),
+    ],
+)
+def test_exact_looks_past_case_and_spacing(answer, reference, judgement):
+    assert exact(answer, reference) == judgement
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "judgement"),
+    [
+        ("The answer is 42.", "42", RIGHT),
+        ("12 and 30 make 42", "42", RIGHT),
+        ("42, or rather 43", "42", WRONG),
+        ("1,234", "1234", RIGHT),
+        ("It costs 1,234.50 euros, all in all", "= 1234.5", RIGHT),
+        ("3.0", "3", RIGHT),
+        ("-5", "-5", RIGHT),
+        ("-5", "5", WRONG),
+        ("4 - 9 = -5", "-5", RIGHT),
+        ("between 3-5", "5", RIGHT),  # the hyphen of a range is no sign
+        ("#### 7", "some steps #### 7", RIGHT),
+        ("no number", "7", WRONG),
+        ("7", "no number", WRONG),
+        ("no number", "none either", WRONG),
+    ],
+)
+def test_numeric_compares_the_last_numbers(answer, reference, judgement):
+    assert numeric(answer, reference) == judgement
+
+
+def test_checker_is_found_by_name_or_by_module_and_function():
+    assert load_checker("exact") is exact
+    assert load_checker("numeric") is numeric
+    assert load_checker(f"{__name__}:own_checker") is own_checker
+    assert load_checker("llm_engineering.embedded.zoo:judge") is zoo.judge
+
+
+@pytest.mark.parametrize(
+    "name", ["exat", "no.such.module:judge", "json:no_such_function", "json", ":judge", "", "llm_engineering:"]
+)
+def test_unknown_checker_is_a_configuration_error(name):
+    with pytest.raises(ConfigError, match=r"cannot be found .*Use exact, numeric or package\.module:function"):
+        load_checker(name)
+
+
+def test_checker_that_cannot_be_called_is_a_configuration_error():
+    with pytest.raises(ConfigError, match="is no function"):
+        load_checker(f"{__name__}:NO_FUNCTION")

@@ -1,0 +1,95 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_engineering.evaluation.metrics import by_unit, mean, proportion, rate, repetition
+
+
+@pytest.mark.parametrize(
+    ("hits", "of", "low", "high"),
+    [  # Newcombe 1998, Statistics in Medicine 17, table I, method 3: Wilson's score interval at 95 %
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_interval_is_that_of_the_literature(hits, of, low, high):
+    metric = proportion([1.0] * hits + [0.0] * (of - hits))
+    assert (metric.value, metric.units) == (hits / of, of)
+    assert (metric.low, metric.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+def test_perfect_rate_has_an_interval_below_one():
+    # 4 of 4: the lower end is n / (n + z^2) = 4 / (4 + 3.8415)
+    metric = proportion([1.0] * 4)
+    assert (metric.value, metric.high) == (1.0, 1.0)
+    assert metric.low == pytest.approx(4 / (4 + 3.8415), abs=1e-4)
+
+
+def test_bootstrap_is_the_same_at_every_call_and_holds_the_mean():
+    values = [0.0, 1.0, 2.0, 3.0, 10.0]
+    metric = mean(values)
+    assert metric == mean(values)
+    assert (metric.value, metric.units) == (3.2, 5)
+    assert 0.0 <= metric.low < 3.2 < metric.high <= 10.0
+
+
+def test_bootstrap_comes_near_the_normal_interval_on_many_values():
+    # 0, 1, ..., 999: mean 499.5, standard error 288.7 / sqrt(1000) = 9.13, 1.96 of them are 17.9
+    metric = mean([float(i) for i in range(1000)])
+    assert metric.low == pytest.approx(499.5 - 17.9, abs=2)
+    assert metric.high == pytest.approx(499.5 + 17.9, abs=2)
+
+
+def test_one_value_has_no_interval():
+    metric = mean([0.25])
+    assert (metric.value, metric.low, metric.high, metric.units) == (0.25, None, None, 1)
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert (mean([2.0, 2.0, 2.0]).low, mean([2.0, 2.0, 2.0]).high) == (2.0, 2.0)
+
+
+def test_rate_takes_wilson_for_zeros_and_ones_and_the_bootstrap_for_shares():
+    assert rate([0.0, 1.0, 1.0]) == proportion([0.0, 1.0, 1.0])
+    assert rate([0.0, 0.5, 1.0]) == mean([0.0, 0.5, 1.0])
+
+
+def test_answers_of_one_unit_are_averaged_in_the_order_of_the_units():
+    # b: (1 + 0) / 2, a: (1 + 1 + 0.25) / 3
+    assert by_unit([1.0, 1.0, 0.0, 1.0, 0.25], ["b", "a", "b", "a", "a"]) == [0.5, 0.75]
+
+
+def test_values_and_units_have_to_match():
+    with pytest.raises(ValueError, match="shorter"):
+        by_unit([1.0, 2.0], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "share"),
+    [
+        ("", 0.0),
+        ("one two", 0.0),
+        ("one two three", 0.0),
+        ("a b c d e", 0.0),
+        ("a a a a", 0.5),  # 2 trigrams, 1 of them seen before
+        ("a b c a b c", 0.25),  # abc bca cab abc: 1 of 4
+        ("no no no no no no no no no no no no", 0.9),  # 10 trigrams, 9 seen before
+        ("A a a a", 0.0),  # Aaa aaa: case counts
+    ],
+)
+def test_repetition_is_the_share_of_trigrams_that_stood_there_before(answer, share):
+    assert repetition(answer) == pytest.approx(share)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=30))
+def test_repetition_lies_between_zero_and_one(words):
+    assert 0.0 <= repetition(" ".join(words)) < 1.0
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60))
+def test_wilson_interval_holds_the_rate(outcomes):
+    metric = proportion(outcomes)
+    assert 0.0 <= metric.low <= metric.value + 1e-12
+    assert metric.value - 1e-12 <= metric.high <= 1.0
