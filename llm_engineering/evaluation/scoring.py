@@ -161,10 +161,9 @@ class Evaluator:
         """Return loss per answer token and perplexity on the held-out conversations."""
         scores = score_rows(model, self.held_out.conversations)
         loss = -sum(score.logp for score in scores) / sum(score.tokens for score in scores)
-        per_row = mean([-score.logp / score.tokens for score in scores])
         return {
             "held_out_loss": Metric(value=loss, units=len(scores)),
-            "perplexity": Metric(value=math.exp(min(loss, 700.0)), units=per_row.units),
+            "perplexity": Metric(value=math.exp(min(loss, 700.0)), units=len(scores)),
         }
 
     def _pair_logps(self, model: "PreTrainedModel") -> list[tuple[float, float]]:
