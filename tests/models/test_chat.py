@@ -82,7 +82,8 @@ def test_bundled_templates_render_as_documented(model_checkpoints: Checkpoints) 
     system = {"role": "system", "content": "Be short."}
     alpaca = load_chat_tokenizer(model_checkpoints("gpt2"), ModelConfig(chat_template="alpaca")).tokenizer
     assert alpaca.apply_chat_template([system, *messages], tokenize=False, add_generation_prompt=True) == (
-        "Be short.\n\n### Instruction:\nHi\n\n### Response:\nHo<|endoftext|>\n\n### Instruction:\nBye\n\n### Response:\n"
+        "Be short.\n\n### Instruction:\nHi\n\n### Response:\nHo<|endoftext|>\n\n"
+        "### Instruction:\nBye\n\n### Response:\n"
     )
     assert alpaca.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True) == (
         "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
