@@ -190,11 +190,13 @@ def _run(launch: "Launch", console: Console, *, cache: bool, summary: Path | Non
 
 def _finish(launch: "Launch", run: "PipelineRunResponse", console: Console, summary: Path | None) -> None:
     from llm_engineering.reporting.summary import build_summary
-    from llm_engineering.reporting.text import closing
+    from llm_engineering.reporting.text import closing, places
     from pipelines.launch import collect
 
     reports = collect(launch.config, run)
-    console.print(closing(reports))
+    console.print(closing(reports), "")
+    for line in places(reports):
+        console.print(line, soft_wrap=True)
     console.print("dashboard         make dashboard", style="dim")
     if summary is not None:
         summary.write_text(json.dumps(build_summary(reports), indent=2, allow_nan=False), encoding="utf-8")

@@ -35,7 +35,7 @@ LONGEST_ANSWER = 280
 
 
 def closing(reports: RunReports) -> Group:
-    """Return the closing words: scores, answers side by side, the decision, and where everything is."""
+    """Return the closing words: scores, answers side by side, and the decision."""
     return Group(*_parts(reports))
 
 
@@ -51,8 +51,6 @@ def _parts(reports: RunReports) -> Iterator[RenderableType]:
         yield Text(_plain(reports.run.error))
     if reports.decision:
         yield Text(_plain(reports.decision.reason))
-    yield Text()
-    yield from _places(reports)
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,8 @@ def _answers(sample: SampleAnswers, models: list[str]) -> RenderableType:
     return Group(Text(), Text(_plain(sample.prompt), style="bold"), Padding(table, (0, 0, 0, 2)))
 
 
-def _places(reports: RunReports) -> Iterator[Text]:
-    """Yield where things lie, one line each and never broken, so that a path can be copied."""
+def places(reports: RunReports) -> Iterator[Text]:
+    """Yield where everything is, one line each; print them with ``soft_wrap``, so that a path can be copied."""
     run = reports.run
     yield _line("run", f"{run.name}, {run.status}, {duration(run.seconds)}")
     if run.model:
@@ -124,7 +122,7 @@ def _places(reports: RunReports) -> Iterator[Text]:
 
 def _line(label: str, text: str) -> Text:
     parts = (f"{_plain(label):<18}", "dim"), _plain(text)
-    return Text.assemble(*parts, no_wrap=True, overflow="ignore")
+    return Text.assemble(*parts)
 
 
 def _plain(text: str) -> str:

@@ -2,7 +2,7 @@ from rich.console import Console
 
 from llm_engineering.artifacts import SampleAnswers
 from llm_engineering.reporting.bundle import RunFacts, RunReports
-from llm_engineering.reporting.text import closing
+from llm_engineering.reporting.text import closing, places
 
 
 def shown(reports: RunReports, width: int = 110) -> str:
@@ -26,7 +26,7 @@ def test_a_narrow_terminal_gets_the_scores_without_intervals(example_run: RunRep
 
 
 def test_answers_the_decision_and_the_places_follow(example_run: RunReports) -> None:
-    text = shown(example_run)
+    text = shown(example_run) + "\n".join(line.plain for line in places(example_run))
     for words in (
         "What colour is the zebra?",
         "SFT   The zebra is striped. It won six medals last year.",
