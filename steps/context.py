@@ -7,9 +7,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from zenml import get_step_context, log_metadata
 
-from llm_engineering.artifacts import Checkpoint, RowSet, TrackerLink
-from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, TrackingConfig
-from llm_engineering.training.stage import StageInputs
+from llm_engineering.artifacts import TrackerLink
+from llm_engineering.config.schema import TrackingConfig
 from steps.work import work_root
 
 
@@ -21,32 +20,6 @@ def run_name() -> str:
 def run_settings() -> dict[str, Any]:
     """Return what the run was given beside step parameters: it shapes no result, so that no cache key holds it."""
     return dict(get_step_context().pipeline_run.config.extra)
-
-
-def stage_inputs(
-    base: Checkpoint,
-    rows: RowSet,
-    questions: RowSet,
-    model: ModelConfig,
-    adapter: AdapterConfig,
-    evaluation: EvaluationConfig,
-    seed: int,
-    work_dir: Path,
-) -> StageInputs:
-    """Return the inputs of a training stage, with the run's name and tracker."""
-    return StageInputs(
-        base=base,
-        rows=rows,
-        questions=questions,
-        model=model,
-        adapter=adapter,
-        evaluation=evaluation,
-        tracking=tracking(),
-        seed=seed,
-        run=run_name(),
-        work_dir=work_dir,
-        archive_dir=archive_folder(),
-    )
 
 
 def tracking() -> TrackingConfig:

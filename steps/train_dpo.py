@@ -7,7 +7,8 @@ from zenml import step
 from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
 from llm_engineering.config.schema import AdapterConfig, DPOStageConfig, EvaluationConfig, ModelConfig
 from llm_engineering.training import dpo as library
-from steps.context import log_facts, stage_inputs
+from steps.context import log_facts
+from steps.stages import stage_inputs
 from steps.work import training_folder
 
 

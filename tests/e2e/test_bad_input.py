@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import CommandLine
+from command_line import REPOSITORY, CommandLine
 
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    from conftest import REPOSITORY
-
     return CommandLine(REPOSITORY, tmp_path_factory.mktemp("bad") / "zen")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import CommandLine
+from command_line import CommandLine
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, CommandLine, copy_checkout
+from command_line import SMALL, CommandLine, copy_checkout
 
 TRAINING_STEPS = [
     "load_datasets",

@@ -1,0 +1,34 @@
+"""What the two training steps have in common."""
+
+from pathlib import Path
+
+from llm_engineering.artifacts import Checkpoint, RowSet
+from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig
+from llm_engineering.training.stage import StageInputs
+from steps.context import archive_folder, run_name, tracking
+
+
+def stage_inputs(
+    base: Checkpoint,
+    rows: RowSet,
+    questions: RowSet,
+    model: ModelConfig,
+    adapter: AdapterConfig,
+    evaluation: EvaluationConfig,
+    seed: int,
+    work_dir: Path,
+) -> StageInputs:
+    """Return the inputs of a training stage, with the run's name and tracker."""
+    return StageInputs(
+        base=base,
+        rows=rows,
+        questions=questions,
+        model=model,
+        adapter=adapter,
+        evaluation=evaluation,
+        tracking=tracking(),
+        seed=seed,
+        run=run_name(),
+        work_dir=work_dir,
+        archive_dir=archive_folder(),
+    )

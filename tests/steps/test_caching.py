@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+
+from llm_engineering.errors import ConfigError
+from steps.caching import checker_hash, code_dependencies, package_versions
+
+
+def test_a_step_depends_on_what_it_imports_through_others() -> None:
+    files = code_dependencies("steps.train_sft")
+    assert "steps/train_sft.py" in files
+    assert "llm_engineering/training/trainers.py" in files  # imported inside a function
+    assert "llm_engineering/models/generation.py" in files  # imported by evaluation/answers.py
+    assert "llm_engineering/models/templates/chatml.jinja" in files
+
+
+def test_a_step_does_not_depend_on_what_it_does_not_use() -> None:
+    files = code_dependencies("steps.load_datasets")
+    assert "llm_engineering/data/sources.py" in files
+    assert not [file for file in files if file.startswith(("llm_engineering/training", "llm_engineering/reporting"))]
+
+
+def test_package_versions_name_what_computes() -> None:
+    assert {pair.split("=")[0] for pair in package_versions().split()} >= {"torch", "transformers", "trl", "peft"}
+
+
+def test_the_hash_of_a_checker_follows_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "own_checker.py"
+    module.write_text("def judge(answer, reference): ...\n")
+    before = checker_hash("own_checker:judge")
+    module.write_text("def judge(answer, reference): return None\n")
+    assert checker_hash("own_checker:judge") != before
+    assert checker_hash(None) == checker_hash("exact") == ""
+
+
+def test_a_checker_that_is_nowhere_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="'no_such_module:judge' cannot be found"):
+        checker_hash("no_such_module:judge")
