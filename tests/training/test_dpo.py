@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from llm_engineering.config.schema import DPOStageConfig, LoraAdapter, ModelConfig
+from llm_engineering.config.schema import DoraAdapter, DPOStageConfig, LoraAdapter, ModelConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.errors import ConfigError, ProofError
 from llm_engineering.models.adapters import adapter_config
@@ -204,11 +204,13 @@ def test_reference_that_moves_while_training_fails_the_proof(make_inputs, prefer
         train_dpo(DPOStageConfig(max_steps=2), make_inputs(preference_rows))
 
 
+@pytest.mark.parametrize("adapter", [LoraAdapter(r=4), DoraAdapter(r=4)], ids=["lora", "dora"])
 @pytest.mark.parametrize("epochs", [ON_THE_FLY, PRECOMPUTED])
-def test_half_precision_trains_and_proves(epochs, make_inputs, preference_rows):
+def test_half_precision_trains_and_proves(epochs, adapter, make_inputs, preference_rows):
     # The folder holds float32: the reference's hash is that of the weights as they were cast.
     config = DPOStageConfig(epochs=epochs, nll_weight=0.5)
-    _, report = train_dpo(config, make_inputs(preference_rows, model=ModelConfig(dtype="bfloat16")))
+    inputs = make_inputs(preference_rows, adapter=adapter, model=ModelConfig(dtype="bfloat16"))
+    _, report = train_dpo(config, inputs)
     assert report.reference.step0_loss == pytest.approx(report.reference.expected_loss, rel=1e-2)
     assert report.reference.sft_sha256 == report.reference.reference_sha256_after
 
