@@ -39,6 +39,8 @@ class Candidate:
     """Key of the first question: conversations that share a prompt at any turn share it, so splits are drawn by it."""
     split: Split | None
     dropped: DropReason | None = None
+    prompt_ids: list[int] = field(default_factory=list)
+    """The prompt as it is trained, cut where it was too long."""
 
     @property
     def prompt(self) -> list[Message]:
@@ -139,7 +141,7 @@ def prepare_rows(raw: RowSet, data: DataConfig, chat: ChatTokenizer, seed: int, 
         "sft": write_rows(folder / "sft", trained["sft"], SFT),
         "preference": write_rows(folder / "preference", trained["preference"], PREFERENCE),
     }
-    questions = write_rows(folder / "questions", _questions(kept, renderer), QUESTIONS)
+    questions = write_rows(folder / "questions", _questions(kept), QUESTIONS)
     report = _report(tallies, ledgers, trained, chat, renderer, prepared, data)
     return PreparedRows(prepared["sft"], prepared["preference"], questions, report)
 
@@ -305,10 +307,18 @@ def _tokenize(
             candidate.dropped = "too long"
             continue
         _prove_mask(row, renderer, f"{tallies[candidate.source].source.name}, row {candidate.row}")
+        candidate.prompt_ids = _prompt_as_trained(row)
         rows[candidate.kind][str(candidate.split)].append(
             {"source": candidate.source, "row": candidate.row, **row},
         )
     return rows
+
+
+def _prompt_as_trained(row: Mapping[str, list[int]]) -> list[int]:
+    if "prompt_ids" in row:
+        return row["prompt_ids"]
+    answer = sum(1 for _ in takewhile(lambda label: label != IGNORED, reversed(row["labels"])))
+    return row["input_ids"][: len(row["input_ids"]) - answer]
 
 
 def _overflow(prompt: int, answer: int, data: DataConfig, tally: Tally, number: int) -> int | None:
@@ -380,7 +390,7 @@ def _prove_mask(row: Mapping[str, list[int]], renderer: ChatRenderer, where: str
         )
 
 
-def _questions(kept: list[Candidate], renderer: ChatRenderer) -> dict[str, list[Row]]:
+def _questions(kept: list[Candidate]) -> dict[str, list[Row]]:
     """Return every distinct prompt once, from the SFT rows, or from the pairs where there are no SFT rows."""
     kind = "sft" if any(c.kind == "sft" for c in kept) else "preference"
     questions: dict[str, list[Row]] = {split: [] for split in SPLITS}
@@ -395,7 +405,7 @@ def _questions(kept: list[Candidate], renderer: ChatRenderer) -> dict[str, list[
             {
                 "unit": candidate.extra.get("unit", candidate.prompt_key[:16]),
                 "prompt": json.dumps(candidate.prompt, ensure_ascii=False),
-                "prompt_ids": renderer.prompt_ids(candidate.prompt),
+                "prompt_ids": candidate.prompt_ids,
                 "reference": candidate.extra.get("reference", answer),
             }
         )
