@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from llm_engineering.artifacts import Checkpoint
+from llm_engineering.config.schema import LoraAdapter
+from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.models.checkpoints import load_model
 from llm_engineering.models.generation import Answer, end_tokens, generate_answers
@@ -128,3 +130,22 @@ def test_answers_end_unfinished_where_the_model_has_no_positions_left(
 def test_no_prompts_give_no_answers(model_checkpoints: Checkpoints, chats: Chats) -> None:
     model = load_model(model_checkpoints("llama").path, torch.float32)
     assert generate_answers(model, chats("llama").tokenizer, [], max_new_tokens=3, batch_size=2) == []
+
+
+def test_adapted_model_generates_as_itself_and_gets_its_generation_config_back(
+    family: str, model_checkpoints: Checkpoints, chats: Chats
+) -> None:
+    from peft import get_peft_model
+
+    model, tokenizer = load_model(model_checkpoints(family).path, torch.float32), chats(family).tokenizer
+    model.generation_config.repetition_penalty = 5.0
+    plain = generate_answers(model, tokenizer, PROMPTS, max_new_tokens=8, batch_size=5)
+    attached = get_peft_model(model, adapter_config(LoraAdapter(r=2), model))
+    assert generate_answers(attached, tokenizer, PROMPTS, max_new_tokens=8, batch_size=5) == plain
+    assert attached.generation_config.repetition_penalty == 5.0
+    assert attached.get_base_model().generation_config.repetition_penalty == 5.0
+    with torch.no_grad():
+        for name, parameter in attached.named_parameters():
+            if "lora_B" in name:
+                parameter += 1.0
+    assert generate_answers(attached, tokenizer, PROMPTS, max_new_tokens=8, batch_size=5) != plain
