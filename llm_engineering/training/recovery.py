@@ -4,13 +4,34 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from llm_engineering.artifacts import hash_files
+from llm_engineering.errors import TrainingError
 
 _log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in a sentence that a folder cannot be written.
+
+    Raises:
+        TrainingError: No space is left, or the like.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"{folder} cannot be written: {error}. Free some space and run again; training goes on from the checkpoint "
+            "before."
+        ) from error
 
 
 def seal(checkpoint: Path) -> None:

@@ -18,7 +18,7 @@ from llm_engineering.models.checkpoints import describe_checkpoint
 from llm_engineering.models.hardware import describe_hardware
 from llm_engineering.tracking import Tracker, tracked_stage
 from llm_engineering.training.arguments import planned_steps
-from llm_engineering.training.recovery import is_finished, last_checkpoint, step_of
+from llm_engineering.training.recovery import is_finished, last_checkpoint, step_of, writing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -150,7 +150,8 @@ def train(
         trainer.evaluate()
     adapter_dir = inputs.work_dir / "adapter"
     trainer.model.peft_config["default"].base_model_name_or_path = inputs.base.base
-    trainer.model.save_pretrained(adapter_dir, save_embedding_layers=False)
+    with writing(adapter_dir):
+        trainer.model.save_pretrained(adapter_dir, save_embedding_layers=False)
     (adapter_dir / "README.md").unlink(missing_ok=True)
     checkpoint = describe_checkpoint(adapter_dir, "adapter", inputs.base)
 

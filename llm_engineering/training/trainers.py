@@ -11,7 +11,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from llm_engineering.errors import TrainingError
-from llm_engineering.training.recovery import seal
+from llm_engineering.training.recovery import seal, writing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,15 +57,18 @@ class StageTrainer:
         """Save and seal a checkpoint.
 
         Raises:
-            TrainingError: The weights hold something that is no number; resuming from them would be of no use.
+            TrainingError: The weights hold something that is no number; resuming from them would be of no use. Or the
+                checkpoint cannot be written.
         """
         if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
             raise TrainingError(
                 f"The weights are not finite at step {self.state.global_step}. Lower the learning rate or "
                 "max_grad_norm; the last good checkpoint is kept."
             )
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")  # type: ignore[attr-defined]
+        checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"  # type: ignore[attr-defined]
+        with writing(checkpoint):
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            seal(checkpoint)
 
 
 class LengthGroupedRows(LengthGroupedSampler):  # type: ignore[misc]  # transformers is untyped here
