@@ -1,5 +1,6 @@
 """SFT on a random Llama of 56k parameters: 8 rows of 3 to 9 tokens, whose numbers are checked in float64."""
 
+import resource
 from itertools import count
 
 import pytest
@@ -291,6 +292,30 @@ def test_checkpoint_that_is_no_number_is_never_written(make_inputs, sft_rows, at
     with at_step(3, spoil), pytest.raises(TrainingError, match="weights are not finite at step 3"):
         train_sft(config, inputs)
     assert last_checkpoint(inputs.work_dir).name == "checkpoint-2"
+
+
+@pytest.mark.parametrize("save_steps", [1, 100], ids=["checkpoint", "last checkpoint"])
+def test_disk_without_space_stops_training_in_a_sentence_and_keeps_what_was_there(
+    save_steps, make_inputs, sft_rows, at_step
+):
+    inputs = make_inputs(sft_rows)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(model):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+
+    try:
+        with (
+            at_step(3, fill),
+            pytest.raises(TrainingError, match=r"checkpoint-3 cannot be written: .* Free"),
+        ):
+            train_sft(SFTStageConfig(max_steps=3, save_steps=save_steps), inputs)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    kept = last_checkpoint(inputs.work_dir)
+    assert (kept and kept.name) == ("checkpoint-2" if save_steps == 1 else None)
+    _, report = train_sft(SFTStageConfig(max_steps=3, save_steps=save_steps), inputs)
+    assert (report.steps, report.resumed_from) == (3, 2 if save_steps == 1 else None)
 
 
 def spoil(model):
