@@ -20,7 +20,7 @@ SFT: Schema = {**INDEX, "input_ids": ["int32"], "labels": ["int32"]}
 PREFERENCE: Schema = {**INDEX, "prompt_ids": ["int32"], "chosen_ids": ["int32"], "rejected_ids": ["int32"]}
 """A preference pair as it is trained."""
 QUESTIONS: Schema = {"unit": "string", "prompt": "string", "prompt_ids": ["int32"], "reference": "string"}
-"""A prompt as it is trained and served, with the answer that a checker compares with; those of one unit are dependent."""
+"""A prompt as it is trained and served, with the answer a checker compares with; those of one unit are dependent."""
 
 
 def write_rows(folder: Path, splits: Mapping[str, Sequence[Row]], schema: Schema) -> RowSet:
