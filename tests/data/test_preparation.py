@@ -342,11 +342,15 @@ def test_rows_whose_prompt_is_held_out_elsewhere_are_dropped_test_before_eval_be
     train = [sft("a", "1"), sft("B ", "1"), sft("c", "1")]
     held = ([sft("b", "2")], {"split": "test"})
     also_held = ([sft("a", "3"), sft("b", "3"), sft("d", "3")], {"split": "eval"})
-    pairs = ([pair("a", "4", "5"), pair("b", "4", "5"), pair("e", "4", "5")], {"split": "train"})
+    pairs = (
+        [pair("a", "4", "5"), pair("b", "4", "5"), pair("e", "4", "5"), pair("b", "same", "same")],
+        {"split": "train"},
+    )
     prepared = prepare([(train, {"split": "train"}), held, also_held], [pairs])
     assert placed_rows(prepared.sft) == {"train": [(0, 3)], "eval": [(2, 1), (2, 3)], "test": [(1, 1)]}
     assert placed_rows(prepared.preference)["train"] == [(3, 3)]
     assert [ledger.dropped.get("leaked into evaluation", 0) for ledger in prepared.report.sources] == [2, 0, 1, 2]
+    assert prepared.report.sources[3].dropped["identical pair"] == 1  # a dropped row keeps its first reason
 
 
 @pytest.mark.parametrize("rule", ["drop", "keep"])
