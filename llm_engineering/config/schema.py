@@ -247,11 +247,10 @@ class StageConfig(Block):
     """Updates between two checkpoints, which a killed run resumes from."""
     evaluation_steps: PositiveInt | None = None
     """Updates between two evaluations on the held-out rows; none: at the end only."""
-    best_metric: str | None = None
-    """Keep the weights of the evaluation with the best value of this metric.
+    best_metric: Literal["loss", "answer_accuracy", "preferred_rate", "answer_score"] | None = None
+    """Keep the weights of the evaluation with the best value of this metric; a checkpoint is then saved at each.
 
-    ``loss``, or with a checker in ``evaluation``: ``answer_accuracy``, ``preferred_rate`` or ``answer_score``, measured
-    on generated answers to held-out prompts.
+    All but ``loss`` are measured on generated answers to held-out prompts, and need ``evaluation.checker``.
     """
     patience: PositiveInt | None = None
     """Stop after so many evaluations without a better ``best_metric``."""
@@ -285,6 +284,12 @@ class DPOStageConfig(StageConfig):
     """Weight of the mean token cross-entropy on the chosen answers, added to the loss."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Assumed share of flipped labels (cDPO for ``sigmoid``)."""
+
+    @model_validator(mode="after")
+    def _check_smoothing(self) -> "DPOStageConfig":
+        if self.label_smoothing and self.loss not in ("sigmoid", "robust"):
+            raise ValueError(f"label_smoothing does nothing for the loss {self.loss}; use sigmoid or robust, or 0")
+        return self
 
 
 class EvaluationConfig(Block):
@@ -364,6 +369,15 @@ class RunConfig(Block):
     promotion: PromotionConfig = PromotionConfig()
     tracking: TrackingConfig = CometTracking()
     export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _check_best_metric(self) -> "RunConfig":
+        for name, stage in (("sft", self.sft), ("dpo", self.dpo)):
+            if stage.best_metric not in (None, "loss") and self.evaluation.checker is None:
+                raise ValueError(
+                    f"{name}.best_metric {stage.best_metric} needs evaluation.checker, which judges answers"
+                )
+        return self
 
     def evaluation_while_training(self, stage: StageConfig) -> EvaluationConfig:
         """Return what a training stage uses of ``evaluation``, so that a change of the rest does not train anew."""

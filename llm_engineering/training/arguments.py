@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.config.schema import DPOStageConfig, SFTStageConfig, StageConfig
-from llm_engineering.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -62,12 +61,7 @@ def dpo_losses(config: DPOStageConfig) -> dict[str, float]:
     TRL's ``sigmoid`` takes no label smoothing. With ``l = -log sigma(beta * delta)``, ``f`` the same for the flipped
     pair and smoothing ``e``, ``robust`` is ``((1 - e) l - e f) / (1 - 2e)``, so that conservative DPO (Mitchell 2023),
     ``(1 - e) l + e f``, equals ``2 (1 - e) l - (1 - 2e) robust``.
-
-    Raises:
-        ConfigError: Label smoothing means nothing for the configured loss.
     """
-    if config.label_smoothing and config.loss not in ("sigmoid", "robust"):
-        raise ConfigError(f"dpo.label_smoothing does nothing for dpo.loss {config.loss}. Use sigmoid or robust, or 0.")
     losses: dict[str, float] = {config.loss: 1.0}
     if config.loss == "sigmoid" and config.label_smoothing:
         losses = {"sigmoid": 2 * (1 - config.label_smoothing), "robust": 2 * config.label_smoothing - 1}

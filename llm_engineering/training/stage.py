@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.artifacts import Checkpoint, ReferenceProof, RowSet, StageName, TrainingReport
+from llm_engineering.artifacts import Checkpoint, RowSet, StageName, TrainingReport
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, StageConfig, TrackingConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.evaluation.answers import ask, average, read_questions
@@ -75,11 +75,8 @@ def generated_metrics(
     """Return a function that judges greedy answers to the held-out questions, if the stage evaluates and can judge.
 
     Raises:
-        ConfigError: ``best_metric`` names nothing that is measured, or a metric that needs a checker, or held-out rows,
-            and there is none.
+        ConfigError: ``best_metric`` names a metric that needs a checker, or held-out rows, and there is none.
     """
-    if config.best_metric not in (None, "loss", *GENERATED):
-        raise ConfigError(f"best_metric {config.best_metric} is unknown. Use one of: loss, {', '.join(GENERATED)}.")
     if config.best_metric and not inputs.rows.rows.get("eval"):
         raise ConfigError(f"best_metric {config.best_metric} needs held-out rows (data.evaluation_share).")
     questions = read_questions(inputs.questions, "eval", inputs.evaluation.max_questions, inputs.seed)
@@ -114,13 +111,7 @@ def early_stopping(config: StageConfig) -> "list[TrainerCallback]":
 
 
 def train(
-    trainer: Any,
-    stage: StageName,
-    config: StageConfig,
-    inputs: StageInputs,
-    tracker: Tracker,
-    lengths: Sequence[int],
-    reference: ReferenceProof | None = None,
+    trainer: Any, stage: StageName, config: StageConfig, inputs: StageInputs, tracker: Tracker, lengths: Sequence[int]
 ) -> tuple[Checkpoint, TrainingReport]:
     """Train, from the last valid checkpoint where there is one, and return the adapter and what was done.
 
@@ -129,38 +120,60 @@ def train(
         stage: Its name.
         config: Its configuration.
         inputs: Its inputs.
-        tracker: Gets the final metrics; the series reach it through a callback.
+        tracker: Gets the totals; the series reach it through a callback.
         lengths: Tokens of every training row.
-        reference: DPO's proof from before the first update; its second hash is filled in by the caller.
     """
-    from transformers import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
     interrupted = last_checkpoint(inputs.work_dir)
     started = time.perf_counter()
-    if interrupted and is_finished(interrupted):
-        _log.info("%s had ended at step %d; its weights are taken.", stage.upper(), step_of(interrupted))
-        trainer.take_up(interrupted)
-    else:
-        if interrupted:
-            _log.info("%s was interrupted; it goes on from step %d.", stage.upper(), step_of(interrupted))
-        trainer.train(resume_from_checkpoint=str(interrupted) if interrupted else None)
+    _take_up(trainer, stage, interrupted)
     seconds = time.perf_counter() - started - trainer.evaluation_seconds
     if trainer.eval_dataset is not None and not config.evaluation_steps:
         trainer.evaluate()
-    adapter_dir = inputs.work_dir / "adapter"
-    trainer.model.peft_config["default"].base_model_name_or_path = inputs.base.base
-    with writing(adapter_dir):
-        trainer.model.save_pretrained(adapter_dir, save_embedding_layers=False)
-    (adapter_dir / "README.md").unlink(missing_ok=True)
-    checkpoint = describe_checkpoint(adapter_dir, "adapter", inputs.base)
+    adapter = _keep_adapter(trainer, inputs)
+    report = _report(trainer, stage, config, lengths, seconds, step_of(interrupted) if interrupted else None)
+    speed = {"tokens_per_second": report.tokens_per_second, "pairs_per_second": report.pairs_per_second}
+    totals = {"train_seconds": seconds, **{name: value for name, value in speed.items() if value is not None}}
+    tracker.log_metrics(totals, step=report.steps)
+    return adapter, report
 
+
+def _take_up(trainer: Any, stage: StageName, interrupted: Path | None) -> None:
+    """Train to the end: from the start, from a checkpoint, or not at all where the checkpoint is the end."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    if interrupted and is_finished(interrupted):
+        _log.info("%s had ended at step %d; its weights are taken.", stage.upper(), step_of(interrupted))
+        trainer.take_up(interrupted)
+        return
+    if interrupted:
+        _log.info("%s was interrupted; it goes on from step %d.", stage.upper(), step_of(interrupted))
+    trainer.train(resume_from_checkpoint=str(interrupted) if interrupted else None)
+
+
+def _keep_adapter(trainer: Any, inputs: StageInputs) -> Checkpoint:
+    """Write the adapter alone, with the name of the model it belongs to."""
+    folder = inputs.work_dir / "adapter"
+    trainer.model.peft_config["default"].base_model_name_or_path = inputs.base.base
+    with writing(folder):
+        trainer.model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    return describe_checkpoint(folder, "adapter", inputs.base)
+
+
+def _report(
+    trainer: Any,
+    stage: StageName,
+    config: StageConfig,
+    lengths: Sequence[int],
+    seconds: float,
+    resumed_from: int | None,
+) -> TrainingReport:
     state = trainer.state
     effective_batch = config.batch_size * config.accumulation
-    new_steps = state.global_step - (step_of(interrupted) if interrupted else 0)
-    rows_per_second = new_steps * effective_batch / seconds if new_steps else 0.0
+    rows_per_second = (state.global_step - (resumed_from or 0)) * effective_batch / seconds
     history = _history(state.log_history)
-    report = TrainingReport(
+    return TrainingReport(
         stage=stage,
         steps=state.global_step,
         planned_steps=planned_steps(config, len(lengths)),
@@ -176,13 +189,10 @@ def train(
         metrics={name: value for entry in history for name, value in entry.items() if name != "step"},
         best_step=state.best_global_step,
         best_metric=config.best_metric,
-        resumed_from=step_of(interrupted) if interrupted else None,
+        resumed_from=resumed_from,
         stopped_early=state.global_step < state.max_steps,
-        reference=reference,
         hardware=describe_hardware(),
     )
-    tracker.log_metrics({"train_seconds": seconds, "rows_per_second": rows_per_second}, step=state.global_step)
-    return checkpoint, report
 
 
 def _history(log: list[dict[str, Any]]) -> list[dict[str, float]]:

@@ -55,7 +55,7 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
 
 def test_the_default_configuration_is_the_embedded_model() -> None:
     config = load_config([DEFAULT_CONFIG])
-    assert (config.name, config.model.base, config.dpo.beta) == ("embedded-default", "embedded", 0.1)
+    assert (config.name, config.model.base, config.dpo.beta) == ("embedded-default", "embedded", 0.3)
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "\ufeff"])

@@ -108,6 +108,11 @@ def test_rows_are_read_from_all_sources_but_the_sampled_one() -> None:
         ({"data": {"preference": [{"sample": {"checker": "a"}}] * 2}}, "one sample block at most"),
         ({"sft": {"patience": 2}}, "patience needs best_metric"),
         ({"dpo": {"best_metric": "loss"}}, "best_metric needs evaluation_steps"),
+        ({"dpo": {"loss": "hinge", "label_smoothing": 0.1}}, "label_smoothing does nothing for the loss hinge"),
+        (
+            {"sft": {"best_metric": "answer_score", "evaluation_steps": 5}},
+            "sft.best_metric answer_score needs evaluation.checker",
+        ),
         ({"dpo": {"label_smoothing": 0.5}}, "less than 0.5"),
         ({"data": {"max_length": 7}}, "greater than or equal to 8"),
         ({"seed": 2**32}, "less than 4294967296"),

@@ -8,7 +8,7 @@ from torch.nn.functional import logsigmoid
 
 from llm_engineering.config.schema import DoraAdapter, DPOStageConfig, LoraAdapter, ModelConfig
 from llm_engineering.data.rowsets import read_rows
-from llm_engineering.errors import ConfigError, ProofError
+from llm_engineering.errors import ProofError
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, load_model
@@ -116,12 +116,6 @@ def test_loss_is_the_configured_one_before_and_after_a_move(
 )
 def test_loss_at_zero_log_ratios(kind, expected):
     assert zero_ratio_loss(DPOStageConfig(beta=0.1, **kind), nll=3.0) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("loss", ["hinge", "ipo"])
-def test_label_smoothing_that_would_do_nothing_is_refused(loss, make_inputs, preference_rows):
-    with pytest.raises(ConfigError, match=f"label_smoothing does nothing for dpo.loss {loss}"):
-        train_dpo(DPOStageConfig(loss=loss, label_smoothing=0.1), make_inputs(preference_rows))
 
 
 def test_precomputed_reference_equals_the_one_on_the_fly(make_trainer, preference_rows, tiny_base, exact_logps):

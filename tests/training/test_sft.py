@@ -270,7 +270,6 @@ def test_training_that_had_ended_is_taken_as_it_is(config, make_inputs, sft_rows
         ("answer_accuracy", EvaluationConfig(), True, "needs evaluation.checker"),
         ("answer_accuracy", JUDGED, False, "needs held-out rows"),
         ("loss", EvaluationConfig(), False, "needs held-out rows"),
-        ("loos", EvaluationConfig(), True, "best_metric loos is unknown. Use one of: loss, answer_accuracy"),
     ],
 )
 def test_best_metric_that_nobody_measures_is_refused(metric, evaluation, has_held_out, message, make_inputs, sft_rows):
