@@ -16,7 +16,7 @@ from llm_engineering.artifacts import Checkpoint, PromotionDecision
 from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.data.loading import file_hashes
-from llm_engineering.data.preparation import require_length
+from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.evaluation.checkers import load_checker
 from llm_engineering.models.chat import load_chat_tokenizer

@@ -30,6 +30,11 @@ class Conversation:
 
     messages: list[Message]
 
+    @property
+    def answer(self) -> str:
+        """The last assistant message."""
+        return self.messages[-1]["content"]
+
 
 @dataclass(frozen=True)
 class Pair:

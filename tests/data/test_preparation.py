@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from llm_engineering.artifacts import RowSet, SourceLedger
 from llm_engineering.config.schema import DataConfig
+from llm_engineering.data.candidates import prompt_key
 from llm_engineering.data.loading import load_raw_rows
-from llm_engineering.data.preparation import PreparedRows, prepare_rows, prompt_key, require_length
+from llm_engineering.data.preparation import PreparedRows, prepare_rows
 from llm_engineering.data.rendering import IGNORED
 from llm_engineering.data.rowsets import read_rows
+from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, DataError
 from llm_engineering.models.chat import ChatTokenizer
 

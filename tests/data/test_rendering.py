@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from llm_engineering.data.formats import Pair
-from llm_engineering.data.preparation import pair_tokens
 from llm_engineering.data.rendering import IGNORED, ChatRenderer
+from llm_engineering.data.tokens import pair_tokens
 from llm_engineering.errors import ModelError
 from llm_engineering.models.chat import TEMPLATES, ChatTokenizer
 
