@@ -85,19 +85,7 @@ def dpo(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> Non
 @pipeline
 def evaluation(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str], models: dict[str, Output]) -> None:
     """Measure the models of an earlier run again, with the evaluation and the data that are configured now."""
-    rows = _data(config, base, file_hashes)
-    with_code_dependencies(evaluate)(
-        base,
-        rows.sft,
-        rows.preference,
-        rows.questions,
-        config.model,
-        config.evaluation,
-        config.dpo.beta,
-        checker_hash(config.evaluation.checker),
-        config.seed,
-        **models,
-    )
+    _evaluate(config, base, _data(config, base, file_hashes), models)
 
 
 def _data(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> Rows:
@@ -156,12 +144,8 @@ def _dpo(config: RunConfig, policy: Output, rows: Rows) -> tuple[Output, Output]
     return adapter, training_report
 
 
-def _judge(
-    config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str, Output], reports: dict[str, Output | None]
-) -> None:
-    """Evaluate, promote and report; the last two run every time, since every run makes a model version."""
-    configuration = dump_config(config)
-    evaluation_report = with_code_dependencies(evaluate)(
+def _evaluate(config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str, Output]) -> Output:
+    return with_code_dependencies(evaluate)(
         base,
         rows.sft,
         rows.preference,
@@ -173,6 +157,14 @@ def _judge(
         config.seed,
         **models,
     )
+
+
+def _judge(
+    config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str, Output], reports: dict[str, Output | None]
+) -> None:
+    """Evaluate, promote and report; the last two run every time, since every run makes a model version."""
+    configuration = dump_config(config)
+    evaluation_report = _evaluate(config, base, rows, models)
     decision = promote(
         evaluation_report,
         rows.report,
