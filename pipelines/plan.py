@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zenml.client import Client
+from zenml.config.step_configurations import Step
 from zenml.enums import StepRunInputArtifactType
 from zenml.models import ArtifactVersionResponse
 from zenml.models.v2.core.step_run import StepRunInputResponse
@@ -72,7 +73,8 @@ def _planned_steps(launch: Launch, *, cache: bool) -> list[PlannedStep]:
     store, project = Client().active_stack.artifact_store, Client().active_project.id
     outputs: dict[str, dict[str, Any]] = {}
     planned = []
-    for name, step in snapshot.step_configurations.items():
+    for name, compiled in snapshot.step_configurations.items():
+        step = Step.model_validate_json(compiled.model_dump_json())  # as the store keeps it, and cache keys see it
         upstream = list(step.spec.upstream_steps)
         found: Any = None
         if cache and step.config.enable_cache is not False and all(one in outputs for one in upstream):

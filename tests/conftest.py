@@ -1,10 +1,13 @@
 """Tiny random models that every room's tests may use: made once a session, without a network."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores: more threads only wait for each other
 
 from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import ModelConfig

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
-from llm_engineering.errors import PipelineError, TrainingError
+from llm_engineering.errors import PipelineError, StoreError, TrainingError
 from tools.environment import set_environment
 from tools.terminal import facts_table, take_over_logging
 
@@ -26,10 +26,20 @@ INTERRUPTED = 130
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--run-training", "job", flag_value="training", help="SFT, merge, DPO, merge, evaluate, promote.")
-@click.option("--run-sft", "job", flag_value="sft", help="SFT, merge, evaluate, promote.")
-@click.option("--run-dpo", "job", flag_value="dpo", help="DPO on model.base, a model that is fine-tuned already.")
-@click.option("--run-evaluation", "job", flag_value="evaluation", help="Measure the newest models of `name` again.")
+@click.option(
+    "--run-training", "jobs", flag_value="training", multiple=True, help="SFT, merge, DPO, merge, evaluate, promote."
+)
+@click.option("--run-sft", "jobs", flag_value="sft", multiple=True, help="SFT, merge, evaluate, promote.")
+@click.option(
+    "--run-dpo", "jobs", flag_value="dpo", multiple=True, help="DPO on model.base, a model that is fine-tuned already."
+)
+@click.option(
+    "--run-evaluation",
+    "jobs",
+    flag_value="evaluation",
+    multiple=True,
+    help="Measure the newest models of `name` again.",
+)
 @click.option(
     "--config",
     "configs",
@@ -43,7 +53,7 @@ INTERRUPTED = 130
 @click.option("--summary", type=click.Path(path_type=Path, dir_okay=False), help="Write the run's numbers as JSON.")
 @click.option("--verbose", is_flag=True, help="Show what the libraries log, and tracebacks.")
 def main(
-    job: Any,
+    jobs: tuple[str, ...],
     configs: tuple[str, ...],
     overrides: tuple[str, ...],
     no_cache: bool,
@@ -55,8 +65,8 @@ def main(
 
     README.md shows examples; docs/configuration.md lists every key.
     """
-    if job is None:
-        raise click.UsageError("Say what to run: --run-training, --run-sft, --run-dpo or --run-evaluation.")
+    if len(jobs) != 1:
+        raise click.UsageError("Say one thing to run: --run-training, --run-sft, --run-dpo or --run-evaluation.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not verbose:
         sys.excepthook = _say_unexpected
@@ -66,7 +76,7 @@ def main(
         set_environment(config)
         if summary is not None:
             _require_writable(summary)
-        _go(job, config, console, cache=not no_cache, plan_only=plan, summary=summary, verbose=verbose)
+        _go(jobs[0], config, console, cache=not no_cache, plan_only=plan, summary=summary, verbose=verbose)
     except KeyboardInterrupt:
         console.print("Interrupted: the run is marked failed; start it again to go on from the last checkpoint.")
         raise SystemExit(INTERRUPTED) from None
@@ -90,9 +100,17 @@ def _say_unexpected(kind: type[BaseException], error: BaseException, _: object) 
 
 
 def _require_writable(summary: Path) -> None:
-    summary.parent.mkdir(parents=True, exist_ok=True)
-    with summary.open("a", encoding="utf-8"):
-        pass
+    """Refuse a summary that cannot be written, and remove an earlier run's, which would pass for this one's.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    try:
+        summary.parent.mkdir(parents=True, exist_ok=True)
+        summary.write_text("")
+        summary.unlink()
+    except OSError as error:
+        raise StoreError(f"--summary {summary} cannot be written: {error.strerror}. Name another file.") from error
 
 
 def _go(
@@ -107,9 +125,9 @@ def _go(
 ) -> None:
     from pipelines.store import bury_dead_runs, open_store
 
-    open_store()
     if not verbose:
         take_over_logging(console)
+    open_store()
     for name in bury_dead_runs():
         console.print(f"The run {name} died; it is marked failed now, and its finished steps are used.", markup=False)
     from pipelines.launch import prepare

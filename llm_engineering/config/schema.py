@@ -145,7 +145,9 @@ class SampleSettings(Block):
     pairing: Literal["best_worst", "disjoint"] = "best_worst"
     """One pair a prompt from the extremes, or one from every two samples."""
     temperature: PositiveFloat = 1.0
+    """1 samples from the model's own distribution; lower is closer to greedy."""
     max_new_tokens: PositiveInt = 72
+    """Longest sampled answer; one that is not finished by then takes no part."""
     batch_size: PositiveInt = 192
     """Answers generated at once."""
     max_prompts: PositiveInt | None = None
@@ -232,11 +234,13 @@ class StageConfig(Block):
     accumulation: PositiveInt = 1
     """Forward passes per optimizer update: the effective batch is batch_size x accumulation."""
     learning_rate: PositiveFloat
+    """Peak rate of AdamW, after the warm-up."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup: Annotated[float, Field(ge=0)] = 0.05
     """Warm-up: a share of the steps below 1, a number of steps from 1 on."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's decoupled weight decay."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are scaled down to this norm."""
     gradient_checkpointing: bool = False
@@ -268,6 +272,7 @@ class SFTStageConfig(StageConfig):
     """Supervised fine-tuning: cross-entropy on the answer tokens."""
 
     learning_rate: PositiveFloat = 2.0e-4
+    """Peak rate of AdamW, after the warm-up."""
 
 
 DPOLoss = Literal["sigmoid", "ipo", "hinge", "robust"]
@@ -277,9 +282,11 @@ class DPOStageConfig(StageConfig):
     """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
 
     learning_rate: PositiveFloat = 5.0e-6
+    """Peak rate of AdamW, after the warm-up."""
     beta: PositiveFloat = 0.1
     """How strongly the policy is held to the reference."""
     loss: DPOLoss = "sigmoid"
+    """TRL's name of the preference loss."""
     nll_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the mean token cross-entropy on the chosen answers, added to the loss."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
@@ -317,9 +324,9 @@ class PromotionConfig(Block):
     stage: Literal["staging", "production"] = "staging"
     """The stage of the ZenML model that the better version gets."""
     tolerances: dict[str, Annotated[float, Field(ge=0)]] = {
-        "preferred_rate": 0.0,
+        "preferred_rate": 0.02,
         "answer_accuracy": 0.03,
-        "ranking_accuracy": 0.0,
+        "ranking_accuracy": 0.02,
         "repetition": 0.05,
         "unfinished": 0.05,
     }
@@ -334,7 +341,9 @@ class CometTracking(Block):
 
     type: Literal["comet"] = "comet"
     project: str = "llm-engineering"
+    """Comet's project; all stages of all runs go to it."""
     workspace: str | None = None
+    """Comet's workspace; none: your default one."""
 
 
 class NoTracking(Block):
