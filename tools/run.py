@@ -25,11 +25,16 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
+def _job(flag: str, job: str, text: str) -> Any:
+    """Return the option of one job; all share a parameter, so that two of them are noticed."""
+    return click.option(flag, "jobs", flag_value=job, multiple=True, help=text)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--run-training", "jobs", flag_value="training", multiple=True, help="SFT, merge, DPO, merge, evaluate, promote."
 )
-@click.option("--run-sft", "jobs", flag_value="sft", multiple=True, help="SFT, merge, evaluate, promote.")
+@_job("--run-sft", "sft", "SFT, merge, evaluate, promote.")
 @click.option(
     "--run-dpo", "jobs", flag_value="dpo", multiple=True, help="DPO on model.base, a model that is fine-tuned already."
 )
