@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def _job(flag: str, job: str, text: str) -> Any:
+def _job(flag: str, job: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return the option of one job; all share a parameter, so that two of them are noticed."""
     return click.option(flag, "jobs", flag_value=job, multiple=True, help=text)
 
