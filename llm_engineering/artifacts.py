@@ -20,6 +20,7 @@ DropReason = Literal[
     "identical pair",
     "contradictory pair",
     "exact duplicate",
+    "special token in text",
     "too long",
     "leaked into evaluation",
 ]

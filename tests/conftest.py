@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores: more threads only wait for each other
 
 from llm_engineering.artifacts import Checkpoint

@@ -39,6 +39,14 @@ class Candidate:
         """The messages before the last answer."""
         return self.content.messages[:-1] if isinstance(self.content, Conversation) else self.content.prompt
 
+    @property
+    def texts(self) -> list[str]:
+        """Everything that somebody said in the row."""
+        content = self.content
+        if isinstance(content, Conversation):
+            return [message["content"] for message in content.messages]
+        return [*(message["content"] for message in content.prompt), content.chosen, content.rejected]
+
 
 @dataclass
 class Tally:

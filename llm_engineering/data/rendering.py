@@ -1,6 +1,6 @@
 """Conversations as tokens: what is trained is what is served, and only answers carry loss."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,13 @@ class ChatRenderer:
         self.tokenizer = tokenizer
         self.eos_token: str = tokenizer.eos_token
         self.eos_token_id: int = tokenizer.eos_token_id
+        self.special_tokens = frozenset(
+            [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        )
+
+    def special_token_in(self, texts: Iterable[str]) -> str | None:
+        """Return a special token that stands in a text: it would be read as the end of a turn, or begin one."""
+        return next((token for text in texts for token in sorted(self.special_tokens) if token in text), None)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Return the tokens that a server would feed the model for ``messages``, generation prompt included."""

@@ -23,6 +23,11 @@ def tokenize(
     for candidate in candidates:
         if candidate.dropped:
             continue
+        if token := renderer.special_token_in(candidate.texts):
+            candidate.dropped = "special token in text"
+            problem = f"row {candidate.row}: it holds {token}"
+            tallies[candidate.source].first_problem.setdefault(candidate.dropped, problem)
+            continue
         if isinstance(candidate.content, Conversation):
             row = _sft_row(candidate.content, data, renderer, tallies[candidate.source], candidate.row)
         else:
