@@ -180,5 +180,6 @@ def _judge(
         config.seed,
         configuration,
         **models,
+        **{name: reports[name] for name in ("sft_merge_report", "dpo_merge_report", "dpo_report") if name in reports},
     )
     report(decision, rows.report, evaluation_report, configuration, **reports)

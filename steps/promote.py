@@ -1,17 +1,18 @@
 """Step: decide which model of the run is promoted, and move the stage."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from zenml import get_step_context, log_metadata, step
-from zenml.metadata.metadata_types import MetadataType
 
 from llm_engineering.artifacts import (
     Checkpoint,
     DatasetReport,
     EvaluationReport,
-    ModelScores,
+    MergeReport,
     PromotionDecision,
+    ReferenceProof,
     RowSet,
+    TrainingReport,
 )
 from llm_engineering.config.schema import EvaluationConfig, ExportConfig, ModelConfig, PromotionConfig
 from llm_engineering.evaluation.promotion import decide
@@ -40,6 +41,9 @@ def promote(
     configuration: str,
     sft_model: Checkpoint | None = None,
     dpo_model: Checkpoint | None = None,
+    sft_merge_report: MergeReport | None = None,
+    dpo_merge_report: MergeReport | None = None,
+    dpo_report: TrainingReport | None = None,
 ) -> Annotated[PromotionDecision, "promotion_decision"]:
     """Promote DPO, SFT or nothing; an incumbent that was measured otherwise is measured anew."""
     version = get_step_context().model
@@ -51,7 +55,8 @@ def promote(
             tokenizer = load_chat_tokenizer(base, model).tokenizer
             evaluator = Evaluator(held_out, evaluation, tokenizer, beta, seed, pick_dtype(model.dtype))
             scores = evaluator.evaluate({"incumbent": incumbent.checkpoint}).models["incumbent"]
-        evaluation_report = _with_incumbent(evaluation_report, scores)
+        models = {**evaluation_report.models, "incumbent": scores}
+        evaluation_report = evaluation_report.model_copy(update={"models": models})
     decision = decide(evaluation_report, promotion, incumbent.version if incumbent else None)
     decision = decision.model_copy(update={"version": str(version.version)})
     promoted = {"sft": sft_model, "dpo": dpo_model}.get(decision.promoted or "")
@@ -59,20 +64,24 @@ def promote(
         version.set_stage(promotion.stage, force=True)
         if export.dir:
             export_model(promoted, export.dir)
-    _log(decision, evaluation_report, dataset_report, promoted, configuration)
+    merges = [merge for merge in (sft_merge_report, dpo_merge_report) if merge]
+    proofs = _proofs(dataset_report, merges, dpo_report.reference if dpo_report else None)
+    identity = {"data_fingerprints": dataset_report.fingerprints, "configuration": configuration, "proofs": proofs}
+    _log(decision, evaluation_report, promoted.weights_sha256 if promoted else "none", identity)
     return decision
 
 
-def _with_incumbent(report: EvaluationReport, scores: ModelScores) -> EvaluationReport:
-    return report.model_copy(update={"models": {**report.models, "incumbent": scores}})
+def _proofs(dataset: DatasetReport, merges: list[MergeReport], reference: ReferenceProof | None) -> dict[str, Any]:
+    return {
+        "mask": dataset.mask_proof,
+        "splits": dataset.split_proof,
+        "merge": [merge.model_dump() for merge in merges],
+        "reference": reference.model_dump() if reference else "not applicable",
+    }
 
 
 def _log(
-    decision: PromotionDecision,
-    evaluation: EvaluationReport,
-    dataset: DatasetReport,
-    promoted: Checkpoint | None,
-    configuration: str,
+    decision: PromotionDecision, evaluation: EvaluationReport, weights_sha256: str, identity: dict[str, Any]
 ) -> None:
     """Attach the decision to the step, and everything that tells versions apart to the model version."""
     facts = {"promoted": decision.promoted or "nothing", "reason": decision.reason}
@@ -81,12 +90,6 @@ def _log(
         name: {metric: value.value for metric, value in scores.metrics.items()}
         for name, scores in evaluation.models.items()
     }
-    version_facts: dict[str, MetadataType] = {
-        **facts,
-        "stage": decision.stage if decision.promoted else "none",
-        "weights_sha256": promoted.weights_sha256 if promoted else "none",
-        "metrics": metrics,
-        "data_fingerprints": dataset.fingerprints,
-        "configuration": configuration,
-    }
+    stage = decision.stage if decision.promoted else "none"
+    version_facts = {**facts, "stage": stage, "weights_sha256": weights_sha256, "metrics": metrics, **identity}
     log_metadata(metadata=version_facts, infer_model=True)
