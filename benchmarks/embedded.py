@@ -8,7 +8,6 @@ of the pairs, once on those of them that the checker finds nothing wrong with.
 import dataclasses
 import json
 import logging
-import statistics
 import sys
 import tempfile
 import time
@@ -211,20 +210,21 @@ class Bench:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return one Markdown table: the median over the seeds, then every seed's value."""
-    lines = [f"| | {' | '.join(f'`{metric}`' for metric in SHOWN)} |", "|---" * (len(SHOWN) + 1) + "|"]
-    for model, label in MODELS.items():
-        cells = []
-        for metric in SHOWN:
-            found = [seed["models"][model].get(metric) for seed in results.values()]
-            values = [Metric(**value) for value in found if value is not None]
-            if not values:
-                cells.append("-")
-                continue
-            median = statistics.median(value.value for value in values)
-            cells.append(f"**{median:.3f}** ({', '.join(f'{value.value:.3f}' for value in values)})")
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+    """Return a Markdown table: the median seed with its 95 % interval, then every seed's value, for every model."""
+    lines = [f"| | {' | '.join(MODELS.values())} |", "|---" * (len(MODELS) + 1) + "|"]
+    for metric in SHOWN:
+        cells = [_cell([seed["models"][model].get(metric) for seed in results.values()]) for model in MODELS]
+        lines.append(f"| `{metric}` | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(found: list[dict[str, Any] | None]) -> str:
+    values = [Metric(**value) for value in found if value is not None]
+    if not values:
+        return "-"
+    middle = sorted(values, key=lambda metric: metric.value)[len(values) // 2]
+    interval = f" [{middle.low:.3f}, {middle.high:.3f}]" if middle.low is not None else ""
+    return f"**{middle.value:.3f}**{interval} ({', '.join(f'{value.value:.3f}' for value in values)})"
 
 
 if __name__ == "__main__":

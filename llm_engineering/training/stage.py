@@ -123,6 +123,17 @@ def train(
         tracker: Gets the totals; the series reach it through a callback.
         lengths: Tokens of every training row.
     """
+    trained, total = _parameters(trainer)
+    _log.info(
+        "%s trains %s of %s parameters (%.1f %%) · %d updates of %d rows · %s",
+        stage.upper(),
+        f"{trained:,}",
+        f"{total:,}",
+        100 * trained / total,
+        planned_steps(config, len(lengths)),
+        config.batch_size * config.accumulation,
+        describe_hardware(),
+    )
     interrupted = last_checkpoint(inputs.work_dir)
     started = time.perf_counter()
     _take_up(trainer, stage, interrupted)
@@ -151,6 +162,12 @@ def _take_up(trainer: Any, stage: StageName, interrupted: Path | None) -> None:
     trainer.train(resume_from_checkpoint=str(interrupted) if interrupted else None)
 
 
+def _parameters(trainer: Any) -> tuple[int, int]:
+    """Return how many parameters are trained, and how many there are, adapter included."""
+    counts = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
+    return sum(number for number, trained in counts if trained), sum(number for number, _ in counts)
+
+
 def _keep_adapter(trainer: Any, inputs: StageInputs) -> Checkpoint:
     """Write the adapter alone, with the name of the model it belongs to."""
     folder = inputs.work_dir / "adapter"
@@ -173,6 +190,7 @@ def _report(
     effective_batch = config.batch_size * config.accumulation
     rows_per_second = (state.global_step - (resumed_from or 0)) * effective_batch / seconds
     history = _history(state.log_history)
+    trained, total = _parameters(trainer)
     return TrainingReport(
         stage=stage,
         steps=state.global_step,
@@ -183,8 +201,8 @@ def _report(
         effective_batch=effective_batch,
         tokens_per_second=rows_per_second * fmean(lengths) if stage == "sft" else None,
         pairs_per_second=rows_per_second if stage == "dpo" else None,
-        trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        parameters=sum(p.numel() for p in trainer.model.parameters()),
+        trainable_parameters=trained,
+        parameters=total,
         history=history,
         metrics={name: value for entry in history for name, value in entry.items() if name != "step"},
         best_step=state.best_global_step,
