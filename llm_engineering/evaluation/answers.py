@@ -48,9 +48,8 @@ class JudgedAnswers:
     def outcomes(self) -> dict[str, list[float]]:
         """Return the per-unit values of everything that was measured."""
         units = [question.unit for question in self.questions]
-        texts = [answer.text for answer in self.answers]
         values = {
-            "repetition": [repetition(text) for text in texts],
+            "repetition": [repetition(answer.token_ids) for answer in self.answers],
             "unfinished": [float(not answer.finished) for answer in self.answers],
             "answer_tokens": [float(len(answer.token_ids)) for answer in self.answers],
         }

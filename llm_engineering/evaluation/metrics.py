@@ -42,8 +42,7 @@ def by_unit(values: Sequence[float], units: Sequence[str]) -> list[float]:
     return [fmean(group) for group in groups.values()]
 
 
-def repetition(answer: str, size: int = 3) -> float:
-    """Return the share of an answer's word n-grams that stood in it before; 0 for a short answer."""
-    words = answer.split()
-    grams = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+def repetition(token_ids: Sequence[int], size: int = 3) -> float:
+    """Return the share of an answer's token n-grams that stood in it before; 0 for a short answer."""
+    grams = [tuple(token_ids[i : i + size]) for i in range(len(token_ids) - size + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

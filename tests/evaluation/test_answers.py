@@ -55,7 +55,7 @@ def test_probes_come_from_the_first_split_that_has_questions(rows, tmp_path):
 
 def test_outcomes_are_averaged_over_the_phrasings_of_a_unit():
     answers = [
-        Answer("a b c a b c", [1, 2, 3], True),
+        Answer("abcabc", [1, 2, 3, 1, 2, 3], True),
         Answer("x", [1], False),
         Answer("y", [1, 2], True),
     ]
@@ -68,7 +68,7 @@ def test_outcomes_are_averaged_over_the_phrasings_of_a_unit():
     assert outcomes == {
         "repetition": [0.125, 0.0],  # (0.25 + 0) / 2
         "unfinished": [0.0, 1.0],
-        "answer_tokens": [2.5, 1.0],  # (3 + 2) / 2
+        "answer_tokens": [4.0, 1.0],  # (6 + 2) / 2
         "answer_accuracy": [0.5, 1.0],
         "preferred_rate": [0.0, 1.0],
         "answer_score": [-0.25, 1.0],  # (0.5 - 1) / 2
