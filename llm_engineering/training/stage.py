@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from llm_engineering.training.trainers import GeneratedMetrics
 
 _log = logging.getLogger(__name__)
+_CLOCK = ("_runtime", "_per_second")
+"""Endings of what the trainer logs about the machine, not about the model."""
 GENERATED = ("answer_accuracy", "preferred_rate", "answer_score")
 
 
@@ -218,6 +220,10 @@ def _history(log: list[dict[str, Any]]) -> list[dict[str, float]]:
     entries: dict[int, dict[str, float]] = {}
     for entry in log:
         if "train_runtime" not in entry:
-            numbers = {name: float(value) for name, value in entry.items() if isinstance(value, int | float)}
+            numbers = {
+                name: float(value)
+                for name, value in entry.items()
+                if isinstance(value, int | float) and not name.endswith(_CLOCK)
+            }
             entries.setdefault(int(entry["step"]), {}).update(numbers)
     return [entries[step] for step in sorted(entries)]

@@ -30,37 +30,13 @@ def test_missing_data_file(line: CommandLine, tmp_path: Path) -> None:
     assert "nix.jsonl does not exist" in message
 
 
-def test_a_wrong_column_says_which_there_are(line: CommandLine, tmp_path: Path) -> None:
-    message = refused(line, "--set", rows(tmp_path / "rows.jsonl", {"frage": "a", "antwort": "b"}))
-    assert "The columns are: antwort, frage." in message
-
-
 def test_no_rows_left(line: CommandLine, tmp_path: Path) -> None:
     message = refused(line, "--set", rows(tmp_path / "rows.jsonl", {"question": "a", "answer": ""}))
     assert "no rows are left, all 1 were dropped" in message
 
 
-def test_longer_than_the_model(line: CommandLine) -> None:
-    message = refused(line, "--set", "data.max_length=4096")
-    assert "data.max_length is 4096, but the model has 512 positions" in message
-
-
-def test_model_folder_without_tokenizer(line: CommandLine, tmp_path: Path) -> None:
-    base = Path(__file__).parents[2] / "llm_engineering" / "embedded" / "base"
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / name).write_bytes((base / name).read_bytes())
-    assert "has no tokenizer" in refused(line, "--set", f"model.base={tmp_path}")
-
-
 def test_unknown_model_version(line: CommandLine) -> None:
     assert "There is no model 'nobody'" in refused(line, "--set", "model.base=nobody@staging")
-
-
-def test_export_into_a_folder_with_other_things(line: CommandLine, tmp_path: Path) -> None:
-    (tmp_path / "letter.txt").write_text("dear")
-    message = refused(line, "--set", f"export.dir={tmp_path}")
-    assert "holds something that is no model" in message
-    assert (tmp_path / "letter.txt").read_text() == "dear"
 
 
 def test_nothing_to_run(line: CommandLine) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from command_line import CommandLine
 
+QUICK = ("--set", "evaluation.max_questions=2", "--set", "evaluation.sampled_answers=0")
+
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     for _ in range(1200):
@@ -29,7 +31,7 @@ def weights(summary: Path) -> bytes:
 def test_a_killed_training_resumes_to_the_same_weights(
     stage: str, command_line: CommandLine, small: Path, tmp_path: Path
 ) -> None:
-    job = ("--run-training", "--config", str(small), "--set", f"{stage}.max_steps=40")
+    job = ("--run-training", "--config", str(small), *QUICK, "--set", f"{stage}.max_steps=40")
     process = command_line.start(*job)
     sealed = f"local_stores/*/work/train_{stage}-*/checkpoint-*/manifest.json"
     wait_for(lambda: any(command_line.store.glob(sealed)), process)
@@ -62,7 +64,7 @@ def test_ctrl_c_marks_the_run_failed(command_line: CommandLine, small: Path, tmp
 def test_two_runs_at_once_on_a_fresh_store_share_the_training(
     command_line: CommandLine, small: Path, tmp_path: Path
 ) -> None:
-    job = ("--run-sft", "--config", str(small), "--set", "sft.max_steps=60")
+    job = ("--run-sft", "--config", str(small), *QUICK, "--set", "sft.max_steps=40")
     paths = [tmp_path / "a.json", tmp_path / "b.json"]
     processes = [command_line.start(*job, "--summary", str(path)) for path in paths]
     outputs = [process.communicate(timeout=300)[0] for process in processes]

@@ -14,11 +14,11 @@ model: {{base: {base}}}
 data:
   sft: [{{path: {sft}}}]
   preference: [{{path: {preference}}}]
-  evaluation_share: 0.1
+  evaluation_share: {share}
   max_length: {max_length}
 sft: {{max_steps: 4, learning_rate: 1.0e-3}}
 dpo: {{max_steps: 4, batch_size: 4, learning_rate: 1.0e-4}}
-evaluation: {{max_questions: 3, max_new_tokens: 8}}
+evaluation: {{max_questions: 3, max_new_tokens: 8, sampled_answers: 0}}
 tracking: {{type: none}}
 """
 
@@ -29,7 +29,9 @@ def test_the_handbooks_data_runs_to_the_end_and_every_row_is_accounted_for(
 ) -> None:
     config = tmp_path / "twin.yaml"
     sft, preference = (SHARED / f"llm_twin_{kind}_train.jsonl" for kind in ("instruct", "preference"))
-    config.write_text(SHORT.format(name="twin", base="embedded", sft=sft, preference=preference, max_length=512))
+    config.write_text(
+        SHORT.format(name="twin", base="embedded", sft=sft, preference=preference, max_length=512, share=0.02)
+    )
     found = command_line.summary(tmp_path / "s.json", "--run-training", "--config", str(config))
 
     pairs = found["data"]["preference"]
@@ -53,7 +55,9 @@ def test_a_local_model_folder_of_another_architecture(
         (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = tmp_path / "own.yaml"
     base = model_folders(family)
-    config.write_text(SHORT.format(name=family, base=base, sft="rows.jsonl", preference="pairs.jsonl", max_length=96))
+    config.write_text(
+        SHORT.format(name=family, base=base, sft="rows.jsonl", preference="pairs.jsonl", max_length=96, share=0.1)
+    )
     target = tmp_path / "exported"
     found = command_line.summary(
         tmp_path / "s.json", "--run-training", "--config", str(config), "--set", f"export.dir={target}"
