@@ -5,7 +5,7 @@ Folders (:class:`Checkpoint`, :class:`RowSet`) are handed on by path and content
 
 import hashlib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -234,7 +234,7 @@ class Judgement(Artifact):
     """The answer is right."""
     preferred: bool
     """It is right, and nothing is wrong with it."""
-    score: float
+    score: Annotated[float, Field(allow_inf_nan=False)]
     """Orders the answers to one prompt; higher is better."""
     flaws: int = 0
     """Things in the answer that should not be there."""

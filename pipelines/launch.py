@@ -72,6 +72,7 @@ def prepare(job: Job, config: RunConfig) -> Launch:
     version = None
     if job == "evaluation":
         version, arguments["models"] = _trained_models(config.name)
+        _require_same_base(arguments["models"], base, version)
     return Launch(job, config, base, chat.template, arguments, version)
 
 
@@ -120,6 +121,16 @@ def _trained_models(name: str) -> tuple[str, dict[str, Checkpoint]]:
         if models:
             return str(version.name), models
     raise StoreError(f"No run of {name!r} has made a model yet. Run --run-training first.")
+
+
+def _require_same_base(models: dict[str, Checkpoint], base: Checkpoint, version: str) -> None:
+    """Refuse to measure models against another base than the one they were trained from."""
+    first = models.get("sft_model") or models["dpo_model"]
+    if first.base_sha256 != base.weights_sha256:
+        raise StoreError(
+            f"The models of version {version} were trained from {first.base!r} (weights {first.base_sha256[:12]}), but "
+            f"model.base is {base.base!r} (weights {base.weights_sha256[:12]}). Set model.base to theirs."
+        )
 
 
 def start(launch: Launch, *, cache: bool, started: Callable[[str], None]) -> PipelineRunResponse:

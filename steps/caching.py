@@ -63,7 +63,7 @@ def checker_hash(name: str | None) -> str:
         found = find_spec(module)
     except (ImportError, ValueError):
         found = None
-    if found is None or found.origin is None:
+    if found is None or found.origin is None or not Path(found.origin).is_file():
         raise ConfigError(f"The checker {name!r} cannot be found. Check the module's name and that it is importable.")
     import hashlib
 

@@ -14,6 +14,7 @@ from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.utils import io_utils
 
 from llm_engineering.artifacts import Checkpoint, Folder, RowSet
+from llm_engineering.errors import StoreError
 
 _READ_ONLY = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _FACTS = "folder.json"
@@ -42,10 +43,16 @@ class FolderMaterializer(BaseMaterializer):
             file.write(json.dumps(facts))
 
     def load(self, data_type: type[Folder]) -> Folder:
-        """Return the folder: where it is stored, or in a local copy of what is stored remotely."""
+        """Return the folder: where it is stored, or in a local copy of what is stored remotely.
+
+        Raises:
+            StoreError: Somebody has removed it.
+        """
         with fileio.open(f"{self.uri}/{_FACTS}", "r") as file:
             facts = json.loads(file.read())
         source = f"{self.uri}/{FILES}"
+        if not fileio.isdir(source):
+            raise StoreError(f"The stored folder {source} is gone. Run with --no-cache to make it again.")
         if not io_utils.is_remote(self.uri):
             return data_type(path=Path(source), **facts)
         local = tempfile.mkdtemp(prefix="artifact-")

@@ -47,7 +47,7 @@ def promote(
 ) -> Annotated[PromotionDecision, "promotion_decision"]:
     """Promote DPO, SFT or nothing; an incumbent that was measured otherwise is measured anew."""
     version = get_step_context().model
-    incumbent = find_incumbent(version.name, promotion.stage, str(version.version))
+    incumbent, note = find_incumbent(version.name, promotion.stage, str(version.version))
     if incumbent is not None:
         scores = incumbent.scores
         if incumbent.fingerprint != evaluation_report.fingerprint:
@@ -58,16 +58,17 @@ def promote(
         models = {**evaluation_report.models, "incumbent": scores}
         evaluation_report = evaluation_report.model_copy(update={"models": models})
     decision = decide(evaluation_report, promotion, incumbent.version if incumbent else None)
-    decision = decision.model_copy(update={"version": str(version.version)})
+    reason = f"{decision.reason} Note: {note}." if note else decision.reason
+    decision = decision.model_copy(update={"version": str(version.version), "reason": reason})
     promoted = {"sft": sft_model, "dpo": dpo_model}.get(decision.promoted or "")
-    if promoted is not None:
-        version.set_stage(promotion.stage, force=True)
-        if export.dir:
-            export_model(promoted, export.dir)
+    if promoted is not None and export.dir:
+        export_model(promoted, export.dir)
     merges = [merge for merge in (sft_merge_report, dpo_merge_report) if merge]
     proofs = _proofs(dataset_report, merges, dpo_report.reference if dpo_report else None)
     identity = {"data_fingerprints": dataset_report.fingerprints, "configuration": configuration, "proofs": proofs}
     _log(decision, evaluation_report, promoted.weights_sha256 if promoted else "none", identity)
+    if promoted is not None:
+        version.set_stage(promotion.stage, force=True)  # last, so that what fails before leaves the incumbent in place
     return decision
 
 

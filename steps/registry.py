@@ -7,6 +7,7 @@ from zenml.client import Client
 from zenml.models import ModelVersionResponse
 
 from llm_engineering.artifacts import Checkpoint, EvaluationReport, ModelScores, PromotionDecision
+from llm_engineering.errors import StoreError
 
 T = TypeVar("T")
 
@@ -22,20 +23,37 @@ class Incumbent:
     scores: ModelScores
 
 
-def find_incumbent(name: str, stage: str, own_version: str) -> Incumbent | None:
-    """Return who holds a stage of a model, if somebody other than ``own_version`` does."""
+def find_incumbent(name: str, stage: str, own_version: str) -> tuple[Incumbent | None, str]:
+    """Return whom a new model is compared with, and a sentence where that is not simply the holder of the stage.
+
+    A holder whose decision or model is gone (a run that died while it promoted, a folder that was removed) is no
+    measure; then the newest earlier version that was promoted is.
+    """
     try:
-        version = Client().get_model_version(name, stage)
+        holder = Client().get_model_version(name, stage)
     except KeyError:
-        return None
-    if version.name == own_version:
-        return None
+        return None, ""
+    if holder.name == own_version:
+        return None, ""
+    found = _incumbent(holder)
+    if found is not None:
+        return found, ""
+    gone = f"version {holder.name}, which holds the stage, has no decision or no model folder any more"
+    for version in Client().list_model_versions(model=name, size=50, sort_by="desc:number", hydrate=True).items:
+        earlier = _incumbent(version) if version.name not in (own_version, holder.name) else None
+        if earlier is not None:
+            return earlier, f"{gone}, version {earlier.version} stands in for it"
+    return None, gone
+
+
+def _incumbent(version: ModelVersionResponse) -> Incumbent | None:
+    """Return a version as an incumbent, if it was promoted and all that it rests on is still there."""
     decision = _artifact(version, "promotion_decision", PromotionDecision)
     report = _artifact(version, "evaluation_report", EvaluationReport)
     if decision is None or report is None or decision.promoted is None:
         return None
     checkpoint = _artifact(version, f"{decision.promoted}_model", Checkpoint)
-    if checkpoint is None or not checkpoint.path.is_dir():
+    if checkpoint is None:
         return None
     return Incumbent(str(version.name), checkpoint, report.fingerprint, report.models[decision.promoted])
 
@@ -51,5 +69,8 @@ def promoted_model(version: ModelVersionResponse) -> Checkpoint | None:
 
 def _artifact(version: ModelVersionResponse, name: str, kind: type[T]) -> T | None:
     artifact = version.get_artifact(name)
-    loaded = artifact.load() if artifact else None
+    try:
+        loaded = artifact.load() if artifact else None
+    except (StoreError, FileNotFoundError):
+        return None
     return loaded if isinstance(loaded, kind) else None

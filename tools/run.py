@@ -1,5 +1,6 @@
 """Run a pipeline: SFT, DPO, both, or an evaluation. ``python tools/run.py --help`` lists the flags."""
 
+import errno
 import json
 import signal
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.append(str(Path.cwd()))  # a checker of the user's own may lie there
 
 import click
 from rich.console import Console
@@ -94,15 +96,31 @@ def main(
 
 def _say(error: Exception) -> int:
     """Print the one sentence of an error and return the exit code."""
-    shown = error if isinstance(error, PipelineError) else TrainingError(f"{error}. Free space or mend the path.")
-    Console(stderr=True, highlight=False).print(f"Error: {shown}", style="red", markup=False)
-    return shown.exit_code
+    if not isinstance(error, PipelineError):
+        error = _no_space(error) or TrainingError(f"{error}. Mend the path, or its permissions.")
+    _print_error(f"Error: {error}")
+    return error.exit_code
 
 
 def _say_unexpected(kind: type[BaseException], error: BaseException, _: object) -> None:
     """Show an error that nobody foresaw as one sentence, too; Python exits with code 1 after it."""
-    text = f"Unexpected {kind.__name__}: {error} Run again with --verbose for the traceback."
-    Console(stderr=True, highlight=False).print(text, style="red", markup=False)
+    foreseen = _no_space(error)
+    text = f"Error: {foreseen}" if foreseen else f"Unexpected {kind.__name__}: {error}"
+    _print_error(text if foreseen else f"{text} Run again with --verbose for the traceback.")
+
+
+def _no_space(error: BaseException | None) -> TrainingError | None:
+    """Return what to say where a full disk is behind an error, however many others were raised over it."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or "database or disk is full" in str(error):
+            return TrainingError("No space is left on the disk. Free some and start again: finished work is kept.")
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _print_error(text: str) -> None:
+    printable = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    Console(stderr=True, highlight=False).print(printable, style="red", markup=False)
 
 
 def _require_writable(summary: Path) -> None:

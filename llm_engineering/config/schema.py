@@ -14,7 +14,7 @@ def _check_name(name: str) -> str:
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 ModelName = Annotated[str, Field(max_length=80), AfterValidator(_check_name)]
 

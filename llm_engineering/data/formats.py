@@ -211,7 +211,7 @@ def choose_format(source: RowSource, kind: str, present: set[str]) -> Reading:
     """
     formats = FORMATS[kind]
     mapped = set(source.columns)
-    there = f"The columns are: {', '.join(sorted(present)) or 'none'}."
+    there = f"The columns are: {_listed(present)}."
     unknown = sorted(set(source.columns.values()) - present)
     if unknown:
         raise DataError(f"{source.name} has no column {unknown[0]!r}, which `columns` names. {there}")
@@ -261,3 +261,10 @@ def _match(format: Format, source: RowSource, present: set[str]) -> Reading | No
         elif name in format.required:
             return None
     return Reading(format, columns)
+
+
+def _listed(names: set[str], most: int = 12, longest: int = 40) -> str:
+    """Return names in a sentence's space."""
+    shown = [name if len(name) <= longest else f"{name[:longest]}…" for name in sorted(names)[:most]]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(shown) or "none") + more

@@ -187,4 +187,11 @@ def _notes(tallies: list[Tally], data: DataConfig) -> list[str]:
                 f"{name}: {tally.truncated} rows lost {tally.tokens_lost} prompt tokens at the start "
                 f"(data.too_long: {data.too_long}, data.max_length: {data.max_length})."
             )
+    for kind in {tally.kind: None for tally in tallies}:
+        if data.evaluation_share and not any(
+            tally.fates["eval"] + tally.fates["test"] for tally in tallies if tally.kind == kind
+        ):
+            notes.append(
+                f"No {kind} rows are held out: too few prompts for data.evaluation_share {data.evaluation_share:g}."
+            )
     return notes

@@ -87,7 +87,7 @@ class ChatRenderer:
             text = self.tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=answer_follows
             )
-        except TemplateError as error:
+        except (TemplateError, ArithmeticError, TypeError, ValueError) as error:
             raise ModelError(
                 f"The chat template refuses a conversation ({error}). Use model.chat_template chatml or alpaca, or "
                 "remove what it does not know (system messages, for example) from the data."

@@ -5,6 +5,7 @@ put in as they are.
 """
 
 import math
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,10 @@ class Proof:
     numbers: list[tuple[str, str]]
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""Characters that no page may hold, wherever a row or an answer got them from."""
+
+
 def render_report(reports: RunReports) -> str:
     """Return the whole page; what a run does not have gets no section."""
     environment = Environment(
@@ -95,7 +100,7 @@ def render_report(reports: RunReports) -> str:
         steps=_steps(reports),
         trackers=[_tracker(link) for link in reports.trackers()],
     )
-    return page
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", page)
 
 
 def _scores(evaluation: EvaluationReport) -> list[Row]:

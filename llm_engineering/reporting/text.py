@@ -116,8 +116,9 @@ def places(reports: RunReports) -> Iterator[Text]:
             yield _line(name.replace("_", " "), run.artifacts[name])
     for link in reports.trackers():
         where = link.url or (f"comet upload {shlex.quote(link.offline_archive)}" if link.offline_archive else "nowhere")
-        failed = f" (failed calls: {link.failures})" if link.failures else ""
-        yield _line(f"comet {link.stage}", where + failed)
+        yield _line(f"comet {link.stage}", where)
+        if link.failures:
+            yield _line("", f"failed calls to Comet: {link.failures}; the run does not depend on them")
 
 
 def _line(label: str, text: str) -> Text:

@@ -1,5 +1,6 @@
 """One store through a sequence of runs: full, repeated, changed, with edited code."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,11 +62,18 @@ def test_runs_reuse_what_did_not_change(line: CommandLine, tmp_path: Path) -> No
     assert edited["training"]["sft"]["metrics"] == first["training"]["sft"]["metrics"]  # fp32 on a CPU: bit for bit
     assert edited["models"] == first["models"]
 
+    shutil.rmtree(Path(edited["artifacts"]["dpo_model"]))
+    gone = line.run(*job)
+    assert gone.returncode == 2, gone.stdout + gone.stderr
+    assert "is gone. Run with --no-cache to make it again" in gone.stderr
+    mended = line.summary(tmp_path / "5.json", *job, "--no-cache")
+    assert "has no decision or no model folder any more" in mended["promotion"]["reason"]
+
     again = line.run("--run-evaluation", *job[1:], "--set", "evaluation.max_questions=5")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "5 questions" in again.stdout
 
     dpo = line.summary(
-        tmp_path / "5.json", "--run-dpo", *job[1:], "--set", "model.base=small@1", "--set", "name=second"
+        tmp_path / "6.json", "--run-dpo", *job[1:], "--set", "model.base=small@1", "--set", "name=second"
     )
     assert set(dpo["models"]) == {"base", "dpo"}

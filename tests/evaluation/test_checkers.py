@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from llm_engineering.artifacts import Judgement
@@ -56,18 +58,45 @@ def test_numeric_compares_the_last_numbers(answer, reference, judgement):
 def test_checker_is_found_by_name_or_by_module_and_function():
     assert load_checker("exact") is exact
     assert load_checker("numeric") is numeric
-    assert load_checker(f"{__name__}:own_checker") is own_checker
-    assert load_checker("llm_engineering.embedded.zoo:judge") is zoo.judge
+    assert load_checker(f"{__name__}:own_checker")("a", "b") == own_checker("a", "b")
+    told = "The fox is red."
+    assert load_checker("llm_engineering.embedded.zoo:judge")(told, told) == zoo.judge(told, told)
 
 
 @pytest.mark.parametrize(
     "name", ["exat", "no.such.module:judge", "json:no_such_function", "json", ":judge", "", "llm_engineering:"]
 )
 def test_unknown_checker_is_a_configuration_error(name):
-    with pytest.raises(ConfigError, match=r"cannot be found .*Use exact, numeric or package\.module:function"):
+    with pytest.raises(ConfigError, match=r"cannot be loaded .*Use exact, numeric or package\.module:function"):
         load_checker(name)
 
 
 def test_checker_that_cannot_be_called_is_a_configuration_error():
     with pytest.raises(ConfigError, match="is no function"):
         load_checker(f"{__name__}:NO_FUNCTION")
+
+
+def leaving_checker(answer: str, reference: str) -> Judgement:
+    raise SystemExit(0)
+
+
+def talking_checker(answer: str, reference: str) -> str:
+    return "yes"
+
+
+def nan_checker(answer: str, reference: str) -> Judgement:
+    return Judgement(correct=True, preferred=True, score=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("leaving_checker", "raised SystemExit .* on the answer 'forty-two'"),
+        ("talking_checker", "returned str, not a Judgement, for the answer 'forty-two'"),
+        ("nan_checker", "raised ValidationError .* on the answer 'forty-two'"),
+    ],
+)
+def test_a_checker_that_fails_is_named_with_the_answer(function: str, message: str) -> None:
+    checker = load_checker(f"{__name__}:{function}")
+    with pytest.raises(ConfigError, match=re.compile(message, re.DOTALL)):
+        checker("forty-two", "42")
