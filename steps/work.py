@@ -59,7 +59,10 @@ def _open(path: Path) -> Path:
 
 
 def _lock(path: Path) -> FileLock:
-    """Return the lock of a work folder; lock files stay, since removing one under a waiting process would split it."""
+    """Return the lock of a work folder.
+
+    A training's lock file stays: removing it under a waiting process would split it. Nobody waits for the others.
+    """
     locks = path.parent.parent / "work-locks"
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / f"{path.name}.lock")
@@ -81,16 +84,21 @@ def release_work_folders(*, keep: bool = False) -> None:
         if not keep:
             shutil.rmtree(path, ignore_errors=True)
         lock.release()
+        if not _is_training(path):
+            Path(lock.lock_file).unlink(missing_ok=True)
     _held.clear()
 
 
 def sweep_work_folders() -> None:
     """Remove what dead runs left behind, save for trainings that can be taken up again."""
     for path in _folders():
-        name, _, key = path.name.partition("-")
-        resumable = name.startswith("train_") and _completed(key) is None
+        resumable = _is_training(path) and _completed(path.name.partition("-")[2]) is None
         if not resumable and not _is_locked(path):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_training(path: Path) -> bool:
+    return path.name.startswith("train_")
 
 
 def _folders() -> Iterator[Path]:

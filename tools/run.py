@@ -20,9 +20,8 @@ from tools.environment import set_environment
 from tools.terminal import facts_table, take_over_logging
 
 if TYPE_CHECKING:
-    from zenml.models import PipelineRunResponse
-
     from llm_engineering.config import RunConfig
+    from llm_engineering.reporting.bundle import RunReports
     from pipelines.launch import Launch
 
 INTERRUPTED = 130
@@ -156,12 +155,18 @@ def _go(
         console.print(f"The run {name} died; it is marked failed now, and its finished steps are used.", markup=False)
     from pipelines.launch import prepare
 
-    launch = prepare(job, config)
-    console.print(facts_table(_header(launch)))
-    if plan_only:
-        _show_plan(launch, console, cache=cache)
-    else:
-        _run(launch, console, cache=cache, summary=summary)
+    names: list[str] = []
+    try:
+        launch = prepare(job, config)
+        console.print(facts_table(_header(launch)))
+        if plan_only:
+            _show_plan(launch, console, cache=cache)
+        else:
+            _run(launch, console, names, cache=cache, summary=summary)
+    except BaseException as error:
+        if summary is not None:
+            _write_failure(job, config, names, error, summary)
+        raise
 
 
 def _header(launch: "Launch") -> dict[str, str]:
@@ -211,49 +216,41 @@ def _show_plan(launch: "Launch", console: Console, *, cache: bool) -> None:
     console.print(facts_table({f"  {stage}": text for stage, text in plan.stages.items()}))
 
 
-def _run(launch: "Launch", console: Console, *, cache: bool, summary: Path | None) -> None:
-    """Run the pipeline and show, and write, what came out; a failed run is written too."""
-    from pipelines.launch import start
-
-    names: list[str] = []
+def _run(launch: "Launch", console: Console, names: list[str], *, cache: bool, summary: Path | None) -> None:
+    """Run the pipeline, and show and write what came out; the run's name is added to ``names`` once it begins."""
+    from llm_engineering.reporting.text import closing, places
+    from pipelines.launch import collect, start
 
     def started(name: str) -> None:
         names.append(name)
-        console.print(facts_table({"name": name}))
+        console.print(f"[dim]name[/dim]             {name}")
 
-    try:
-        run = start(launch, cache=cache, started=started)
-    except BaseException as error:
-        if summary is not None:
-            _write_failure(launch, names, error, summary)
-        raise
-    _finish(launch, run, console, summary)
-
-
-def _finish(launch: "Launch", run: "PipelineRunResponse", console: Console, summary: Path | None) -> None:
-    from llm_engineering.reporting.summary import build_summary
-    from llm_engineering.reporting.text import closing, places
-    from pipelines.launch import collect
-
-    reports = collect(launch.config, run)
+    reports = collect(launch.config, start(launch, cache=cache, started=started))
     console.print(closing(reports), "")
     for line in places(reports):
         console.print(line, soft_wrap=True)
     console.print("dashboard         make dashboard", style="dim")
     if summary is not None:
-        summary.write_text(json.dumps(build_summary(reports), indent=2, allow_nan=False), encoding="utf-8")
+        _write_summary(reports, summary)
 
 
-def _write_failure(launch: "Launch", names: list[str], error: BaseException, summary: Path) -> None:
+def _write_failure(job: str, config: "RunConfig", names: list[str], error: BaseException, summary: Path) -> None:
+    """Write what there is of a run that failed, or was refused before it began."""
     from zenml.client import Client
 
-    from llm_engineering.reporting.summary import build_summary
+    from llm_engineering.reporting.bundle import RunFacts, RunReports
     from pipelines.launch import collect
 
+    text = str(error) or type(error).__name__
     found = Client().list_pipeline_runs(name=names[0], size=1, hydrate=True).items if names else []
-    if found:
-        reports = collect(launch.config, found[0], str(error) or type(error).__name__)
-        summary.write_text(json.dumps(build_summary(reports), indent=2, allow_nan=False), encoding="utf-8")
+    refused = RunFacts(name=config.name, id="", pipeline=job, status="failed", seconds=0.0, error=text)
+    _write_summary(collect(config, found[0], text) if found else RunReports(run=refused), summary)
+
+
+def _write_summary(reports: "RunReports", summary: Path) -> None:
+    from llm_engineering.reporting.summary import build_summary
+
+    summary.write_text(json.dumps(build_summary(reports), indent=2, allow_nan=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

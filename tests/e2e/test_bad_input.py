@@ -26,8 +26,12 @@ def refused(line: CommandLine, *arguments: str) -> str:
 
 
 def test_missing_data_file(line: CommandLine, tmp_path: Path) -> None:
-    message = refused(line, "--set", f"data.sft=[{{path: {tmp_path / 'nix.jsonl'}}}]")
+    summary = tmp_path / "s.json"
+    summary.write_text("an earlier run's")
+    message = refused(line, "--set", f"data.sft=[{{path: {tmp_path / 'nix.jsonl'}}}]", "--summary", str(summary))
     assert "nix.jsonl does not exist" in message
+    found = json.loads(summary.read_text())["run"]
+    assert (found["status"], found["error"]) == ("failed", f"{tmp_path / 'nix.jsonl'} does not exist. Check the path.")
 
 
 def test_no_rows_left(line: CommandLine, tmp_path: Path) -> None:
