@@ -127,14 +127,13 @@ def train(
     """
     trained, total = _parameters(trainer)
     _log.info(
-        "%s trains %s of %s parameters (%.1f %%) · %d updates of %d rows · %s",
+        "%s trains %s of %s parameters (%.1f %%), %d updates of %d rows",
         stage.upper(),
         f"{trained:,}",
         f"{total:,}",
         100 * trained / total,
         planned_steps(config, len(lengths)),
         config.batch_size * config.accumulation,
-        describe_hardware(),
     )
     interrupted = last_checkpoint(inputs.work_dir)
     started = time.perf_counter()
