@@ -43,7 +43,7 @@ dashboard: export AUTO_OPEN_DASHBOARD = false
 dashboard: $(STAMP) ## Serve ZenML's dashboard over the local store
 	$(BIN)/zenml login --local --blocking
 
-bench: $(STAMP) ## Measure the embedded default on three seeds (about ten minutes)
+bench: $(STAMP) ## Measure the embedded default on three seeds (about six minutes)
 	$(BIN)/python benchmarks/embedded.py
 
 clean: ## Remove the virtual environment and caches
