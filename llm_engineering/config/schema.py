@@ -92,13 +92,32 @@ class Source(Block):
     """Only the first so many rows."""
     split: Literal["train", "eval", "test"] | None = None
     """All rows go to this split; else rows are drawn, unless a column ``split`` places them."""
+    count: PositiveInt | None = None
+    """So many training examples of the source, drawn by the seed."""
+    weight: PositiveFloat | None = None
+    """The source's part of the training examples, relative to the weights of the other sources of its kind."""
+    truncate: Literal["keep_end", "keep_start"] = "keep_end"
+    """Which end of a prompt stays when it is cut: the end suits dialogue, the start suits instructions."""
+    min_score_ratio: Annotated[float, Field(ge=1)] = 1.0
+    """Pairs of scored answers whose better score is less than so many times the other are left out."""
+    max_pairs_per_prompt: PositiveInt | None = None
+    """Only the first so many pairs of a prompt."""
+
+    @model_validator(mode="after")
+    def _check_mix(self) -> "Source":
+        if self.count and self.weight:
+            raise ValueError("a source takes count or weight, not both")
+        return self
 
 
 class FileSource(Source):
-    """Local rows: json, jsonl, csv or parquet."""
+    """Rows of files: json, jsonl, csv, tsv, parquet or arrow, each as it is or packed with gz or zst."""
 
     path: str
-    """A file; relative paths start at the configuration file's folder."""
+    """A file, a folder, a pattern such as ``rows/*.jsonl``, or an address such as ``s3://bucket/rows.jsonl``.
+
+    Relative paths start at the configuration file's folder.
+    """
 
     @property
     def name(self) -> str:
@@ -122,6 +141,20 @@ class HubSource(Source):
     def name(self) -> str:
         """What ledgers and messages call this source."""
         return f"{self.hub}:{self.hub_split}"
+
+
+class ArtifactSource(Source):
+    """Rows that a ZenML pipeline stored: a list of objects, a data frame, or a folder of files."""
+
+    artifact: str
+    """The artifact's name."""
+    version: str | None = None
+    """The artifact's version; none: the newest."""
+
+    @property
+    def name(self) -> str:
+        """What ledgers and messages call this source."""
+        return f"{self.artifact}:{self.version or 'latest'}"
 
 
 class EmbeddedSource(Source):
@@ -162,24 +195,48 @@ class SampledSource(Block):
 
 def _source_kind(value: Any) -> str | None:
     keys = type(value).model_fields if isinstance(value, Block) else value if isinstance(value, dict) else {}
-    found = [kind for kind in ("path", "hub", "embedded", "sample") if kind in keys]
+    found = [kind for kind in ("path", "hub", "artifact", "embedded", "sample") if kind in keys]
     return found[0] if len(found) == 1 else None
 
 
 _AnySource = Discriminator(
     _source_kind,
     custom_error_type="source_kind",
-    custom_error_message="a source needs exactly one of the keys path, hub, embedded or (for preferences) sample",
+    custom_error_message="a source needs exactly one of the keys path, hub, artifact, embedded or (for preferences) sample",
 )
 SftSource = Annotated[
-    Annotated[FileSource, Tag("path")] | Annotated[HubSource, Tag("hub")] | Annotated[EmbeddedSource, Tag("embedded")],
+    Annotated[FileSource, Tag("path")]
+    | Annotated[HubSource, Tag("hub")]
+    | Annotated[ArtifactSource, Tag("artifact")]
+    | Annotated[EmbeddedSource, Tag("embedded")],
     _AnySource,
 ]
 PreferenceSource = Annotated[
-    Annotated[FileSource, Tag("path")] | Annotated[HubSource, Tag("hub")] | Annotated[SampledSource, Tag("sample")],
+    Annotated[FileSource, Tag("path")]
+    | Annotated[HubSource, Tag("hub")]
+    | Annotated[ArtifactSource, Tag("artifact")]
+    | Annotated[SampledSource, Tag("sample")],
     _AnySource,
 ]
-RowSource = FileSource | HubSource | EmbeddedSource
+RowSource = FileSource | HubSource | ArtifactSource | EmbeddedSource
+Finding = Literal["drop", "keep", "error"]
+
+
+class RulesConfig(Block):
+    """What happens to a row that a rule finds: it is dropped, kept and counted, or the run stops and names it."""
+
+    identical_pair: Literal["drop", "error"] = "drop"
+    """A preference pair whose chosen answer equals the rejected one."""
+    contradictory_pair: Finding = "drop"
+    """A pair whose two answers an earlier pair of the prompt has the other way round."""
+    exact_duplicate: Finding = "drop"
+    """A row whose prompt and answers an earlier row has."""
+    near_duplicate: Finding = "drop"
+    """A row that is nearly an earlier one, prompt and answers together; needs ``data.audit``."""
+    leak: Literal["drop", "error"] = "drop"
+    """A training row whose prompt is held out, or, with ``data.audit``, nearly is."""
+    similarity: Annotated[float, Field(ge=0.5, le=1)] = 0.9
+    """From which similarity on texts are near-duplicates: the Jaccard index of their three-word shingles."""
 
 
 class DataConfig(Block):
@@ -191,16 +248,19 @@ class DataConfig(Block):
     """Share of the prompts that are held out to steer training."""
     test_share: Share = 0.0
     """Share of the prompts that are held out to judge the models."""
+    train_on: Literal["all_turns", "last_turn"] = "all_turns"
+    """Which assistant turns of a conversation carry loss."""
     max_length: Annotated[int, Field(ge=8)] = 512
     """Tokens of a row, prompt and answer together."""
+    max_prompt_length: PositiveInt | None = None
+    """Tokens of a prompt; none: only ``max_length`` counts."""
     too_long: Literal["truncate_prompt", "drop", "error"] = "truncate_prompt"
-    """What happens to a longer row: its prompt loses tokens at the start, it is dropped, or the run stops."""
-    exact_duplicate: Literal["drop", "keep"] = "drop"
-    """A row whose prompt and answers an earlier row has."""
-    identical_pair: Literal["drop", "error"] = "drop"
-    """A preference pair whose chosen answer equals the rejected one."""
+    """What happens to a longer row: the prompt loses tokens and then the answer, it is dropped, or the run stops."""
+    rules: RulesConfig = RulesConfig()
+    audit: bool = True
+    """Look for near-duplicates and near leaks, and measure what the texts are like."""
     max_dropped_share: Share = 0.2
-    """The run stops where a larger share of the rows of one source is dropped."""
+    """The run stops where a larger share of the rows of one source is dropped for its faults."""
 
     @property
     def row_sources(self) -> list[tuple[Literal["sft", "preference"], RowSource]]:
@@ -217,6 +277,12 @@ class DataConfig(Block):
     def _check(self) -> "DataConfig":
         if self.evaluation_share + self.test_share >= 1:
             raise ValueError("evaluation_share and test_share together leave no rows to train on")
+        if self.max_prompt_length and self.max_prompt_length >= self.max_length:
+            raise ValueError("max_prompt_length leaves no room for an answer; it must be below max_length")
+        for kind in ("sft", "preference"):
+            sources = [source for own, source in self.row_sources if own == kind]
+            if any(source.weight for source in sources) and not all(source.weight for source in sources):
+                raise ValueError(f"either all sources of {kind} have a weight or none; add the missing ones")
         if sum(isinstance(source, SampledSource) for source in self.preference) > 1:
             raise ValueError("preference takes one sample block at most")
         return self
