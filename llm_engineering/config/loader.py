@@ -118,7 +118,7 @@ def _resolve_existing(node: Node | None, key: str) -> Node | None:
 
 
 def _absolute(node: Node | None) -> Node | None:
-    if node is None or not isinstance(node.value, str):
+    if node is None or not isinstance(node.value, str) or "://" in node.value:  # s3://bucket/rows.jsonl
         return node
     path = node.place.folder / node.value
     # The file itself may be a link whose target has no telling suffix.

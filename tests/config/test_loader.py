@@ -174,6 +174,18 @@ def test_data_files_are_looked_for_beside_the_file_that_names_them(workdir: Path
     assert data.preference == [FileSource(path=f"{workdir}/other/pairs.jsonl")]
 
 
+def test_addresses_of_data_files_are_left_and_patterns_start_beside_the_file(workdir: Path) -> None:
+    addresses = ["s3://bucket/rows/*.jsonl", "https://host/a.csv?x=1", "zip://a.csv::s3://b/c.zip", "file:///a.json"]
+    sources = ", ".join(f"{{path: '{path}'}}" for path in [*addresses, "rows/**/*.jsonl.gz", "[ab]/?.csv", "rows/"])
+    write(f"data: {{sft: [{sources}]}}", "deep/mine.yaml")
+    assert [source.path for source in load_config(["deep/mine.yaml"]).data.sft if isinstance(source, FileSource)] == [
+        *addresses,
+        f"{workdir}/deep/rows/**/*.jsonl.gz",
+        f"{workdir}/deep/[ab]/?.csv",
+        f"{workdir}/deep/rows",
+    ]
+
+
 def test_data_files_in_an_override_start_at_the_working_directory(workdir: Path) -> None:
     write("data: {sft: [{path: a}, {path: b}]}", "deep/mine.yaml")
     data = load_config(["deep/mine.yaml"], ["data.sft.0.path=x.jsonl", "data.preference=[{path: y.jsonl}]"]).data
@@ -364,13 +376,16 @@ def test_an_alias_bomb_is_refused() -> None:
         ("data: {sft: [{embedded: false}]}", "1: data.sft.0.embedded must be true, got false."),
         (
             "data: {sft: [rows.jsonl]}",
-            "1: data.sft.0 must be a block with the key path, hub or embedded, got 'rows.jsonl'.",
+            "1: data.sft.0 must be a block with the key path, hub, artifact or embedded, got 'rows.jsonl'.",
         ),
-        ("data: {sft: [{path: x, hub: y}]}", "1: data.sft.0 needs exactly one of the keys path, hub or embedded."),
-        ("data: {sft: [{first: 3}]}", "1: data.sft.0 needs exactly one of the keys path, hub or embedded."),
+        (
+            "data: {sft: [{path: x, hub: y}]}",
+            "1: data.sft.0 needs exactly one of the keys path, hub, artifact or embedded.",
+        ),
+        ("data: {sft: [{first: 3}]}", "1: data.sft.0 needs exactly one of the keys path, hub, artifact or embedded."),
         (
             "data: {preference: [{embedded: true}]}",
-            "1: data.preference.0 needs exactly one of the keys path, hub or sample.",
+            "1: data.preference.0 needs exactly one of the keys path, hub, artifact or sample.",
         ),
         ("data:\n  preference:\n  - sample: {}", "3: data.preference.0.sample.checker is missing."),
         (
