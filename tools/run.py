@@ -190,6 +190,7 @@ def _header(launch: "Launch") -> dict[str, str]:
 
 
 def _show_plan(launch: "Launch", console: Console, *, cache: bool) -> None:
+    from llm_engineering.reporting.ledger_text import ledger_and_audit
     from pipelines.plan import make_plan
 
     plan = make_plan(launch, cache=cache)
@@ -197,21 +198,8 @@ def _show_plan(launch: "Launch", console: Console, *, cache: bool) -> None:
     for step in plan.steps:
         after = f" ← {', '.join(step.upstream)}" if step.upstream else ""
         console.print(f"  {'cached  ' if step.cached else 'will run'}  {step.name}{after}", markup=False)
-    console.print("\nRows", style="bold")
-    for ledger in plan.data.sources:
-        dropped = "".join(f", {count} {reason}" for reason, count in ledger.dropped.items())
-        console.print(
-            f"  {ledger.kind} {ledger.source} ({ledger.format}): {ledger.rows} read → {ledger.train} train, "
-            f"{ledger.eval} eval, {ledger.test} test{dropped}",
-            markup=False,
-        )
-    tokens = {
-        name: f"{count:,} tokens, {plan.data.trained_tokens[name]:,} trained"
-        for name, count in plan.data.tokens.items()
-    }
-    console.print(facts_table({f"  {name}": text for name, text in tokens.items()}))
-    for note in plan.data.notes:
-        console.print(f"  {note}", markup=False)
+    console.print("\nData", style="bold")
+    console.print(ledger_and_audit(plan.data))
     console.print("\nTraining", style="bold")
     console.print(facts_table({f"  {stage}": text for stage, text in plan.stages.items()}))
 

@@ -1,54 +1,23 @@
-"""Training curves as static SVG: the same history gives the same text, byte for byte.
+"""Training curves: a faint line is what was logged, the bold one its moving average, diamonds are held-out rows.
 
-Lines take their colours from CSS variables of the page and axes take the text's colour, so that one drawing reads on
-light and dark ground; line styles differ as well as colours. A faint line is what was logged, the bold one its moving
-average, diamonds are measured on held-out rows.
+Line styles differ as well as colours.
 """
 
-import io
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import TrainingReport
+from llm_engineering.reporting.drawings import AXES, COLOURS, drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.typing import RcKeyType
 
 Points = list[tuple[int, float]]
 
-# Colours that matplotlib writes, and what the page reads in their place (Okabe and Ito's palette, colour-blind-safe).
-_AXES = "#010203"
-_COLOURS = {
-    _AXES: "currentColor",
-    "#010204": "var(--curve-1, #0072b2)",
-    "#010205": "var(--curve-2, #d55e00)",
-    "#010206": "var(--curve-3, #009e73)",
-}
-_LINES = [colour for colour in _COLOURS if colour != _AXES]
 _STYLES = ["-", (0, (5, 1.5)), (0, (1, 1.2))]
-
-_RC: "dict[RcKeyType, Any]" = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.edgecolor": _AXES,
-    "axes.labelcolor": _AXES,
-    "text.color": _AXES,
-    "xtick.color": _AXES,
-    "ytick.color": _AXES,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "grid.color": _AXES,
-    "grid.alpha": 0.15,
-    "grid.linewidth": 0.6,
-}
 
 
 @dataclass(frozen=True)
@@ -130,16 +99,16 @@ def _draw(report: TrainingReport, chart: _Chart) -> str:
                 alone = len(chart.series) == 1
                 _plot_held_out(axes, held_out, "held out" if alone else f"{label}, held out", index + alone)
         if report.best_step is not None:
-            axes.axvline(report.best_step, color=_AXES, linewidth=0.8, linestyle=":", label="weights kept")
+            axes.axvline(report.best_step, color=AXES, linewidth=0.8, linestyle=":", label="weights kept")
         if chart.share:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         axes.set_xlabel("step")
 
-    return _svg(f"{report.stage} {chart.title}", plot)
+    return drawing(f"{report.stage} {chart.title}", plot)
 
 
 def _plot_line(axes: "Axes", points: Points, label: str, index: int, *, smooth: bool) -> None:
-    colour, style = _LINES[index], _STYLES[index]
+    colour, style = COLOURS[index], _STYLES[index]
     if smooth and len(points) >= 5:
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.8, alpha=0.4)
         points = smoothed(points, span=max(3, len(points) // 12))
@@ -158,54 +127,10 @@ def _plot_line(axes: "Axes", points: Points, label: str, index: int, *, smooth: 
 def _plot_held_out(axes: "Axes", points: Points, label: str, index: int) -> None:
     axes.plot(
         *zip(*points, strict=True),
-        color=_LINES[index],
+        color=COLOURS[index],
         linestyle=":",
         linewidth=1.0,
         marker="D",
         markersize=3.5,
         label=label,
     )
-
-
-def _svg(name: str, plot: Callable[["Axes"], None]) -> str:
-    """Return a drawing as compact SVG without date, fonts, or ids that another drawing has."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_RC | {"svg.hashsalt": name}):
-        figure = Figure(figsize=(3.9, 2.4), layout="constrained")
-        FigureCanvasSVG(figure)
-        figure.patch.set_visible(False)
-        axes = figure.add_subplot()
-        axes.patch.set_visible(False)
-        axes.grid(visible=True, axis="y")
-        plot(axes)
-        if len(axes.get_legend_handles_labels()[0]) > 1:
-            axes.legend(frameon=False, fontsize=8, handlelength=2.2)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _compact(text.getvalue(), name)
-
-
-def _compact(svg: str, name: str) -> str:
-    """Return only what a page needs: no prologue, no style that would reach beyond the drawing, no repeated ids."""
-    view = re.search(r'viewBox="([^"]*)"', svg)
-    assert view, "matplotlib writes a viewBox"
-    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
-    for superfluous in (
-        r"<metadata>.*?</metadata>",
-        r"<style.*?</style>",
-        r"<!--.*?-->",
-        r'(?<=<g) id="[^"]*"',
-        r" font-family: [^;]*;",
-        r' transform="rotate\(-0 [^"]*"',
-        r"<defs>\s*</defs>",
-    ):
-        body = re.sub(superfluous, "", body, flags=re.DOTALL)
-    body = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), body)
-    body = body.replace("xlink:href", "href")
-    for written, shown in _COLOURS.items():
-        body = body.replace(written, shown)
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view[1]}" role="img" aria-label="{escape(name)}">'
-    return opening + re.sub(r"\s*\n\s*", "\n", body).strip()

@@ -5,12 +5,9 @@ put in as they are.
 """
 
 import math
-import re
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llm_engineering.artifacts import (
@@ -20,14 +17,19 @@ from llm_engineering.artifacts import (
     Metric,
     PromotionCheck,
     ReferenceProof,
-    SourceLedger,
+    RenderedRow,
     TrackerLink,
     TrainingReport,
 )
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.curves import training_curves
-from llm_engineering.reporting.summary import ROW_KINDS, row_totals
+from llm_engineering.reporting.data_preview import token_counts
+from llm_engineering.reporting.findings import findings
+from llm_engineering.reporting.ledger import ROW_KINDS, kinds, mix
+from llm_engineering.reporting.page import render_page
+from llm_engineering.reporting.tokens import row_view
 from llm_engineering.reporting.wording import (
+    KINDS,
     best_models,
     duration,
     evaluated,
@@ -71,28 +73,26 @@ class Proof:
     numbers: list[tuple[str, str]]
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-"""Characters that no page may hold, wherever a row or an answer got them from."""
+EXAMPLES = 2
+"""Rows that the report shows token by token; the data preview has more."""
 
 
 def render_report(reports: RunReports) -> str:
     """Return the whole page; what a run does not have gets no section."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "model": model_label, "visible": _visible, "short": _short}
-    page: str = environment.get_template("report.html.j2").render(
+    dataset = reports.dataset
+    return render_page(
+        "report.html.j2",
         reports=reports,
         headline=headline(reports),
         models=evaluated(reports.evaluation)[0] if reports.evaluation else [],
         scores=_scores(reports.evaluation) if reports.evaluation else [],
         checks=[_check(check) for check in reports.decision.checks] if reports.decision else [],
-        ledgers=_ledgers(reports),
-        tokens=_tokens(reports.dataset) if reports.dataset else [],
+        ledgers=list(kinds(dataset.sources)) if dataset else [],
+        kinds=KINDS,
+        mix=mix,
+        findings=findings(dataset.audit) if dataset and dataset.audit else [],
+        tokens=token_counts(dataset) if dataset else [],
+        examples=[row_view(row) for row in _examples(dataset)] if dataset else [],
         preferences=_preferences(reports),
         proofs=_proofs(reports),
         trainings=_trainings(reports),
@@ -100,7 +100,6 @@ def render_report(reports: RunReports) -> str:
         steps=_steps(reports),
         trackers=[_tracker(link) for link in reports.trackers()],
     )
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", page)
 
 
 def _scores(evaluation: EvaluationReport) -> list[Row]:
@@ -142,22 +141,11 @@ def _check(check: PromotionCheck) -> dict[str, object]:
     }
 
 
-def _ledgers(reports: RunReports) -> list[tuple[str, list[SourceLedger], dict[str, object]]]:
-    """Return sources and totals of both kinds of rows, as far as rows were read."""
-    dataset = reports.dataset
-    ledgers = [(kind, dataset.ledger(kind)) for kind in ROW_KINDS] if dataset else []
-    without_samples = reports.model_copy(update={"preferences": None})
-    return [(kind, sources, row_totals(without_samples, kind) or {}) for kind, sources in ledgers if sources]
-
-
-def _tokens(dataset: DatasetReport) -> list[tuple[str, str, str, str]]:
-    rows = []
-    for name, tokens in dataset.tokens.items():
-        trained = dataset.trained_tokens.get(name)
-        share = f"{trained:,} ({100 * trained / tokens:.0f} %)" if trained is not None and tokens else "-"
-        longest = dataset.longest.get(name)
-        rows.append((name, f"{tokens:,}", share, f"{longest:,}" if longest is not None else "-"))
-    return rows
+def _examples(dataset: DatasetReport) -> list[RenderedRow]:
+    """Return the first rows, of both kinds if there are both."""
+    first = [next((row for row in dataset.examples if row.kind == kind), None) for kind in ROW_KINDS]
+    both = [row for row in first if row is not None]
+    return both if len(both) == EXAMPLES else dataset.examples[:EXAMPLES]
 
 
 def _preferences(reports: RunReports) -> list[tuple[str, str]]:
@@ -285,11 +273,6 @@ def _tracker(link: TrackerLink) -> dict[str, object]:
         "upload": f"comet upload {shlex.quote(archive)}" if archive else None,
         "failures": link.failures,
     }
-
-
-def _visible(text: str) -> str:
-    """Return text whose line ends can be seen."""
-    return text.replace("\n", "↵\n")
 
 
 def _short(sha256: str) -> str:

@@ -1,12 +1,10 @@
 """The summary that machines read: one JSON object a run, the same keys every time."""
 
 import math
-from collections import Counter
 
-from llm_engineering.artifacts import RowKind, TrainingReport
+from llm_engineering.artifacts import RowKind, SourceLedger, TrainingReport
 from llm_engineering.reporting.bundle import RunReports
-
-ROW_KINDS: tuple[RowKind, ...] = ("sft", "preference")
+from llm_engineering.reporting.ledger import ROW_KINDS, together
 
 
 def build_summary(reports: RunReports) -> dict[str, object]:
@@ -20,7 +18,7 @@ def build_summary(reports: RunReports) -> dict[str, object]:
     summary = {
         "run": reports.run.model_dump(mode="json", exclude={"model", "artifacts"}),
         "model": version.model_dump(mode="json") if version else None,
-        "data": {kind: rows for kind in ROW_KINDS if (rows := row_totals(reports, kind))},
+        "data": {kind: rows for kind in ROW_KINDS if (rows := _rows(reports, kind))},
         "promotion": decision.model_dump(mode="json", include={"promoted", "stage", "reason"}) if decision else None,
         "training": {training.stage: _training(training) for training in reports.trainings()},
         "models": {name: {m: metric.value for m, metric in scores.metrics.items()} for name, scores in models.items()},
@@ -33,7 +31,7 @@ def build_summary(reports: RunReports) -> dict[str, object]:
     return finite
 
 
-def row_totals(reports: RunReports, kind: RowKind) -> dict[str, object] | None:
+def _rows(reports: RunReports, kind: RowKind) -> dict[str, object] | None:
     """Return what became of the rows of one kind, summed over their sources; None where there are none.
 
     Pairs that were sampled from the SFT model count as rows, too.
@@ -42,16 +40,19 @@ def row_totals(reports: RunReports, kind: RowKind) -> dict[str, object] | None:
     sampled = reports.preferences.pairs if reports.preferences and kind == "preference" else {}
     if not ledgers and not sampled:
         return None
-    dropped: Counter[str] = Counter()
-    for ledger in ledgers:
-        dropped.update({str(reason): rows for reason, rows in ledger.dropped.items()})
+    summed = together(ledgers) if ledgers else SourceLedger(kind=kind, source="sampled", format="", rows=0)
     return {
-        "rows": sum(ledger.rows for ledger in ledgers) + sum(sampled.values()),
-        "train": sum(ledger.train for ledger in ledgers) + sampled.get("train", 0),
-        "eval": sum(ledger.eval for ledger in ledgers) + sampled.get("eval", 0),
-        "test": sum(ledger.test for ledger in ledgers) + sampled.get("test", 0),
-        "truncated": sum(ledger.truncated for ledger in ledgers),
-        "dropped": dict(dropped),
+        "rows": summed.rows + sum(sampled.values()),
+        "train": summed.train + sampled.get("train", 0),
+        "eval": summed.eval + sampled.get("eval", 0),
+        "test": summed.test + sampled.get("test", 0),
+        "examples": summed.examples + sum(sampled.values()),
+        "truncated": summed.truncated,
+        "tokens_lost": summed.tokens_lost,
+        "trained_tokens_lost": summed.trained_tokens_lost,
+        "answers_cut": summed.answers_cut,
+        "dropped": dict(summed.dropped),
+        "found": dict(summed.found),
     }
 
 

@@ -4,7 +4,6 @@ Everything from data and models is plain text: never markup, and without control
 """
 
 import shlex
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from llm_engineering.artifacts import EvaluationReport, Metric, SampleAnswers
 from llm_engineering.reporting.bundle import RunReports
+from llm_engineering.reporting.page import REPLACEMENT, harmless
 from llm_engineering.reporting.wording import (
     best_models,
     duration,
@@ -48,9 +48,9 @@ def _parts(reports: RunReports) -> Iterator[RenderableType]:
     yield Text()
     yield Text(headline(reports), style="bold red" if reports.run.status == "failed" else "bold")
     if reports.run.error:
-        yield Text(_plain(reports.run.error))
+        yield Text(plain(reports.run.error))
     if reports.decision:
-        yield Text(_plain(reports.decision.reason))
+        yield Text(plain(reports.decision.reason))
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ def _scores(evaluation: EvaluationReport, intervals: bool) -> Table:
     table.caption_justify = "left"
     table.add_column(Text(f"{evaluation.split} split, {evaluation.questions:,} questions"))
     for model in models:
-        table.add_column(Text(_plain(model_label(model))), justify="right", no_wrap=True)
+        table.add_column(Text(plain(model_label(model))), justify="right", no_wrap=True)
     for metric in metrics:
         best = best_models(evaluation, metric)
         values = [evaluation.models[model].metrics.get(metric) for model in models]
         unit = f", {unit_of(metric)}" if unit_of(metric) else ""
         cells = [_score(metric, value, model in best, intervals) for model, value in zip(models, values, strict=True)]
-        table.add_row(Text(_plain(wording(metric).label) + unit), *cells)
+        table.add_row(Text(plain(wording(metric).label) + unit), *cells)
     return table
 
 
@@ -97,10 +97,10 @@ def _answers(sample: SampleAnswers, models: list[str]) -> RenderableType:
     table.add_column()
     for model in models:
         if model in sample.answers:
-            answer = _plain(sample.answers[model])
+            answer = plain(sample.answers[model])
             shown = answer if len(answer) <= LONGEST_ANSWER else answer[:LONGEST_ANSWER] + " ..."
-            table.add_row(Text(_plain(model_label(model))), Text(shown))
-    return Group(Text(), Text(_plain(sample.prompt), style="bold"), Padding(table, (0, 0, 0, 2)))
+            table.add_row(Text(plain(model_label(model))), Text(shown))
+    return Group(Text(), Text(plain(sample.prompt), style="bold"), Padding(table, (0, 0, 0, 2)))
 
 
 def places(reports: RunReports) -> Iterator[Text]:
@@ -122,13 +122,10 @@ def places(reports: RunReports) -> Iterator[Text]:
 
 
 def _line(label: str, text: str) -> Text:
-    parts = (f"{_plain(label):<18}", "dim"), _plain(text)
+    parts = (f"{plain(label):<18}", "dim"), plain(text)
     return Text.assemble(*parts)
 
 
-def _plain(text: str) -> str:
-    """Return text without control characters, for they could move the cursor or colour the terminal."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in {"Cc", "Cs"} and char not in "\n\t" else char
-        for char in text
-    )
+def plain(text: str) -> str:
+    """Return text without characters that could move the cursor, colour the terminal or reorder a line."""
+    return harmless(text).replace("\r", REPLACEMENT)

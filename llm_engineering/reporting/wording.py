@@ -3,9 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
-from llm_engineering.artifacts import EvaluationReport, Metric
+from llm_engineering.artifacts import DropReason, EvaluationReport, Metric, RowKind
 from llm_engineering.reporting.bundle import RunReports
+
+_Name = TypeVar("_Name", bound=str)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,27 @@ METRICS: dict[str, MetricWording] = {
 MODELS = {"base": "Base", "sft": "SFT", "dpo": "DPO", "incumbent": "Incumbent"}
 """Known models, in the order in which they are shown."""
 
+KINDS: dict[RowKind, str] = {"sft": "SFT rows", "preference": "Preference pairs"}
+"""What both kinds of rows are called."""
+
+REASONS: dict[DropReason, str] = {
+    "unparsable": "The line or record cannot be read.",
+    "not text": "Something else stands where text belongs.",
+    "bad role order": "The roles do not alternate, or the conversation ends on the wrong side.",
+    "empty answer": "An answer is empty or blank.",
+    "filtered by rule": "The configuration leaves such rows out.",
+    "identical pair": "The chosen answer equals the rejected one.",
+    "contradictory pair": "An earlier pair prefers the same two answers the other way round.",
+    "exact duplicate": "An earlier row has the same prompt and answers.",
+    "near-duplicate": "An earlier row has nearly the same prompt and answers.",
+    "leaked into evaluation": "The prompt is held out elsewhere, so that training on it would spoil the measurement.",
+    "over the mix": "The mix asks for fewer rows of this source.",
+    "special token in text": "The text holds a special token, which would end a turn or forge one.",
+    "not renderable": "The chat template cannot render the conversation.",
+    "too long": "The row does not fit, and cutting it is not allowed or not enough.",
+}
+"""Why a row is dropped or named, in plain words and in the order in which it is looked for."""
+
 
 def wording(metric: str) -> MetricWording:
     """Return how a metric is shown."""
@@ -55,7 +79,7 @@ def model_label(model: str) -> str:
     return MODELS.get(model, model)
 
 
-def in_order(names: Iterable[str], known: Mapping[str, object]) -> list[str]:
+def in_order(names: Iterable[_Name], known: Mapping[_Name, object]) -> list[_Name]:
     """Return distinct names: the known ones in their order, the others behind as they came."""
     distinct = list(dict.fromkeys(names))
     return [name for name in known if name in distinct] + [name for name in distinct if name not in known]
@@ -118,6 +142,21 @@ def headline(reports: RunReports) -> str:
     if decision.promoted == "sft" and reports.dpo:
         return f"The SFT model goes to {decision.stage}; DPO is not promoted."
     return f"The {model_label(decision.promoted)} model is promoted to {decision.stage}."
+
+
+def count(number: int) -> str:
+    """Return a whole number with its thousands apart: ``1,234,567``."""
+    return f"{number:,}"
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number and what it counts: ``1 row``, ``1,234 rows``; ``many`` where an ``s`` does not make it."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, ``78.2 %``; a dash where it is no number."""
+    return f"{100 * share:.1f} %" if math.isfinite(share) else "-"
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@ import math
 import random
 
 import pytest
+from data_reports import build_empty_data, build_rich_data, part
 
 from llm_engineering.artifacts import (
     DatasetReport,
@@ -159,10 +160,11 @@ def _dataset() -> DatasetReport:
         examples=[
             RenderedRow(
                 kind="sft",
-                pieces=[
-                    ("<|im_start|>user\nWhat colour is the zebra?<|im_end|>\n<|im_start|>assistant\n", False),
-                    ("The zebra is striped. It won six medals last year.<|im_end|>", True),
-                    ("\n", False),
+                source="embedded",
+                row=7,
+                split="train",
+                parts=[
+                    part("conversation", "<|im_start|>", "user", "\n", "What", " colour", "?", "<|im_end|>", trained=1)
                 ],
             )
         ],
@@ -336,3 +338,13 @@ def _evaluation() -> EvaluationReport:
         notes=["Intervals are exact (Clopper and Pearson); the unit is the fact, not the phrasing."],
         seconds=24.9,
     )
+
+
+@pytest.fixture
+def rich_data() -> DatasetReport:
+    return build_rich_data()
+
+
+@pytest.fixture
+def empty_data() -> DatasetReport:
+    return build_empty_data()

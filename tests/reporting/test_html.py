@@ -1,7 +1,10 @@
 import re
-from html.parser import HTMLParser
+
+from data_reports import part
+from pages import ATTACK, Outline, words
 
 from llm_engineering.artifacts import (
+    DatasetReport,
     MergeReport,
     ModelScores,
     PromotionDecision,
@@ -11,44 +14,6 @@ from llm_engineering.artifacts import (
 )
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.html import render_report
-
-ATTACK = "<script>alert(1)</script>\"' onload=x {{ 7 * 7 }}"
-
-
-class Outline(HTMLParser):
-    """Tags with their attributes, headings, and whether every element is closed."""
-
-    VOID = ("meta", "br", "link", "img")
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.headings: list[str] = []
-        self.open: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag in ("h1", "h2"):
-            self.headings.append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in ("h1", "h2"):
-            self.headings[-1] += data
-
-
-def words(page: str) -> str:
-    """Return the text of the body, with single spaces."""
-    body = page[page.index("<body>") :]
-    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
 
 
 def test_a_whole_run_has_every_section(example_run: RunReports) -> None:
@@ -115,10 +80,31 @@ def test_a_proof_whose_numbers_disagree_is_shown_as_failing(example_run: RunRepo
     assert "3 of 5 proofs hold" in text
 
 
-def test_trained_tokens_are_marked(example_run: RunReports) -> None:
+def test_rows_are_shown_token_by_token_as_in_the_preview(example_run: RunReports) -> None:
     page = render_report(example_run)
-    assert "<mark>The zebra is striped. It won six medals last year.&lt;|im_end|&gt;</mark>↵" in page
-    assert "<mark>&lt;|im_start|&gt;user" not in page
+    assert "<mark><b>&lt;|im_end|&gt;</b></mark>" in page
+    assert "<b>&lt;|im_start|&gt;</b><i>user</i><i>↵</i><br><i>What</i><i>·colour</i>" in page
+    assert "Row 7 of embedded · SFT · train" in words(page)
+
+
+def test_of_many_rows_one_of_each_kind_is_shown(example_run: RunReports, rich_data: DatasetReport) -> None:
+    text = words(render_report(example_run.model_copy(update={"dataset": rich_data})))
+    assert "Row 12 of extra.jsonl · SFT" in text
+    assert "Row 3 of org/ultra-pairs · preference pair" in text
+    assert "Row 40 of" not in text
+
+
+def test_what_is_kept_cut_and_mixed_stands_in_the_ledger(example_run: RunReports, rich_data: DatasetReport) -> None:
+    text = words(render_report(example_run.model_copy(update={"dataset": rich_data})))
+    assert "alpaca count 250 asked, 0.1 % of training" in text
+    assert "found and kept: 7 exact duplicate" in text
+    assert "1,310,220 tokens, 88,017 trained 31 answers cut" in text
+
+
+def test_the_audit_is_told_in_sentences(example_run: RunReports, rich_data: DatasetReport) -> None:
+    page = render_report(example_run.model_copy(update={"dataset": rich_data}))
+    assert '<li class="warn">The longer answer is the chosen one in 75.2 % of 24,931 pairs' in page
+    assert "What the audit found" not in render_report(example_run)
 
 
 def test_the_ledger_names_every_reason(example_run: RunReports) -> None:
@@ -165,7 +151,9 @@ def test_text_from_data_models_and_configuration_is_never_markup(example_run: Ru
             "tokens": {ATTACK: 10},
             "fingerprints": {ATTACK: ATTACK},
             "mask_proof": ATTACK,
-            "examples": [RenderedRow(kind="sft", pieces=[(ATTACK, True), (ATTACK, False)])],
+            "examples": [
+                RenderedRow(kind="sft", source=ATTACK, row=1, split="train", parts=[part("prompt", ATTACK, ATTACK)])
+            ],
         }
     )
     run = example_run.model_copy(

@@ -1,7 +1,7 @@
 import json
 import math
 
-from llm_engineering.artifacts import PreferenceReport
+from llm_engineering.artifacts import DatasetReport, PreferenceReport
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.summary import build_summary
 
@@ -46,8 +46,13 @@ def test_rows_are_summed_over_the_sources_of_a_kind(example_run: RunReports) -> 
         "train": 1648,
         "eval": 197,
         "test": 384,
+        "examples": 0,
         "truncated": 12,
+        "tokens_lost": 310,
+        "trained_tokens_lost": 0,
+        "answers_cut": 0,
         "dropped": {"exact duplicate": 40, "too long": 8, "empty answer": 5, "leaked into evaluation": 2},
+        "found": {},
     }
     assert 1648 + 197 + 384 + (40 + 8 + 5 + 2) == 2284
 
@@ -56,7 +61,28 @@ def test_sampled_pairs_count_as_preference_rows(example_run: RunReports) -> None
     data = build_summary(example_run)["data"]
     assert isinstance(data, dict)
     # 512 train + 40 eval
-    assert data["preference"] == {"rows": 552, "train": 512, "eval": 40, "test": 0, "truncated": 0, "dropped": {}}
+    assert data["preference"] == {
+        "rows": 552,
+        "train": 512,
+        "eval": 40,
+        "test": 0,
+        "examples": 552,
+        "truncated": 0,
+        "tokens_lost": 0,
+        "trained_tokens_lost": 0,
+        "answers_cut": 0,
+        "dropped": {},
+        "found": {},
+    }
+
+
+def test_examples_cuts_and_rows_that_were_kept_are_summed(example_run: RunReports, rich_data: DatasetReport) -> None:
+    data = build_summary(example_run.model_copy(update={"dataset": rich_data}))["data"]
+    assert isinstance(data, dict)
+    # 207,940 + 243 examples; pairs: 24,934 from the source + 552 sampled
+    assert (data["sft"]["examples"], data["preference"]["examples"]) == (208_183, 25_486)
+    assert (data["sft"]["tokens_lost"], data["sft"]["trained_tokens_lost"]) == (1_310_220, 88_017)
+    assert (data["sft"]["answers_cut"], data["sft"]["found"]) == (31, {"exact duplicate": 7})
 
 
 def test_models_are_reduced_to_their_values(example_run: RunReports) -> None:

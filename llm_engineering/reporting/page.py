@@ -1,0 +1,39 @@
+"""What all pages share: one template engine that escapes everything, and no character that could harm a page."""
+
+import re
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from llm_engineering.reporting.wording import count, counted, duration, model_label, percent
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_HARMFUL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # control characters
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks that reorder the text around them
+    "\ud800-\udfff\ufffe\uffff]"  # no text at all
+)
+
+
+def render_page(template: str, **values: object) -> str:
+    """Return a page from one of the templates beside this module."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "thousands": count,
+        "counted": counted,
+        "percent": percent,
+        "duration": duration,
+        "model": model_label,
+    }
+    return harmless(environment.get_template(template).render(**values))
+
+
+def harmless(text: str) -> str:
+    """Return text whose control, reordering and surrogate characters are replaced; line ends and tabs stay."""
+    return _HARMFUL.sub(REPLACEMENT, text)
