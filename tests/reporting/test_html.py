@@ -96,9 +96,9 @@ def test_of_many_rows_one_of_each_kind_is_shown(example_run: RunReports, rich_da
 
 def test_what_is_kept_cut_and_mixed_stands_in_the_ledger(example_run: RunReports, rich_data: DatasetReport) -> None:
     text = words(render_report(example_run.model_copy(update={"dataset": rich_data})))
-    assert "alpaca count 250 asked, 0.1 % of training" in text
-    assert "found and kept: 7 exact duplicate" in text
-    assert "1,310,220 tokens, 88,017 trained 31 answers cut" in text
+    assert "extra.jsonl alpaca 250 238 5 0 0 7 Dropped: 5 empty answer; 2 leaked into evaluation" in text
+    assert "Found and kept: 7 exact duplicate Mix: count 250 asked, 0.1 % of training" in text
+    assert "Lost: 1,310,220 tokens, 88,017 trained; 31 answers cut 3,310 kept examples repeat a prompt" in text
 
 
 def test_the_audit_is_told_in_sentences(example_run: RunReports, rich_data: DatasetReport) -> None:
