@@ -11,11 +11,12 @@ from zenml import Model
 from zenml.client import Client
 from zenml.enums import ExecutionMode
 from zenml.models import ModelVersionResponse, PipelineRunResponse
+from zenml.utils.io_utils import get_global_config_directory
 
 from llm_engineering.artifacts import Checkpoint, PromotionDecision
 from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import RunConfig
-from llm_engineering.data.loading import file_hashes
+from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.evaluation.checkers import load_checker
@@ -24,6 +25,7 @@ from llm_engineering.models.checkpoints import check_export, locate_base, max_po
 from llm_engineering.reporting.bundle import RunReports
 from pipelines import training as pipelines
 from pipelines.store import alive
+from steps.artifact_sources import find_artifacts
 from steps.caching import package_versions
 from steps.facts import run_facts
 from steps.registry import promoted_model
@@ -68,7 +70,7 @@ def prepare(job: Job, config: RunConfig) -> Launch:
     base = _resolve_base(config)
     require_length(config.data, max_positions(base.path))
     chat = load_chat_tokenizer(base, config.model)
-    arguments: dict[str, Any] = {"file_hashes": file_hashes(config.data)}
+    arguments: dict[str, Any] = {"origins": _origins(config)}
     version = None
     if job == "evaluation":
         version, arguments["models"] = _trained_models(config.name)
@@ -85,6 +87,12 @@ def _require_data(job: Job, config: RunConfig) -> None:
             )
     if job == "dpo" and config.data.sampling and not config.data.sft:
         raise ConfigError("data.preference samples answers to the prompts of data.sft, which names no source. Add one.")
+
+
+def _origins(config: RunConfig) -> Origins:
+    """Return what the rows would be read from now; hashes of local files are kept in ZenML's folder."""
+    memo = Path(get_global_config_directory()) / "llm-engineering-file-hashes.json"
+    return Origins(files=file_hashes(config.data, memo), artifacts=find_artifacts(config.data))
 
 
 def _resolve_base(config: RunConfig) -> Checkpoint:

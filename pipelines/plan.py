@@ -19,6 +19,7 @@ from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.training.arguments import planned_steps
 from pipelines.launch import Launch, configured
+from steps.artifact_sources import load_artifacts
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def make_plan(launch: Launch, *, cache: bool) -> Plan:
     steps = _planned_steps(launch, cache=cache)
     config = launch.config
     with tempfile.TemporaryDirectory() as folder:
-        raw = load_raw_rows(config.data, config.seed, Path(folder) / "raw")
+        artifacts = load_artifacts(launch.arguments["origins"].artifacts)
+        raw = load_raw_rows(config.data, config.seed, Path(folder) / "raw", artifacts)
         chat = load_chat_tokenizer(launch.base, config.model)
         report = prepare_rows(raw, config.data, chat, config.seed, Path(folder) / "rows").report
     stages = {}

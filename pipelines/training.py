@@ -12,6 +12,7 @@ from zenml import pipeline
 from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import RunConfig
+from llm_engineering.data.loading import Origins
 from steps.build_preferences import build_preferences
 from steps.caching import checker_hash, with_code_dependencies
 from steps.evaluate import evaluate
@@ -38,9 +39,9 @@ class Rows:
 
 
 @pipeline
-def training(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> None:
+def training(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
     """Base → SFT → merge → DPO against the frozen SFT model → merge → evaluate → promote."""
-    rows = _data(config, base, file_hashes)
+    rows = _data(config, base, origins)
     sft_adapter, sft_report = _sft(config, base, rows)
     sft_model, sft_merge = with_code_dependencies(merge_sft)(base, sft_adapter, rows.questions, config.model)
     preference_report = _sampled_preferences(config, sft_model, rows)
@@ -62,9 +63,9 @@ def training(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -
 
 
 @pipeline
-def sft(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> None:
+def sft(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
     """Base → SFT → merge → evaluate → promote."""
-    rows = _data(config, base, file_hashes)
+    rows = _data(config, base, origins)
     sft_adapter, sft_report = _sft(config, base, rows)
     sft_model, sft_merge = with_code_dependencies(merge_sft)(base, sft_adapter, rows.questions, config.model)
     reports = {"sft_report": sft_report, "sft_merge_report": sft_merge}
@@ -72,9 +73,9 @@ def sft(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> Non
 
 
 @pipeline
-def dpo(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> None:
+def dpo(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
     """A model that was fine-tuned already → DPO against it → merge → evaluate → promote."""
-    rows = _data(config, base, file_hashes)
+    rows = _data(config, base, origins)
     preference_report = _sampled_preferences(config, base, rows)
     dpo_adapter, dpo_report = _dpo(config, base, rows)
     dpo_model, dpo_merge = with_code_dependencies(merge_dpo)(base, dpo_adapter, rows.questions, config.model)
@@ -83,13 +84,13 @@ def dpo(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> Non
 
 
 @pipeline
-def evaluation(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str], models: dict[str, Output]) -> None:
+def evaluation(config: RunConfig, base: Checkpoint, origins: Origins, models: dict[str, Output]) -> None:
     """Measure the models of an earlier run again, with the evaluation and the data that are configured now."""
-    _evaluate(config, base, _data(config, base, file_hashes), models)
+    _evaluate(config, base, _data(config, base, origins), models)
 
 
-def _data(config: RunConfig, base: Checkpoint, file_hashes: dict[str, str]) -> Rows:
-    raw_rows = with_code_dependencies(load_datasets)(config.data, file_hashes, config.seed)
+def _data(config: RunConfig, base: Checkpoint, origins: Origins) -> Rows:
+    raw_rows = with_code_dependencies(load_datasets)(config.data, origins, config.seed)
     prepared = with_code_dependencies(format_datasets)(raw_rows, base, config.model, config.data, config.seed)
     return Rows(*prepared)
 

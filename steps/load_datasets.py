@@ -6,7 +6,8 @@ from zenml import step
 
 from llm_engineering.artifacts import RowSet
 from llm_engineering.config.schema import DataConfig
-from llm_engineering.data.loading import load_raw_rows
+from llm_engineering.data.loading import Origins, load_raw_rows
+from steps.artifact_sources import load_artifacts
 from steps.context import log_facts
 from steps.work import scratch_folder
 
@@ -14,11 +15,11 @@ from steps.work import scratch_folder
 @step
 def load_datasets(
     data: DataConfig,
-    file_hashes: dict[str, str],  # in the cache key: an edited file is read again
+    origins: Origins,  # in the cache key: an edited file or a newer artifact is read again
     seed: int,
 ) -> Annotated[RowSet, "raw_rows"]:
     """Read every source; nothing is dropped or changed."""
-    rows = load_raw_rows(data, seed, scratch_folder())
+    rows = load_raw_rows(data, seed, scratch_folder(), load_artifacts(origins.artifacts))
     sources = [source.name for _, source in data.row_sources]
     log_facts({"rows": dict(zip(sources, rows.rows.values(), strict=True))})
     return rows
