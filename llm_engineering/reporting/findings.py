@@ -45,7 +45,7 @@ def findings(audit: DataAudit) -> list[Finding]:
 def length_bias(audit: PreferenceAudit) -> Finding:
     """Return whether the length of the answers alone predicts which one is preferred."""
     wins = audit.longer_wins
-    measured = f"The longer answer is the chosen one in {percent(wins)} of {counted(audit.pairs, 'pair')}"
+    measured = f"Preferring the longer answer is right for {percent(wins)} of {counted(audit.pairs, 'pair')}"
     if wins >= LONGER_WINS:
         return Finding(f"{measured}: length alone predicts the preference, and DPO may learn to write at length.", True)
     if wins <= SHORTER_WINS:
@@ -90,7 +90,7 @@ def _preference(audit: PreferenceAudit) -> Iterator[Finding]:
 def _texts(kind: RowKind, texts: TextAudit) -> Iterator[Finding]:
     one, many = _EXAMPLES[kind]
     examples = counted(texts.examples, one, many or None)
-    repeated = f", {count(texts.near_prompts)} of them nearly alike" if texts.near_prompts else ""
+    repeated = f", {count(texts.near_prompts)} of them nearly an earlier one" if texts.near_prompts else ""
     yield Finding(
         f"{examples} with {counted(texts.prompts, 'distinct prompt')}{repeated}; "
         f"{counted(texts.duplicate_answers, 'answer repeats', 'answers repeat')} an earlier one, "
