@@ -46,6 +46,16 @@ def prompt_completion(row: Row) -> Conversation:
     return Conversation([user(text(row, "prompt")), assistant(answer_text(row, "completion"))])
 
 
+def not_from_sharegpt(row: Row) -> bool:
+    """Tell whether the messages of a row may be objects with ``role``: they do not begin as ShareGPT turns."""
+    return not _begins_with(row["messages"], "from")
+
+
+def not_from_openai(row: Row) -> bool:
+    """Tell whether the turns of a row may be ShareGPT's: they do not begin as objects with ``role``."""
+    return not _begins_with(row["conversations"], "role")
+
+
 def user(content: str) -> Message:
     """Return what a user says."""
     return {"role": "user", "content": content}
@@ -58,8 +68,8 @@ def assistant(content: str) -> Message:
 
 def instruction(row: Row, column: str, input_column: str) -> str:
     """Return an instruction and, after an empty line, what it is about."""
-    about = optional_text(row, input_column)
-    return f"{text(row, column)}\n\n{about}" if about else text(row, column)
+    task, about = text(row, column), optional_text(row, input_column)
+    return f"{task}\n\n{about}" if task and about else task or about
 
 
 def _history(value: Any) -> list[Message]:
@@ -75,3 +85,7 @@ def _history(value: Any) -> list[Message]:
         said = {"a question of history": earlier[0], "an answer of history": earlier[1]}
         turns += [user(text(said, "a question of history")), assistant(answer_text(said, "an answer of history"))]
     return turns
+
+
+def _begins_with(turns: Any, key: str) -> bool:
+    return isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and key in turns[0]

@@ -11,6 +11,8 @@ from llm_engineering.data.formats.turns import MEDIA_COLUMNS
 EXTRA_COLUMNS = ("reference", "unit", "split")
 """Columns that any row may have: the answer a checker compares with, the independent unit, the split it belongs to."""
 SYNONYMS = {
+    "messages": ("messages", "conversations", "conversation"),
+    "conversations": ("conversations", "conversation"),
     "question": ("question", "instruction", "query"),
     "answer": ("answer", "response"),
     "prompt": ("prompt", "instruction", "question"),
@@ -39,8 +41,20 @@ class Format:
 
 
 SFT_FORMATS = (
-    Format("messages", ("messages",), ("tools", *MEDIA_COLUMNS), conversations.messages),
-    Format("sharegpt", ("conversations",), ("system", "tools", *MEDIA_COLUMNS), conversations.sharegpt),
+    Format(
+        "messages",
+        ("messages",),
+        ("tools", *MEDIA_COLUMNS),
+        conversations.messages,
+        conversations.not_from_sharegpt,
+    ),
+    Format(
+        "sharegpt",
+        ("conversations",),
+        ("system", "tools", *MEDIA_COLUMNS),
+        conversations.sharegpt,
+        conversations.not_from_openai,
+    ),
     Format("alpaca", ("instruction", "output"), ("input", "system", "history"), conversations.alpaca),
     Format("question_answer", ("question", "answer"), ("system_prompt",), conversations.question_answer),
     Format("dolly", ("instruction", "context", "response"), (), conversations.dolly),

@@ -11,6 +11,8 @@ def tool_list(row: Row) -> list[dict[str, Any]] | None:
     value = row.get("tools")
     if isinstance(value, str):
         value = parse_json(value, "tools") if value.strip() else None
+    else:
+        value = _pruned(value, "tools")
     if value is None or value == []:
         return None
     if not isinstance(value, list):
@@ -41,7 +43,7 @@ def _call(value: Any) -> dict[str, Any]:
 
 def _tool(value: Any) -> dict[str, Any]:
     function = _function(value, "a tool")
-    return {"type": "function", "function": _pruned(function, "a tool")}
+    return {"type": "function", "function": function}
 
 
 def _function(value: Any, what: str) -> dict[str, Any]:
@@ -57,4 +59,4 @@ def _pruned(value: Any, what: str) -> Any:
     try:
         return without_nulls(value)
     except RecursionError as error:
-        raise RowProblem("unparsable", f"{what} is nested too deeply") from error
+        raise RowProblem("unparsable", f"{what}: nested too deeply") from error

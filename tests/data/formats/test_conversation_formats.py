@@ -279,6 +279,11 @@ def test_arguments_given_as_an_object_lose_the_nulls_that_arrow_adds_and_json_te
     )
 
 
+def test_tools_given_as_json_text_keep_their_nulls() -> None:
+    row = {"messages": [user("Q"), assistant("A")], "tools": '[{"name": "f", "default": null}]'}
+    assert read(row).tools == [{"type": "function", "function": {"name": "f", "default": None}}]
+
+
 @pytest.mark.parametrize("tools", [None, [], "", " ", "[]", "null"])
 def test_no_tools_are_none(tools: Any) -> None:
     assert read({"messages": [user("Q"), assistant("A")], "tools": tools}).tools is None
@@ -296,8 +301,6 @@ def test_no_tools_are_none(tools: Any) -> None:
         ({"messages": [user("Q"), assistant("A")], "tools": ["f"]}, ("unparsable", "a tool is 'f', not an object wit")),
         ({"messages": [user("Q"), assistant("A")], "images": ["x.jpg"]}, ("not text", "the row has images, which are")),
         ({"conversations": [turn("human", "Q"), turn("gpt", "A")], "image": "x"}, ("not text", "the row has image, w")),
-        ({"conversations": "Q"}, ("not text", "conversations is str, not a list of turns")),
-        ({"conversations": ["Q"]}, ("not text", "conversations holds str, not an object with from and value")),
         ({"conversations": [turn("alice", "Q")]}, ("bad role order", "the speaker 'alice' is none of system, human")),
         ({"conversations": [turn("human", 4)]}, ("not text", "what the human says is int, not text")),
         ({"conversations": [turn("gpt", "A")]}, ("bad role order", "turn 1 is by the assistant")),
@@ -337,3 +340,15 @@ def test_no_tools_are_none(tools: Any) -> None:
 def test_a_row_that_cannot_be_used_says_why(row: dict[str, Any], expected: tuple[str, str]) -> None:
     reason, detail = problem(row)
     assert (reason, detail[: len(expected[1])]) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "detail"),
+    [
+        ("Q", "conversations is str, not a list of turns"),
+        (["Q"], "conversations holds str, not an object with from and value"),
+        (None, "conversations is NoneType, not a list of turns"),
+    ],
+)
+def test_turns_that_are_no_objects_are_refused(value: Any, detail: str) -> None:
+    assert problem({"conversations": value}, format="sharegpt") == ("not text", detail)

@@ -60,7 +60,6 @@ def test_values_decide_between_preference_formats_with_the_same_columns(row: dic
         ({"instruction", "response"}, "question_answer"),
         ({"id", "system_prompt", "question", "response"}, "question_answer"),
         ({"instruction", "input", "output", "text"}, "alpaca"),
-        ({"conversations", "id"}, "sharegpt"),
         ({"messages", "prompt", "prompt_id"}, "messages"),
         ({"instruction", "chosen", "rejected"}, "chosen_rejected"),
         ({"history", "human_ref_A", "human_ref_B", "labels", "score_A", "score_B"}, "shp"),
@@ -68,6 +67,15 @@ def test_values_decide_between_preference_formats_with_the_same_columns(row: dic
 )
 def test_columns_decide_between_sft_formats(columns: set[str], name: str) -> None:
     assert choose_format(source(), "sft", columns).format.name == name
+
+
+@pytest.mark.parametrize("column", ["conversation", "conversations"])
+def test_values_tell_openai_from_sharegpt_under_the_same_name(column: str) -> None:
+    openai = {column: [user("Q"), assistant("A")]}
+    sharegpt = {column: [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "id": "x"}
+    assert choose("sft", openai).format.name == "messages"
+    assert choose("sft", sharegpt, {column: None}, {column: "Q"}, sharegpt).format.name == "sharegpt"
+    assert choose("sft", openai).read(openai) == choose("sft", sharegpt).read(sharegpt)
 
 
 def test_a_few_broken_rows_do_not_change_the_format() -> None:

@@ -19,72 +19,82 @@ from llm_engineering.data.formats import (
     RowProblem,
     choose_format,
 )
+from llm_engineering.errors import DataError
 
 PREFERENCE_NAMES = [format.name for format in FORMATS["preference"]]
 CASES = [("sft", format) for formats in FORMATS.values() for format in formats] + [
     ("preference", format) for format in FORMATS["preference"]
 ]
-WORDS = ["", " ", "x", "Hi \U0001f600", "שלום", "\ud800", "0", "1", "[]", "{", '{"name": "f", "arguments": {"a": 1}}']
-WORDS += [
-    "\n\nHuman: a\n\nAssistant: b",
-    "\n\nHuman: a\n\nAssistant: c",
-    "<p>a &lt; b</p>",
-    "<pre><code>x\n</code></pre>",
-]
-ROLES = ["system", "developer", "user", "assistant", "tool", "human", "gpt", "function", "function_call", "observation"]
-KEYS = [
-    "role",
-    "content",
-    "from",
-    "value",
-    "tool_calls",
-    "function_call",
-    "name",
-    "arguments",
-    "function",
-    "type",
-    "text",
-]
-KEYS += ["response", "overall_score", "pm_score", "tool_call_id", "id", "parameters"]
+WORDS = ("", " ", "x", "Hi \U0001f600", "\ud800", "0", "1", "[]", "{", "<p>a &lt; b</p>", '{"name": "f"}')
+TRANSCRIPTS = ("\n\nHuman: a\n\nAssistant: b", "\n\nHuman: a\n\nAssistant: c")
+ROLES = ("system", "developer", "user", "assistant", "tool", "human", "gpt", "function", "function_call", "observation")
+KEYS = ("role", "content", "from", "value", "tool_calls", "function_call", "name", "arguments", "function", "type")
+MORE_KEYS = ("text", "response", "overall_score", "pm_score", "tool_call_id", "id", "parameters")
+SPOKEN = ("user assistant", "system user assistant", "developer user assistant user assistant", "user", "system user")
+CALLED = ("user calling", "user calling tool", "user calling tool tool assistant", "user calling tool calling tool")
+ORDERS = [order.split() for order in (*SPOKEN, *CALLED, "user user", "user assistant tool", "calling", "")]
 
+texts = st.sampled_from((*WORDS, *TRANSCRIPTS)) | st.text(max_size=8)
 scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-1, 2)
-    | st.just(10**400)
-    | st.floats()
-    | st.sampled_from(WORDS + ROLES)
-    | st.text(max_size=8)
+    st.none() | st.booleans() | st.integers(-1, 2) | st.just(10**400) | st.floats() | texts | st.sampled_from(ROLES)
 )
+keys = st.sampled_from((*KEYS, *MORE_KEYS)) | st.text(max_size=2)
 anything = st.recursive(
     scalars,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=2), inner, max_size=4)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4),
     max_leaves=8,
 )
-texts = st.sampled_from(WORDS) | st.text(max_size=8)
-content = (
-    texts | st.none() | st.lists(st.fixed_dictionaries({"type": st.sampled_from(["text", "image"]), "text": texts}))
+calls = st.fixed_dictionaries({"name": texts, "arguments": st.sampled_from([{}, {"a": None}, "{}", "{", None])})
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Draw messages whose roles are mostly in turn."""
+    found = []
+    for role in draw(st.sampled_from(ORDERS)):
+        content = draw(texts | texts.map(lambda text: [{"type": "text", "text": text}]))
+        found.append({"role": role, "content": content, "name": draw(st.none() | texts)})
+        if role == "calling":
+            found[-1] |= {"role": "assistant", "tool_calls": draw(st.lists(calls, min_size=1, max_size=2))}
+    return found
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Draw ShareGPT turns whose speakers are mostly in turn."""
+    names = {"user": "human", "assistant": "gpt", "tool": "observation", "calling": "function_call"}
+    order = [names.get(role, role) for role in draw(st.sampled_from(ORDERS))]
+    called = st.sampled_from(['{"name": "f", "arguments": {"a": 1}}', '[{"name": "f"}, {"name": "g"}]', "{", "[]"])
+    return [{"from": name, "value": draw(called if name == "function_call" else texts)} for name in order]
+
+
+replies = st.fixed_dictionaries({"from": st.sampled_from(["gpt", "human"]), "value": texts})
+answers = st.lists(
+    st.fixed_dictionaries(
+        {"response": texts, "text": texts, "overall_score": st.integers(0, 5), "pm_score": st.integers(-2, 5)}
+    ),
+    max_size=4,
 )
-tool_call = st.fixed_dictionaries({"function": st.fixed_dictionaries({"name": texts, "arguments": anything})})
-message = st.fixed_dictionaries(
-    {"role": st.sampled_from(ROLES), "content": content},
-    optional={"tool_calls": st.none() | st.lists(tool_call, max_size=2), "name": anything, "function_call": anything},
-)
-turn = st.fixed_dictionaries({"from": st.sampled_from(ROLES), "value": texts})
-answer = st.fixed_dictionaries(
-    {"response": texts, "text": texts, "overall_score": scalars, "pm_score": st.integers(-2, 5)}
-)
-plausible = (
-    texts
-    | st.lists(message, max_size=5)
-    | st.lists(turn, max_size=5)
-    | turn
-    | st.lists(answer, max_size=4)
-    | st.lists(st.lists(texts, min_size=2, max_size=2), max_size=2)
-    | st.sampled_from([0, 1, 2.5])
-)
+choices = messages() | texts | replies
+FITTING: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("image", "images", "audios", "videos"), st.sampled_from([None, []])),
+    **dict.fromkeys(("completions", "answers"), answers),
+    **dict.fromkeys(("prompt", "completion"), texts | messages()),
+    **dict.fromkeys(("chosen", "rejected"), choices),
+    "messages": messages(),
+    "conversations": turns(),
+    "history": st.lists(st.lists(texts, min_size=2, max_size=2), max_size=2) | texts,
+    "labels": st.sampled_from([0, 1]),
+    "score_ratio": st.floats(1, 9),
+    "tools": st.none() | st.lists(calls) | st.just('[{"name": "f"}]'),
+}
+
+
+def rows_of(format: Format) -> st.SearchStrategy[dict[str, Any]]:
+    """Return rows that mostly fit a format, with anything at all in one column, or in all that there are."""
+    fitting = st.fixed_dictionaries({column: FITTING.get(column, texts) for column in format.columns})
+    odd = st.dictionaries(st.sampled_from(format.columns), anything, max_size=1)
+    return st.builds(dict.__or__, fitting, odd) | st.dictionaries(st.sampled_from(format.columns), anything)
 
 
 def reading_of(kind: Any, format: Format) -> Reading:
@@ -135,8 +145,7 @@ def check_example(example: Example) -> None:
 @settings(max_examples=60)
 @given(data=st.data())
 def test_any_row_is_read_or_refused_for_a_known_reason(kind: str, format: Format, data: st.DataObject) -> None:
-    columns = st.fixed_dictionaries(dict.fromkeys(format.columns, plausible | anything))
-    row = data.draw(columns | st.dictionaries(st.sampled_from(format.columns), anything))
+    row = data.draw(rows_of(format))
     reason = None
     examples: list[Example] = []
     try:
@@ -153,7 +162,8 @@ def test_any_row_is_read_or_refused_for_a_known_reason(kind: str, format: Format
 @given(
     rows=st.lists(
         st.dictionaries(
-            st.sampled_from(["chosen", "rejected", "conversations", "answers", "question"]), plausible | anything
+            st.sampled_from(["chosen", "rejected", "conversations", "answers", "question"]),
+            choices | turns() | answers | anything,
         )
     )
 )
@@ -169,7 +179,7 @@ def test_any_sample_gives_a_format_or_a_data_error(rows: list[dict[str, Any]]) -
 
 
 EXOTIC = [
-    "👩‍👩‍👧 naïve — “quotes” \u202bשלום\u202c مرحبا 日本語",
+    "👩‍👩‍👧 naïve — “quotes” \u202bשלום\u202c مرحبا 日本語",  # noqa: RUF001
     "a\r\nb\tc\x00d",
     "if x:\n\n\n        return  1  # two  spaces",
     "e\u0301 ≠ é, ﬁ ≠ fi",

@@ -184,6 +184,6 @@ def test_deeply_nested_arguments_are_refused_and_shown_short() -> None:
     for _ in range(5000):
         deep = {"a": deep}
     calling = said("assistant", tool_calls=[{"function": {"name": "f", "arguments": deep}}])
-    assert problem([Q, calling]) == ("unparsable", "a tool call is nested too deeply")
+    assert problem([Q, calling]) == ("unparsable", "a tool call: nested too deeply")
     assert problem([Q, said("assistant", tool_calls=[{"function": deep}])])[0] == "unparsable"
     assert problem([Q, said("assistant", tool_calls=["[" * 100_000])])[0] == "unparsable"
