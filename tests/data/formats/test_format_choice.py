@@ -144,6 +144,12 @@ def test_several_fitting_formats_are_named() -> None:
     assert choose_format(source(format="alpaca"), "sft", present).format.name == "alpaca"
 
 
+def test_a_column_that_is_mapped_as_reference_makes_no_format_fuller() -> None:
+    mapped = source(columns={"reference": "answer"})
+    with pytest.raises(DataError, match="fits the formats alpaca and question_answer"):
+        choose_format(mapped, "sft", {"instruction", "output", "answer"})
+
+
 def test_columns_that_fit_no_format_are_listed_beside_the_formats() -> None:
     with pytest.raises(DataError) as caught:
         choose_format(source(), "preference", {"text", "label"})

@@ -179,6 +179,12 @@ def test_parts_that_are_no_text_are_refused(part: Any) -> None:
     assert detail.endswith("which is not text")
 
 
+@pytest.mark.parametrize("arguments", [None, "", " ", {}, "{}"])
+def test_a_call_without_arguments_has_none(arguments: Any) -> None:
+    calling = said("assistant", None, tool_calls=[{"function": {"name": "f", "arguments": arguments}}])
+    assert check_messages([Q, calling]) == [Q, CALLING]
+
+
 def test_deeply_nested_arguments_are_refused_and_shown_short() -> None:
     deep: Any = {}
     for _ in range(5000):
