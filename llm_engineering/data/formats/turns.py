@@ -87,7 +87,7 @@ def refuse_media(row: Row) -> None:
     """Refuse a row whose texts belong to pictures or sounds."""
     for column in MEDIA_COLUMNS:
         if row.get(column):
-            raise RowProblem("not text", f"the row has {column}, which are not supported")
+            raise RowProblem("not text", f"the row has {column}; pictures, sounds and videos are not supported")
 
 
 def _check_names(messages: list[Message]) -> None:
