@@ -85,7 +85,7 @@ class DataFile:
                 raise DataError(
                     f"{self.address} cannot be unpacked{far}: {_reason(error)}. It is damaged or cut off; pack it anew."
                 ) from error
-            hint = "Check the file." if self.remote is None else "Check the address, the network and your login."
+            hint = "Check the file." if self.remote is None else "Check file, address, network and login."
             raise DataError(f"{self.address} cannot be read{far}: {_reason(error)}. {hint}") from error
 
     def open(self) -> IO[bytes]:
@@ -308,7 +308,8 @@ def _known_kind(name: str, where: str) -> tuple[str, str | None]:
 
 def without_secrets(address: str) -> str:
     """Return an address without login and query."""
-    return re.sub(r"(://)[^/@\s]*@|\?[^\s'\"]*", r"\1", address)
+    without_query = re.sub(r"(https?://[^\s'\"?]*)\?[^\s'\"]*", r"\1", address)
+    return re.sub(r"(://)[^/@\s]*@", r"\1", without_query)
 
 
 def _reason(error: BaseException) -> str:
@@ -377,12 +378,13 @@ class _Memo:
         if self.path is None or not self.changed:
             return
         kept = {path: entry for path, entry in self.known.items() if Path(path).is_file()}
+        new = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False, encoding="utf-8") as file:
-                json.dump(kept, file)
-            Path(file.name).replace(self.path)
+            new.write_text(json.dumps(kept), encoding="utf-8")
+            new.replace(self.path)
         except OSError as error:
+            new.unlink(missing_ok=True)
             _log.warning("The hashes of data files cannot be kept in %s: %s.", self.path, error.strerror)
 
 

@@ -167,9 +167,12 @@ def test_a_file_address_is_a_local_path(tmp_path: Path) -> None:
         ("s3://bucket/rows.jsonl", r"s3://bucket/rows\.jsonl needs the package s3fs; install it\.$"),
         ("gs://bucket/*.jsonl", r"needs the package gcsfs; install it\.$"),
         ("az://box/rows.jsonl", r"needs the package adlfs; install it\.$"),
-        ("nope://x/a.jsonl", r"nope://x/a\.jsonl cannot be read: Protocol not known: nope\. Check the address"),
-        ("memory://x/a.jsonl", r"memory://x/a\.jsonl cannot be read: it does not exist\. Check the address"),
-        ("https://127.0.0.1:9/a.csv?key=secret", r"https://127\.0\.0\.1:9/a\.csv cannot be read: .*Check the address"),
+        ("nope://x/a.jsonl", r"nope://x/a\.jsonl cannot be read: Protocol not known: nope\. Check file, address"),
+        ("memory://x/a.jsonl", r"memory://x/a\.jsonl cannot be read: it does not exist\. Check file, address"),
+        (
+            "https://127.0.0.1:9/a.csv?key=secret",
+            r"https://127\.0\.0\.1:9/a\.csv cannot be read: .*Check file, address",
+        ),
     ],
 )
 def test_an_address_that_cannot_be_read_is_one_sentence(address: str, said: str) -> None:
@@ -181,7 +184,7 @@ def test_an_address_that_cannot_be_read_is_one_sentence(address: str, said: str)
 
 def test_logins_and_queries_are_not_shown() -> None:
     assert without_secrets("https://me:pass@host/a.csv?token=1 and more") == "https://host/a.csv and more"
-    assert without_secrets("s3://bucket/a@b.csv") == "s3://bucket/a@b.csv"
+    assert without_secrets("s3://bucket/a@b?.csv") == "s3://bucket/a@b?.csv"
 
 
 # Hashes
@@ -290,3 +293,13 @@ def test_a_remote_file_whose_store_knows_its_content_is_not_read(
     tag = '"2"'
     assert hash_data_files(find_files("memory://rows/a.jsonl.gz")) != first
     assert opened == []
+
+
+def test_a_memo_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, old: Callable[[Path], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    found = find_files(str(old(write(tmp_path / "a.jsonl"))))
+    (tmp_path / "memo.json").mkdir()
+    assert list(hash_data_files(found, tmp_path / "memo.json")) == [str(tmp_path / "a.jsonl")]
+    assert "cannot be kept in" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "memo.json"]

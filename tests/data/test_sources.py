@@ -5,12 +5,18 @@ import random
 from collections.abc import Callable, Iterator
 from datetime import date
 from decimal import Decimal
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
 
 import fsspec
 import pyarrow
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from llm_engineering.config.schema import ArtifactSource, EmbeddedSource, FileSource, HubSource
@@ -312,8 +318,61 @@ def test_files_at_an_address_are_read_like_local_ones(memory_files: "fsspec.Abst
 
 def test_a_remote_archive_that_is_cut_off_is_one_sentence(memory_files: "fsspec.AbstractFileSystem") -> None:
     memory_files.pipe("/rows/a.jsonl.gz", PACK["gz"](b"{}\n" * 9999)[:-9])
-    with pytest.raises(DataError, match=r"memory://.*rows/a\.jsonl\.gz cannot be read.*Truncated.*Check the address"):
+    with pytest.raises(DataError, match=r"memory://.*rows/a\.jsonl\.gz cannot be read.*Truncated.*Check file, address"):
         list(read_source(FileSource(path="memory://rows/a.jsonl.gz"), seed=0))
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """Serve a folder as a web server does that sends whole files only, and return its address."""
+
+    class Silent(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(tmp_path))) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_files_on_the_web_are_read_and_missing_ones_are_one_sentence(web: str, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl.gz", PACK["gz"](b'{"a": "1"}\n'))
+    parquet.write_table(pyarrow.table({"a": ["2"]}), tmp_path / "a.parquet")
+    for name, value in (("a.jsonl.gz?token=1", "1"), ("a.parquet", "2"), ("*.parquet", "2")):
+        (row,) = read_source(FileSource(path=f"{web}/{name}"), seed=0)
+        assert row.data == f'{{"a": "{value}"}}'
+        assert "token" not in row.place
+    with pytest.raises(DataError, match=r"b\.csv cannot be read: 404, .*Check file, address, network and login\.$"):
+        list(read_source(FileSource(path=f"{web}/b.csv?token=secret"), seed=0))
+
+
+# Mostly what the readers look at, now and then any byte.
+MESS = st.lists(
+    st.sampled_from([b"{", b"}", b"[", b"]", b'"', b",", b":", b"\n", b"\r\n", b"\t", b"a", b"1", b"\\ud83d", b"\x00"])
+    | st.binary(min_size=1, max_size=2),
+    max_size=40,
+).map(b"".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(content=MESS, ending=st.sampled_from(["", ".gz", ".zst"]), is_packed=st.booleans())
+def test_every_line_of_any_bytes_is_a_row_or_the_file_is_refused(content: bytes, ending: str, is_packed: bool) -> None:
+    packed = PACK[ending[1:]](content) if ending and is_packed else content
+    with TemporaryDirectory() as folder:
+        for kind in ("jsonl", "json", "csv", "tsv", "parquet", "arrow"):
+            path = write(Path(folder) / f"a.{kind}{ending}", packed)
+            try:
+                rows = list(read_source(FileSource(path=str(path)), seed=0))
+            except DataError:
+                continue
+            assert rows
+            for row in rows:
+                assert (row.data is None) != (row.problem is None)
+                json.loads(row.data or "null")
+            if kind == "jsonl" and (is_packed or not ending):
+                assert len(rows) == sum(bool(line.strip()) for line in content.split(b"\n"))
 
 
 def test_hub_data_set_without_a_network_is_one_sentence() -> None:
