@@ -201,11 +201,11 @@ class PreferenceAudit(Artifact):
     contradictory: int
     """The same two answers were preferred the other way round before."""
     chosen_longer: float
-    """Share of the pairs whose chosen answer has more characters."""
+    """Share of the pairs with different answers whose chosen one has more characters."""
     longer_wins: float
-    """Accuracy of preferring the longer answer; answers of equal length count half."""
+    """Accuracy of preferring the longer answer on these pairs; answers of equal length count half."""
     overlap: float
-    """Mean share of words that both answers have, of those that either has (Jaccard)."""
+    """Mean share of words that both answers have, of those that either has (Jaccard), on these pairs."""
 
 
 class DataAudit(Artifact):

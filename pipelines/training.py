@@ -19,6 +19,7 @@ from steps.evaluate import evaluate
 from steps.format_datasets import format_datasets
 from steps.load_datasets import load_datasets
 from steps.merge import merge_dpo, merge_sft
+from steps.preview_data import preview_data
 from steps.promote import promote
 from steps.report import report
 from steps.train_dpo import train_dpo
@@ -36,6 +37,7 @@ class Rows:
     preference: Output
     questions: Output
     report: Output
+    quarantine: Output
 
 
 @pipeline
@@ -92,7 +94,9 @@ def evaluation(config: RunConfig, base: Checkpoint, origins: Origins, models: di
 def _data(config: RunConfig, base: Checkpoint, origins: Origins) -> Rows:
     raw_rows = with_code_dependencies(load_datasets)(config.data, origins, config.seed)
     prepared = with_code_dependencies(format_datasets)(raw_rows, base, config.model, config.data, config.seed)
-    return Rows(*prepared)
+    rows = Rows(*prepared)
+    with_code_dependencies(preview_data)(rows.report)
+    return rows
 
 
 def _sft(config: RunConfig, base: Checkpoint, rows: Rows) -> tuple[Output, Output]:

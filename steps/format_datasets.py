@@ -4,7 +4,7 @@ from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, DatasetReport, RowSet
+from llm_engineering.artifacts import Checkpoint, DatasetReport, Folder, RowSet
 from llm_engineering.config.schema import DataConfig, ModelConfig
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer
@@ -20,9 +20,10 @@ def format_datasets(
     Annotated[RowSet, "preference_rows"],
     Annotated[RowSet, "questions"],
     Annotated[DatasetReport, "dataset_report"],
+    Annotated[Folder, "quarantine"],
 ]:
     """Format, check, split and tokenise the rows, and account for every one of them."""
     prepared = prepare_rows(raw_rows, data, load_chat_tokenizer(base, model), seed, scratch_folder())
     report = prepared.report
     log_facts({"template": report.template, "tokens": report.tokens, "trained_tokens": report.trained_tokens})
-    return prepared.sft, prepared.preference, prepared.questions, report
+    return prepared.sft, prepared.preference, prepared.questions, report, prepared.quarantine

@@ -28,7 +28,7 @@ class FolderMaterializer(BaseMaterializer):
     Stored files are read-only: a hard link that is written to would change the artifact.
     """
 
-    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Checkpoint, RowSet)
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Checkpoint, Folder, RowSet)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
 
     def save(self, data: Folder) -> None:

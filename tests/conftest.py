@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores
 
 from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import ModelConfig
-from llm_engineering.models.chat import CHATML_TOKENS, TEMPLATES, ChatTokenizer, load_chat_tokenizer
+from llm_engineering.models.chat import TEMPLATE_TOKENS, TEMPLATES, ChatTokenizer, load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def make_tokenizer(family: str) -> "PreTrainedTokenizerBase":
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<|endoftext|>", *(() if family == "gpt2" else CHATML_TOKENS)]
+    special = ["<|endoftext|>", *(() if family == "gpt2" else TEMPLATE_TOKENS["chatml"])]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -50,7 +50,7 @@ class ModelConfig(Block):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of weights; ``auto``: bfloat16 on a GPU that has it, else float32."""
     chat_template: str = "auto"
-    """``auto``, ``model``, ``chatml``, ``alpaca`` or the path of a Jinja file.
+    """``auto``, ``model``, ``chatml``, ``llama3``, ``alpaca`` or the path of a Jinja file.
 
     ``auto`` is the model's own, else ChatML if its tokens are in the vocabulary, else Alpaca.
     """
@@ -202,7 +202,7 @@ def _source_kind(value: Any) -> str | None:
 _AnySource = Discriminator(
     _source_kind,
     custom_error_type="source_kind",
-    custom_error_message="a source needs exactly one of the keys path, hub, artifact, embedded or (for preferences) sample",
+    custom_error_message="a source needs exactly one of the keys path, hub, artifact, embedded, or sample for pairs",
 )
 SftSource = Annotated[
     Annotated[FileSource, Tag("path")]

@@ -1,32 +1,69 @@
-"""From raw rows to training rows: every row is read, held against the rules, split, tokenised and accounted for."""
+"""From raw rows to training rows, in batches: every row is read, held against the rules, tokenised and accounted for.
+
+The rows are gone through twice. The first time leaves keys and sketches of all examples in arrays, by which the rules
+decide. The second time makes training rows of the examples that are kept. What is held in memory are the arrays alone.
+"""
 
 import json
-from collections.abc import Mapping
+from array import array
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_engineering.artifacts import DatasetReport, RenderedRow, RowKind, RowSet, SourceLedger
+import numpy as np
+
+from llm_engineering.artifacts import (
+    DataAudit,
+    DatasetReport,
+    Folder,
+    RowKind,
+    RowSet,
+    Split,
+    hash_files,
+)
 from llm_engineering.config.schema import DataConfig
-from llm_engineering.data.candidates import SPLITS, Candidate, Tally, read_candidates
-from llm_engineering.data.formats import Conversation
-from llm_engineering.data.rendering import IGNORED, ChatRenderer
-from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, Row, read_rows, write_rows
+from llm_engineering.data.audit import Auditor
+from llm_engineering.data.examples import (
+    KEPT,
+    KINDS,
+    REASONS,
+    RECORD,
+    SPLITS,
+    ReadRow,
+    SourceRows,
+    records,
+)
+from llm_engineering.data.formats import Conversation, Example, RowProblem
+from llm_engineering.data.ledger import Quarantine, Tally, ledgers, notes, require_enough
+from llm_engineering.data.lengths import Lengths
+from llm_engineering.data.preview import Preview
+from llm_engineering.data.rendering import ChatRenderer
+from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, RowWriter
 from llm_engineering.data.rules import (
-    count_repeated_prompts,
+    TRAIN,
+    Fates,
     draw_splits,
     drop_duplicates,
     drop_leaks,
+    leave_out,
+    mix_sources,
     prove_splits,
-    require_enough,
+    repeated_prompts,
 )
-from llm_engineering.data.tokens import tokenize
+from llm_engineering.data.tokens import RowMaker, TrainingRow
 from llm_engineering.models.chat import ChatTokenizer
 
 MASK_PROOF = (
-    "Every row has trained tokens, every trained turn ends with EOS and carries loss on it, no row has a second BOS, "
-    "and every prompt has the tokens that a server would feed the model."
+    "Every row has trained tokens, every trained turn that is whole ends with EOS and carries loss on it, no row has a "
+    "second BOS, and every prompt that is whole has the tokens that a server would feed the model."
 )
 SPLIT_PROOF = "No prompt of eval or test stands in a train split at any turn, SFT and preference rows taken together."
+QUESTIONS_ASKED = 64
+"""Training prompts that are kept as questions where none are sampled from."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how many rows of it, and of how many."""
 
 
 @dataclass
@@ -36,10 +73,13 @@ class PreparedRows:
     sft: RowSet
     preference: RowSet
     questions: RowSet
+    quarantine: Folder
     report: DatasetReport
 
 
-def prepare_rows(raw: RowSet, data: DataConfig, chat: ChatTokenizer, seed: int, folder: Path) -> PreparedRows:
+def prepare_rows(
+    raw: RowSet, data: DataConfig, chat: ChatTokenizer, seed: int, folder: Path, progress: Progress | None = None
+) -> PreparedRows:
     """Turn raw rows into tokenised training rows, pairs and questions, and account for every row.
 
     Rows are dropped for a reason from a closed list, splits are drawn by prompt over SFT and preference rows together,
@@ -49,149 +89,219 @@ def prepare_rows(raw: RowSet, data: DataConfig, chat: ChatTokenizer, seed: int, 
         raw: From :func:`~llm_engineering.data.loading.load_raw_rows`.
         data: The rules.
         chat: Tokenizer with chat template.
-        seed: Seeds the splits.
-        folder: Gets the folders ``sft``, ``preference`` and ``questions``.
+        seed: Seeds splits, mix and preview.
+        folder: Gets the folders ``sft``, ``preference``, ``questions`` and ``quarantine``.
+        progress: Told after every batch.
 
     Raises:
         DataError: A rule says ``error``, too many rows are dropped, or none is left to train on.
         ProofError: The mask or the splits are not what they have to be.
     """
-    tallies: list[Tally] = []
-    candidates: list[Candidate] = []
-    for index, (kind, source) in enumerate(data.row_sources):
-        tally, rows = read_candidates(read_rows(raw, f"{index:03d}"), source, kind, index)
-        tallies.append(tally)
-        candidates += rows
-    drop_duplicates(candidates, data, tallies)
-    draw_splits(candidates, data, seed)
-    drop_leaks(candidates)
-    renderer = ChatRenderer(chat.tokenizer)
-    trained = tokenize(candidates, data, renderer, tallies)
-    for candidate in candidates:
-        tally = tallies[candidate.source]
-        if candidate.dropped:
-            tally.dropped[candidate.dropped] += 1
-        else:
-            tally.fates[str(candidate.split)] += 1
-    kept = [c for c in candidates if not c.dropped]
-    count_repeated_prompts(kept, tallies)
-    ledgers = [tally.ledger() for tally in tallies]
-    require_enough(tallies, data)
-    prove_splits(kept)
-    prepared = {
-        "sft": write_rows(folder / "sft", trained["sft"], SFT),
-        "preference": write_rows(folder / "preference", trained["preference"], PREFERENCE),
-    }
-    questions = write_rows(folder / "questions", _questions(kept), QUESTIONS)
-    report = _report(tallies, ledgers, trained, chat, renderer, prepared, data)
-    return PreparedRows(prepared["sft"], prepared["preference"], questions, report)
+    sources = [SourceRows.open(raw, i, kind, source) for i, (kind, source) in enumerate(data.row_sources)]
+    watch = _Watch(progress, sum(raw.rows.values()))
+    fates, audit = _decide(sources, data, seed, folder / "sketches", watch)
+    with _Preparation(sources, fates, data, chat, seed, folder) as preparation:
+        for source in sources:
+            for batch in source.batches():
+                preparation.take(source, batch)
+                watch("Rows to tokens", len(batch))
+        return preparation.finish(audit)
 
 
-def _questions(kept: list[Candidate]) -> dict[str, list[Row]]:
-    """Return every distinct prompt once, from the SFT rows, or from the pairs where there are no SFT rows."""
-    kind = "sft" if any(c.kind == "sft" for c in kept) else "preference"
-    questions: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    seen = set()
-    for candidate in kept:
-        if candidate.kind != kind or candidate.prompt_key in seen:
-            continue
-        seen.add(candidate.prompt_key)
-        content = candidate.content
-        answer = content.answer if isinstance(content, Conversation) else content.chosen
-        questions[str(candidate.split)].append(
-            {
-                "unit": candidate.extra.get("unit", candidate.prompt_key[:16]),
-                "prompt": json.dumps(candidate.prompt, ensure_ascii=False),
-                "prompt_ids": candidate.prompt_ids,
-                "reference": candidate.extra.get("reference", answer),
-            }
+class _Watch:
+    """Counts rows and tells how far a pass has come."""
+
+    def __init__(self, progress: Progress | None, rows: int) -> None:
+        self.progress, self.rows = progress, rows
+        self.done: dict[str, int] = {}
+
+    def __call__(self, what: str, rows: int) -> None:
+        self.done[what] = self.done.get(what, 0) + rows
+        if self.progress is not None:
+            self.progress(what, self.done[what], self.rows)
+
+
+def _decide(
+    sources: list[SourceRows], data: DataConfig, seed: int, folder: Path, watch: _Watch
+) -> tuple[Fates, DataAudit | None]:
+    """Go through all rows once, and return what the rules make of every example."""
+    tables = [np.zeros(0, dtype=RECORD)]
+    turn_examples, turn_keys = array("q"), array("Q")
+    with ExitStack() as stack:
+        auditor = stack.enter_context(Auditor(folder, data.rules.similarity)) if data.audit else None
+        done = 0
+        for source in sources:
+            for batch in source.batches():
+                table, turns = records(batch, source)
+                for position, key in turns:
+                    turn_examples.append(done + position)
+                    turn_keys.append(key)
+                if auditor:
+                    auditor.add(source.kind, [e for row in batch for e in row.examples], table["prompt"])
+                tables.append(table)
+                done += len(table)
+                watch("Rows read", len(batch))
+        fates = Fates(
+            np.concatenate(tables),
+            np.frombuffer(turn_examples, dtype=np.int64),
+            np.frombuffer(turn_keys, dtype=np.uint64),
+            [source.source for source in sources],
         )
-    return questions
+        prompts, near = auditor.indices() if auditor else (None, None)
+        leave_out(fates)
+        drop_duplicates(fates, data, near)
+        draw_splits(fates, data, prompts, seed)
+        audit = auditor.report(fates, prompts) if auditor and prompts else None
+    drop_leaks(fates, data, prompts)
+    mix_sources(fates, seed)
+    return fates, audit
 
 
-def _report(
-    tallies: list[Tally],
-    ledgers: list[SourceLedger],
-    trained: Mapping[RowKind, Mapping[str, list[Row]]],
-    chat: ChatTokenizer,
-    renderer: ChatRenderer,
-    prepared: Mapping[str, RowSet],
-    data: DataConfig,
-) -> DatasetReport:
-    tokens, loss_tokens, longest = {}, {}, {}
-    examples = []
-    for kind, splits in trained.items():
-        for split, rows in splits.items():
-            if not rows:
+class _Preparation:
+    """Makes training rows of the examples that are kept, and keeps the books."""
+
+    def __init__(
+        self, sources: list[SourceRows], fates: Fates, data: DataConfig, chat: ChatTokenizer, seed: int, folder: Path
+    ) -> None:
+        self.fates, self.data, self.chat, self.folder = fates, data, chat, folder
+        self.maker = RowMaker(data, ChatRenderer(chat.tokenizer, data.train_on))
+        self.tallies = [Tally(s.source, s.kind, s.reading.format.name) for s in sources]
+        self.lengths = Lengths()
+        self.preview = Preview(fates, seed)
+        self.next = 0  # the next example's place in the arrays
+        self.asked_of: RowKind = "sft" if len(fates.of(KINDS.index("sft"), TRAIN)) else "preference"
+        self.asked: set[int] = set()
+        self._open = ExitStack()
+
+    def __enter__(self) -> "_Preparation":
+        enter = self._open.enter_context
+        self.rows = {"sft": enter(RowWriter(self.folder / "sft", SFT))}
+        self.rows["preference"] = enter(RowWriter(self.folder / "preference", PREFERENCE))
+        self.questions = enter(RowWriter(self.folder / "questions", QUESTIONS))
+        self.quarantine = enter(Quarantine(self.folder / "quarantine"))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.close()
+
+    def take(self, source: SourceRows, batch: list[ReadRow]) -> None:
+        """Give every row of a batch its fate, and write the training rows that it gives."""
+        first = self.next
+        owners = [row for row in batch for _ in row.examples]
+        examples = [example for row in batch for example in row.examples]
+        self.next += len(examples)
+        kept = [i for i in range(len(examples)) if self.fates.reason[first + i] == KEPT]
+        made = self.maker.make([examples[i] for i in kept], source.source, [owners[i].raw["place"] for i in kept])
+        results: list[TrainingRow | RowProblem] = [
+            RowProblem(REASONS[reason], "") if reason != KEPT else RowProblem("too long", "")
+            for reason in self.fates.reason[first : self.next].tolist()
+        ]
+        for i, row in zip(kept, made, strict=True):
+            results[i] = row
+            if isinstance(row, RowProblem):
+                self.fates.reason[first + i] = REASONS.index(row.reason)
+        self._account(source, batch, results, first)
+        self._write(source, owners, examples, results, first)
+
+    def _account(
+        self, source: SourceRows, batch: list[ReadRow], results: list[TrainingRow | RowProblem], first: int
+    ) -> None:
+        """Count the one fate of every row; a row is kept if one of its examples is."""
+        tally, at = self.tallies[source.index], 0
+        for row in batch:
+            own = results[at : at + len(row.examples)]
+            kept = [one for one in own if isinstance(one, TrainingRow)]
+            tally.rows += 1
+            if kept:
+                tally.keep(SPLITS[self.fates.split[first + at]], kept)
+                items = slice(first + at, first + at + len(own))
+                tally.found.update(reason for reason, mask in self.fates.found.items() if mask[items].any())
+            else:
+                problem = row.problem or next(one for one in own if isinstance(one, RowProblem))
+                tally.drop(problem.reason, row.raw["place"], str(problem))
+                self.quarantine.add(tally, row.raw, problem.reason, str(problem))
+            at += len(own)
+
+    def _write(
+        self,
+        source: SourceRows,
+        owners: list[ReadRow],
+        examples: list[Example],
+        results: list[TrainingRow | RowProblem],
+        first: int,
+    ) -> None:
+        kind = source.kind
+        for number, split in enumerate(SPLITS):
+            chosen = [
+                (i, row)
+                for i, row in enumerate(results)
+                if isinstance(row, TrainingRow) and self.fates.split[first + i] == number
+            ]
+            rows = [row for _, row in chosen]
+            columns = {"source": [source.index] * len(rows), "row": [owners[i].raw["row"] for i, _ in chosen]}
+            if kind == "sft":
+                columns |= {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
+            else:
+                columns["prompt_ids"] = [row.prompt_ids for row in rows]
+                columns["chosen_ids"] = [row.answers[0] for row in rows]
+                columns["rejected_ids"] = [row.answers[1] for row in rows]
+            self.rows[kind].write(split, columns)
+            self.lengths.add(kind, split, rows)
+            for i, row in chosen:
+                self.preview.offer(
+                    first + i,
+                    kind,
+                    row,
+                    self.chat.tokenizer,
+                    source=source.source.name,
+                    number=owners[i].raw["row"],
+                    split=split,
+                )
+            if kind == self.asked_of:
+                self._ask(source, split, [(owners[i], examples[i], row, first + i) for i, row in chosen])
+
+    def _ask(self, source: SourceRows, split: Split, chosen: list[tuple[ReadRow, Example, TrainingRow, int]]) -> None:
+        """Write every distinct prompt once; of the training prompts only a few, where none are sampled from."""
+        columns: dict[str, list[object]] = {name: [] for name in QUESTIONS}
+        for owner, example, row, index in chosen:
+            key = int(self.fates.table["prompt"][index])
+            asked = self.questions.rows.get(split, 0) + len(columns["unit"])
+            if key in self.asked or (split == "train" and not self.data.sampling and asked >= QUESTIONS_ASKED):
                 continue
-            lengths = [_lengths(row) for row in rows]
-            name = f"{kind}/{split}"
-            tokens[name] = sum(total for total, _ in lengths)
-            loss_tokens[name] = sum(trained for _, trained in lengths)
-            longest[name] = max(total for total, _ in lengths)
-        examples += [_example(kind, row, renderer) for row in splits["train"][:1]]
-    return DatasetReport(
-        sources=ledgers,
-        template=chat.template,
-        eos_token=renderer.eos_token,
-        tokens=tokens,
-        trained_tokens=loss_tokens,
-        longest=longest,
-        fingerprints={kind: rows.sha256 for kind, rows in prepared.items()},
-        mask_proof=MASK_PROOF,
-        split_proof=SPLIT_PROOF,
-        examples=examples,
-        notes=[*chat.notes, *_notes(tallies, data)],
-    )
+            self.asked.add(key)
+            answer = example.answer if isinstance(example, Conversation) else example.chosen
+            columns["unit"].append(source.extra(owner, "unit") or f"{key:016x}")
+            columns["prompt"].append(json.dumps(example.prompt, ensure_ascii=False))
+            columns["prompt_ids"].append(row.prompt_ids)
+            columns["reference"].append(source.extra(owner, "reference") or answer)
+        self.questions.write(split, columns)
 
-
-def _lengths(row: Row) -> tuple[int, int]:
-    """Return the tokens of a row and those that carry loss, both answers counted for a pair."""
-    if "labels" in row:
-        return len(row["input_ids"]), sum(label != IGNORED for label in row["labels"])
-    answers = len(row["chosen_ids"]) + len(row["rejected_ids"])
-    return 2 * len(row["prompt_ids"]) + answers, answers
-
-
-def _example(kind: RowKind, row: Row, renderer: ChatRenderer) -> RenderedRow:
-    decode = renderer.tokenizer.decode
-    if kind == "preference":
-        named = (("prompt_ids", False), ("chosen_ids", True), ("rejected_ids", True))
-        return RenderedRow(kind=kind, pieces=[(decode(row[name]), loss) for name, loss in named])
-    pieces: list[tuple[list[int], bool]] = []
-    for token, label in zip(row["input_ids"], row["labels"], strict=True):
-        if not pieces or pieces[-1][1] != (label != IGNORED):
-            pieces.append(([], label != IGNORED))
-        pieces[-1][0].append(token)
-    return RenderedRow(kind=kind, pieces=[(decode(ids), loss) for ids, loss in pieces])
-
-
-def _notes(tallies: list[Tally], data: DataConfig) -> list[str]:
-    """Return what was kept or dropped by which rule, a sentence each."""
-    rules = {
-        "identical pair": "data.identical_pair: drop",
-        "exact duplicate": "data.exact_duplicate: drop",
-        "too long": f"data.too_long: {data.too_long}",
-    }
-    notes = []
-    for tally in tallies:
-        name = tally.source.name
-        for reason, count in sorted(tally.dropped.items()):
-            cause = rules.get(reason) or tally.first_problem.get(reason)
-            shown = f" ({cause})" if cause else ""
-            notes.append(f"{name}: {count} of {tally.rows} rows dropped, {reason}{shown}.")
-        if tally.repeated_prompts:
-            notes.append(f"{name}: {tally.repeated_prompts} rows repeat a prompt with another answer; kept.")
-        if tally.truncated:
-            notes.append(
-                f"{name}: {tally.truncated} rows lost {tally.tokens_lost} prompt tokens at the start "
-                f"(data.too_long: {data.too_long}, data.max_length: {data.max_length})."
-            )
-    for kind in {tally.kind: None for tally in tallies}:
-        if data.evaluation_share and not any(
-            tally.fates["eval"] + tally.fates["test"] for tally in tallies if tally.kind == kind
-        ):
-            notes.append(
-                f"No {kind} rows are held out: too few prompts for data.evaluation_share {data.evaluation_share:g}."
-            )
-    return notes
+    def finish(self, audit: DataAudit | None) -> PreparedRows:
+        """Hold the books against the rules, prove the splits, and return everything."""
+        self._open.close()
+        repeated = self.fates.table["source"][repeated_prompts(self.fates)]
+        for tally, number in zip(self.tallies, np.bincount(repeated, minlength=len(self.tallies)), strict=True):
+            tally.repeated_prompts = int(number)
+        require_enough(self.tallies, self.data)
+        prove_splits(self.fates)
+        sft, preference = self.rows["sft"].close(), self.rows["preference"].close()
+        quarantine = self.folder / "quarantine"
+        report = DatasetReport(
+            sources=ledgers(self.tallies),
+            template=self.chat.template,
+            eos_token=self.maker.renderer.eos_token,
+            tokens=self.lengths.tokens,
+            trained_tokens=self.lengths.trained_tokens,
+            longest=self.lengths.longest,
+            lengths=self.lengths.histograms,
+            turns=self.lengths.turns,
+            fingerprints={"sft": sft.sha256, "preference": preference.sha256},
+            mask_proof=MASK_PROOF,
+            split_proof=SPLIT_PROOF,
+            audit=audit,
+            examples=self.preview.rows(),
+            notes=[*self.chat.notes, *notes(self.tallies, self.data)],
+        )
+        return PreparedRows(
+            sft, preference, self.questions.close(), Folder(path=quarantine, sha256=hash_files(quarantine)), report
+        )

@@ -1,122 +1,149 @@
-"""Candidates as tokens: cut, dropped or refused where they are too long, and proven to carry loss as they should."""
+"""Examples as training rows: rendered, cut to length, and proven to carry loss as they should."""
 
-from collections.abc import Mapping
-from itertools import takewhile
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from llm_engineering.artifacts import RowKind
-from llm_engineering.config.schema import DataConfig
-from llm_engineering.data.candidates import SPLITS, Candidate, Tally
-from llm_engineering.data.formats import Conversation, Pair
-from llm_engineering.data.rendering import IGNORED, ChatRenderer
-from llm_engineering.data.rowsets import Row
+from llm_engineering.config.schema import DataConfig, RowSource
+from llm_engineering.data.formats import Example, RowProblem
+from llm_engineering.data.rendering import IGNORED, ChatRenderer, Rendered
 from llm_engineering.errors import ConfigError, DataError, ProofError
 
 
-def tokenize(
-    candidates: list[Candidate], data: DataConfig, renderer: ChatRenderer, tallies: list[Tally]
-) -> dict[RowKind, dict[str, list[Row]]]:
-    """Return the rows of every kind and split as tokens; rows that are too long are cut, dropped or refused."""
-    rows: dict[RowKind, dict[str, list[Row]]] = {
-        "sft": {split: [] for split in SPLITS},
-        "preference": {split: [] for split in SPLITS},
-    }
-    for candidate in candidates:
-        if candidate.dropped:
-            continue
-        if token := renderer.special_token_in(candidate.texts):
-            candidate.dropped = "special token in text"
-            problem = f"row {candidate.row}: it holds {token}"
-            tallies[candidate.source].first_problem.setdefault(candidate.dropped, problem)
-            continue
-        if isinstance(candidate.content, Conversation):
-            row = _sft_row(candidate.content, data, renderer, tallies[candidate.source], candidate.row)
-        else:
-            row = _preference_row(candidate.content, data, renderer, tallies[candidate.source], candidate.row)
-        if row is None:
-            candidate.dropped = "too long"
-            continue
-        _prove_mask(row, renderer, f"{tallies[candidate.source].source.name}, row {candidate.row}")
-        candidate.prompt_ids = _prompt_as_trained(row)
-        rows[candidate.kind][str(candidate.split)].append(
-            {"source": candidate.source, "row": candidate.row, **row},
-        )
-    return rows
+@dataclass
+class TrainingRow:
+    """One example as the trainer gets it, and what it lost on the way."""
+
+    prompt_ids: list[int]
+    prompt_labels: list[int]
+    answers: list[list[int]]
+    prompt_cut: int | None = None
+    """Position before which prompt tokens were cut out."""
+    prompt_lost: int = 0
+    answers_lost: tuple[int, ...] = ()
+    """Tokens that each answer lost at its end."""
+    trained_lost: int = 0
+
+    @property
+    def tokens_lost(self) -> int:
+        """Tokens that were cut, of prompt and answers."""
+        return self.prompt_lost + sum(self.answers_lost)
+
+    @property
+    def answers_cut(self) -> int:
+        """Answers that lost their end."""
+        return sum(lost > 0 for lost in self.answers_lost)
+
+    @property
+    def input_ids(self) -> list[int]:
+        """A conversation's tokens."""
+        return self.prompt_ids + self.answers[0]
+
+    @property
+    def labels(self) -> list[int]:
+        """A conversation's labels."""
+        return self.prompt_labels + self.answers[0]
+
+    @property
+    def turns(self) -> int:
+        """Answers that carry loss: runs of labels."""
+        trained = [label != IGNORED for label in self.prompt_labels]
+        return 1 + sum(now and not before for before, now in zip([False, *trained], trained, strict=False))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the trainer sees: for a pair the prompt counts twice, once with each answer."""
+        return len(self.prompt_ids) * len(self.answers) + sum(map(len, self.answers))
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that carry loss."""
+        return len(self.prompt_ids) - self.prompt_labels.count(IGNORED) + sum(map(len, self.answers))
 
 
-def _prompt_as_trained(row: Mapping[str, list[int]]) -> list[int]:
-    if "prompt_ids" in row:
-        return row["prompt_ids"]
-    answer = sum(1 for _ in takewhile(lambda label: label != IGNORED, reversed(row["labels"])))
-    return row["input_ids"][: len(row["input_ids"]) - answer]
+class RowMaker:
+    """Turns examples into training rows."""
 
+    def __init__(self, data: DataConfig, renderer: ChatRenderer) -> None:
+        self.data = data
+        self.renderer = renderer
 
-def _overflow(prompt: int, answer: int, data: DataConfig, tally: Tally, number: int) -> int | None:
-    """Return how many tokens the prompt has to lose, or None for a row that is dropped."""
-    if prompt + answer <= data.max_length:
-        return 0
-    if data.too_long == "error":
-        raise DataError(
-            f"{tally.source.name}, row {number} has {prompt + answer} tokens; data.max_length is {data.max_length}. "
-            "Raise it, or set data.too_long to truncate_prompt or drop."
-        )
-    if data.too_long == "drop" or answer >= data.max_length:
-        return None
-    return prompt + answer - data.max_length
+    def make(
+        self, examples: Sequence[Example], source: RowSource, places: Sequence[str]
+    ) -> list[TrainingRow | RowProblem]:
+        """Return the training row of every example, or why there is none.
 
+        Args:
+            examples: Of one source.
+            source: Says which end of a prompt stays.
+            places: Where each example stands, for messages.
 
-def _sft_row(
-    content: Conversation, data: DataConfig, renderer: ChatRenderer, tally: Tally, number: int
-) -> dict[str, list[int]] | None:
-    rendered = renderer.conversation(content.messages)
-    total = len(rendered.input_ids)
-    cut = _overflow(rendered.last_answer, total - rendered.last_answer, data, tally, number)
-    if cut is None:
-        return None
-    if cut:
-        tally.truncated += 1
-        tally.tokens_lost += cut
-        tally.trained_tokens_lost += sum(label != IGNORED for label in rendered.labels[:cut])
-    return {"input_ids": rendered.input_ids[cut:], "labels": rendered.labels[cut:]}
+        Raises:
+            DataError: A row is too long and ``data.too_long`` is ``error``, or it has a second BOS.
+            ProofError: A row does not end with a trained EOS.
+        """
+        made: list[TrainingRow | RowProblem] = []
+        for rendered, place in zip(self.renderer.render(examples), places, strict=True):
+            if isinstance(rendered, RowProblem):
+                made.append(rendered)
+                continue
+            where = f"{source.name}, {place}"
+            row = self._fit(rendered, source, where)
+            if isinstance(row, TrainingRow):
+                self._prove(row, where)
+            made.append(row)
+        return made
 
+    def _fit(self, rendered: Rendered, source: RowSource, where: str) -> TrainingRow | RowProblem:
+        """Return a row that is short enough: the prompt is cut first, then the answers."""
+        longest = max(map(len, rendered.answers))
+        row = TrainingRow(rendered.prompt_ids, rendered.prompt_labels, rendered.answers)
+        most = min(self.data.max_prompt_length or self.data.max_length, self.data.max_length)
+        prompt = len(row.prompt_ids)
+        if prompt <= most and prompt + longest <= self.data.max_length:
+            return row
+        if self.data.too_long != "truncate_prompt":
+            return self._refuse(prompt, longest, most, where)
+        room = self.data.max_length - longest
+        self._cut_prompt(row, min(most, max(room, self.data.max_length // 2)), rendered.closing, source)
+        left = self.data.max_length - len(row.prompt_ids)
+        row.answers_lost = tuple(max(len(answer) - left, 0) for answer in row.answers)
+        row.trained_lost += sum(row.answers_lost)
+        row.answers = [answer[:left] for answer in row.answers]
+        return row
 
-def _preference_row(
-    content: Pair, data: DataConfig, renderer: ChatRenderer, tally: Tally, number: int
-) -> dict[str, list[int]] | None:
-    row = pair_tokens(content, renderer)
-    answer = max(len(row["chosen_ids"]), len(row["rejected_ids"]))
-    cut = _overflow(len(row["prompt_ids"]), answer, data, tally, number)
-    if cut is None:
-        return None
-    if cut:
-        tally.truncated += 1
-        tally.tokens_lost += cut
-    return {**row, "prompt_ids": row["prompt_ids"][cut:]}
+    def _refuse(self, prompt: int, longest: int, most: int, where: str) -> RowProblem:
+        long = f"{prompt} tokens of prompt" if prompt > most else f"{prompt + longest} tokens"
+        limit = f"data.max_prompt_length is {most}" if prompt > most else f"data.max_length is {self.data.max_length}"
+        if self.data.too_long == "drop":
+            return RowProblem("too long", f"{long}; {limit}")
+        raise DataError(f"{where} has {long}; {limit}. Raise it, or set data.too_long to truncate_prompt or drop.")
 
+    def _cut_prompt(self, row: TrainingRow, length: int, closing: int, source: RowSource) -> None:
+        """Take tokens out of a prompt at its start, behind a BOS; or before the template's closing tokens."""
+        lost = len(row.prompt_ids) - length
+        if lost <= 0:
+            return
+        start = int(row.prompt_ids[0] == self.renderer.tokenizer.bos_token_id)
+        if source.truncate == "keep_start":
+            start = max(length - closing, start)
+        row.trained_lost += lost - row.prompt_labels[start : start + lost].count(IGNORED)
+        row.prompt_ids = row.prompt_ids[:start] + row.prompt_ids[start + lost :]
+        row.prompt_labels = row.prompt_labels[:start] + row.prompt_labels[start + lost :]
+        row.prompt_cut, row.prompt_lost = start, lost
 
-def pair_tokens(pair: Pair, renderer: ChatRenderer) -> dict[str, list[int]]:
-    """Return a preference pair as tokens, both answers ending with EOS."""
-    return {
-        "prompt_ids": renderer.prompt_ids(pair.prompt),
-        "chosen_ids": renderer.answer_ids(pair.prompt, pair.chosen),
-        "rejected_ids": renderer.answer_ids(pair.prompt, pair.rejected),
-    }
-
-
-def _prove_mask(row: Mapping[str, list[int]], renderer: ChatRenderer, where: str) -> None:
-    """Check one row: trained tokens, an EOS with loss at its end, no second BOS."""
-    eos, bos = renderer.eos_token_id, renderer.tokenizer.bos_token_id
-    if "labels" in row:
-        sequences, good = [row["input_ids"]], row["labels"][-1] == eos == row["input_ids"][-1]
-    else:
-        sequences = [row["prompt_ids"] + row[answer] for answer in ("chosen_ids", "rejected_ids")]
-        good = row["chosen_ids"][-1] == row["rejected_ids"][-1] == eos
-    if not good:
-        raise ProofError(f"{where} does not end with a trained EOS. Check model.special_tokens.eos and the template.")
-    if bos is not None and bos != eos and any(ids.count(bos) > 1 for ids in sequences):
-        raise DataError(
-            f"{where} has more than one BOS token {renderer.tokenizer.bos_token!r}. Take it out of the row, or "
-            "once out of the chat template."
-        )
+    def _prove(self, row: TrainingRow, where: str) -> None:
+        """Check one row: a trained EOS at the end of every whole answer, no second BOS."""
+        eos, bos = self.renderer.eos_token_id, self.renderer.tokenizer.bos_token_id
+        lost = row.answers_lost or (0,) * len(row.answers)
+        if any(answer[-1:] != [eos] for answer, cut in zip(row.answers, lost, strict=True) if not cut):
+            raise ProofError(
+                f"{where} does not end with a trained EOS. Check model.special_tokens.eos and the template."
+            )
+        if bos is not None and bos != eos and any((row.prompt_ids + answer).count(bos) > 1 for answer in row.answers):
+            raise DataError(
+                f"{where} has more than one BOS token {self.renderer.tokenizer.bos_token!r}. Take it out of the row, "
+                "or once out of the chat template."
+            )
 
 
 def require_length(data: DataConfig, positions: int | None) -> None:

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TEMPLATES = Path(__file__).parent / "templates"
-CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+TEMPLATE_TOKENS: dict[str, tuple[str, ...]] = {
+    "chatml": ("<|im_start|>", "<|im_end|>"),
+    "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "alpaca": (),
+}
+"""The bundled templates, and the tokens that each needs; the last one ends a turn."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,11 @@ def load_chat_tokenizer(base: Checkpoint, config: ModelConfig) -> ChatTokenizer:
             notes.append(f"The {role.upper()} token is {token!r}, as configured.")
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of {base.base} has no EOS token. Name one with model.special_tokens.eos.")
-    ends_turns = "<|im_end|>" in template_text and "<|im_end|>" in vocabulary
-    if ends_turns and config.special_tokens.eos is None and tokenizer.eos_token != "<|im_end|>":
-        notes.append(f"ChatML ends answers with <|im_end|>, which replaces {tokenizer.eos_token!r} as EOS token.")
-        tokenizer.eos_token = "<|im_end|>"
+    ends = [tokens[-1] for tokens in TEMPLATE_TOKENS.values() if tokens]
+    end = next((token for token in ends if token in template_text and token in vocabulary), None)
+    if end and config.special_tokens.eos is None and tokenizer.eos_token != end:
+        notes.append(f"The template ends answers with {end}, which replaces {tokenizer.eos_token!r} as EOS token.")
+        tokenizer.eos_token = end
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
         notes.append("The tokenizer has no padding token; EOS pads, and the loss mask keeps every real EOS.")
@@ -70,27 +76,29 @@ def _choose_template(tokenizer: "PreTrainedTokenizerBase", asked: str) -> tuple[
     own = tokenizer.chat_template
     if isinstance(own, dict):  # several named templates
         own = own.get("default")
-    has_chatml = all(token in tokenizer.get_vocab() for token in CHATML_TOKENS)
+    vocabulary = tokenizer.get_vocab()
+    missing = {name: [t for t in tokens if t not in vocabulary] for name, tokens in TEMPLATE_TOKENS.items()}
     if asked == "auto":
         if own:
             return own, "the model's own"
-        if has_chatml:
+        if not missing["chatml"]:
             return _bundled("chatml"), "ChatML (the model has no template; its vocabulary has ChatML's tokens)"
         return _bundled("alpaca"), "Alpaca (the model has no template and no ChatML tokens)"
     if asked == "model":
         if not own:
             raise ConfigError("model.chat_template is `model`, but the model has none. Use auto, chatml or alpaca.")
         return own, "the model's own, as configured"
-    if asked == "chatml" and not has_chatml:
+    if missing.get(asked):
         raise ConfigError(
-            "model.chat_template is chatml, but <|im_start|> and <|im_end|> are not in the vocabulary. Use alpaca."
+            f"model.chat_template is {asked}, but {' and '.join(missing[asked])} are not in the vocabulary. Use alpaca."
         )
-    if asked in ("chatml", "alpaca"):
+    if asked in TEMPLATE_TOKENS:
         return _bundled(asked), f"{asked}, as configured"
     path = Path(asked)
     if not path.is_file():
         raise ConfigError(
-            f"model.chat_template {asked!r} is neither auto, model, chatml, alpaca nor a file. Check the path."
+            f"model.chat_template {asked!r} is neither auto, model, {', '.join(TEMPLATE_TOKENS)} nor a file. Check "
+            "the path."
         )
     return path.read_text(encoding="utf-8"), f"the file {path.name}"
 

@@ -1,0 +1,181 @@
+"""The account of every row: tallies per source, and the dropped rows themselves."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from llm_engineering.artifacts import ASKED_FOR, DropReason, RowKind, SourceLedger, Split
+from llm_engineering.config.schema import DataConfig, RowSource
+from llm_engineering.data.tokens import TrainingRow
+from llm_engineering.errors import DataError
+
+QUARANTINE = "quarantine.jsonl"
+
+
+@dataclass
+class Tally:
+    """Counts of one source while its rows get their fates."""
+
+    source: RowSource
+    kind: RowKind
+    format: str
+    rows: int = 0
+    fates: Counter[Split] = field(default_factory=Counter)
+    dropped: Counter[DropReason] = field(default_factory=Counter)
+    found: Counter[DropReason] = field(default_factory=Counter)
+    first_problem: dict[DropReason, str] = field(default_factory=dict)
+    examples: Counter[Split] = field(default_factory=Counter)
+    truncated: int = 0
+    tokens_lost: int = 0
+    trained_tokens_lost: int = 0
+    answers_cut: int = 0
+    repeated_prompts: int = 0
+
+    def drop(self, reason: DropReason, place: str, detail: str) -> None:
+        """Count a dropped row, and keep what was wrong with the first of its reason."""
+        self.dropped[reason] += 1
+        self.first_problem.setdefault(reason, f"{place}: {detail}" if detail else place)
+
+    def keep(self, split: Split, rows: list[TrainingRow]) -> None:
+        """Count a kept row and the training rows that it gave."""
+        self.fates[split] += 1
+        self.examples[split] += len(rows)
+        self.truncated += any(row.tokens_lost for row in rows)
+        self.tokens_lost += sum(row.tokens_lost for row in rows)
+        self.trained_tokens_lost += sum(row.trained_lost for row in rows)
+        self.answers_cut += sum(row.answers_cut for row in rows)
+
+    def why(self) -> str:
+        """Return the reasons with their numbers, and what was wrong with the first row of each."""
+        faults = sorted(reason for reason in self.dropped if reason not in ASKED_FOR)
+        return ", ".join(f"{self.dropped[reason]} {reason} (first {self.first_problem[reason]})" for reason in faults)
+
+    def ledger(self, share: float | None) -> SourceLedger:
+        """Return the ledger of the source.
+
+        Args:
+            share: The source's part of the training examples of its kind.
+        """
+        source = self.source
+        asked = f"count {source.count}" if source.count else f"weight {source.weight:g}" if source.weight else None
+        return SourceLedger(
+            kind=self.kind,
+            source=source.name,
+            format=self.format,
+            rows=self.rows,
+            train=self.fates["train"],
+            eval=self.fates["eval"],
+            test=self.fates["test"],
+            dropped=dict(self.dropped),
+            found=dict(self.found),
+            first_problem=self.first_problem,
+            examples=self.examples.total(),
+            truncated=self.truncated,
+            tokens_lost=self.tokens_lost,
+            trained_tokens_lost=self.trained_tokens_lost,
+            answers_cut=self.answers_cut,
+            repeated_prompts=self.repeated_prompts,
+            asked=asked,
+            share=share,
+        )
+
+
+def ledgers(tallies: list[Tally]) -> list[SourceLedger]:
+    """Return the ledgers of all sources, each with its share of the training examples."""
+    train = Counter[RowKind]()
+    for tally in tallies:
+        train[tally.kind] += tally.examples["train"]
+    return [
+        tally.ledger(tally.examples["train"] / train[tally.kind] if train[tally.kind] else None) for tally in tallies
+    ]
+
+
+class Quarantine:
+    """Writes dropped rows with source, place and reason, one JSON object a line."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / QUARANTINE).open("w", encoding="utf-8", errors="surrogatepass")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, tally: Tally, raw: Mapping[str, Any], reason: DropReason, detail: str) -> None:
+        """Write one row as it was read, or null where it could not be."""
+        facts = {
+            "source": tally.source.name,
+            "row": raw["row"],
+            "place": raw["place"],
+            "reason": reason,
+            "detail": detail,
+        }
+        self._file.write(f'{json.dumps(facts, ensure_ascii=False)[:-1]}, "data": {raw["data"] or "null"}}}\n')
+
+
+def require_enough(tallies: list[Tally], data: DataConfig) -> None:
+    """Refuse a source that lost too many rows to faults, and data that leave nothing to train on.
+
+    Raises:
+        DataError: Says which, and why rows were dropped.
+    """
+    for tally in tallies:
+        name = tally.source.name
+        lost = sum(rows for reason, rows in tally.dropped.items() if reason not in ASKED_FOR)
+        if lost and lost == tally.rows:
+            raise DataError(f"{name}: no rows are left, all {lost} were dropped: {tally.why()}. Mend the data.")
+        if lost > data.max_dropped_share * tally.rows:
+            raise DataError(
+                f"{name}: {lost} of {tally.rows} rows were dropped, more than data.max_dropped_share "
+                f"{data.max_dropped_share:.0%} allows: {tally.why()}. Mend the data or raise the share."
+            )
+    for kind in sorted({tally.kind for tally in tallies}):
+        if not sum(tally.fates["train"] for tally in tallies if tally.kind == kind):
+            raise DataError(f"No {kind} rows are left to train on. Lower evaluation_share, or add rows.")
+
+
+def notes(tallies: list[Tally], data: DataConfig) -> list[str]:
+    """Return what was kept, cut or dropped by which rule, a sentence each."""
+    rules: dict[DropReason, str] = {
+        "identical pair": "data.rules.identical_pair",
+        "contradictory pair": "data.rules.contradictory_pair",
+        "exact duplicate": "data.rules.exact_duplicate",
+        "near-duplicate": "data.rules.near_duplicate",
+        "leaked into evaluation": "data.rules.leak",
+        "too long": "data.too_long",
+    }
+    said = []
+    for tally in tallies:
+        name = tally.source.name
+        for reason, count in sorted(tally.dropped.items()):
+            cause = f"{rules[reason]}: drop" if reason in rules else tally.first_problem[reason]
+            said.append(f"{name}: {count} of {tally.rows} rows dropped, {reason} ({cause}).")
+        for reason, count in sorted(tally.found.items()):
+            said.append(f"{name}: {count} rows kept, {reason} ({rules[reason]}: keep).")
+        if tally.repeated_prompts:
+            said.append(f"{name}: {tally.repeated_prompts} rows repeat a prompt with another answer; kept.")
+        if tally.truncated:
+            end = f"; {tally.answers_cut} answers lost their end and EOS" if tally.answers_cut else ""
+            said.append(
+                f"{name}: {tally.truncated} rows lost {tally.tokens_lost} tokens (data.too_long: {data.too_long}, "
+                f"data.max_length: {data.max_length}){end}."
+            )
+        if tally.source.count and tally.examples["train"] < tally.source.count:
+            said.append(
+                f"{name}: {tally.source.count} training rows were asked for, {tally.examples['train']} are there."
+            )
+    for kind in {tally.kind: None for tally in tallies}:
+        held_out = sum(tally.fates["eval"] + tally.fates["test"] for tally in tallies if tally.kind == kind)
+        if data.evaluation_share and not held_out:
+            said.append(
+                f"No {kind} rows are held out: too few prompts for data.evaluation_share {data.evaluation_share:g}."
+            )
+    return said
