@@ -55,6 +55,8 @@ class SourceRows:
     source: RowSource
     raw: RowSet
     reading: Reading
+    unused: list[str]
+    """Columns of the first rows that the format does not know."""
 
     @classmethod
     def open(cls, raw: RowSet, index: int, kind: RowKind, source: RowSource) -> "SourceRows":
@@ -72,7 +74,8 @@ class SourceRows:
         if not sample:
             raise DataError(f"{source.name} has no row that is a JSON object. Check that the file is what you meant.")
         present = {column for row in sample for column in row}
-        return cls(index, kind, source, raw, choose_format(source, kind, present, sample[:100]))
+        reading = choose_format(source, kind, present, sample[:100])
+        return cls(index, kind, source, raw, reading, sorted(present - set(reading.columns.values())))
 
     def batches(self) -> Iterator[list["ReadRow"]]:
         """Yield the source's rows, read by its format, a batch at a time."""

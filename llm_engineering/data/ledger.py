@@ -10,10 +10,21 @@ from typing import Any, Self
 
 from llm_engineering.artifacts import ASKED_FOR, DropReason, RowKind, SourceLedger, Split
 from llm_engineering.config.schema import DataConfig, RowSource
+from llm_engineering.data.formats.choice import listed
 from llm_engineering.data.tokens import TrainingRow
 from llm_engineering.errors import DataError
 
 QUARANTINE = "quarantine.jsonl"
+RULES: dict[DropReason, str] = {
+    "filtered by rule": "min_score_ratio or max_pairs_per_prompt of the source leaves it out",
+    "identical pair": "chosen equals rejected",
+    "contradictory pair": "an earlier pair has the two answers the other way round",
+    "exact duplicate": "an earlier row has the same prompt and answers",
+    "near-duplicate": "an earlier row is nearly the same",
+    "leaked into evaluation": "its prompt is held out, or nearly is",
+    "over the mix": "count or weight of the source leaves it out",
+}
+"""What was found where a rule decides about a row by others, or by the configuration."""
 
 
 @dataclass
@@ -23,6 +34,8 @@ class Tally:
     source: RowSource
     kind: RowKind
     format: str
+    unused: list[str] = field(default_factory=list)
+    """Columns that the format does not know."""
     rows: int = 0
     fates: Counter[Split] = field(default_factory=Counter)
     dropped: Counter[DropReason] = field(default_factory=Counter)
@@ -38,7 +51,7 @@ class Tally:
     def drop(self, reason: DropReason, place: str, detail: str) -> None:
         """Count a dropped row, and keep what was wrong with the first of its reason."""
         self.dropped[reason] += 1
-        self.first_problem.setdefault(reason, f"{place}: {detail}" if detail else place)
+        self.first_problem.setdefault(reason, f"{place}: {detail}")
 
     def keep(self, split: Split, rows: list[TrainingRow]) -> None:
         """Count a kept row and the training rows that it gave."""
@@ -143,35 +156,18 @@ def require_enough(tallies: list[Tally], data: DataConfig) -> None:
 
 
 def notes(tallies: list[Tally], data: DataConfig) -> list[str]:
-    """Return what was kept, cut or dropped by which rule, a sentence each."""
-    rules: dict[DropReason, str] = {
-        "identical pair": "data.rules.identical_pair",
-        "contradictory pair": "data.rules.contradictory_pair",
-        "exact duplicate": "data.rules.exact_duplicate",
-        "near-duplicate": "data.rules.near_duplicate",
-        "leaked into evaluation": "data.rules.leak",
-        "too long": "data.too_long",
-    }
+    """Return what the ledger's numbers do not say, a sentence each."""
     said = []
     for tally in tallies:
-        name = tally.source.name
-        for reason, count in sorted(tally.dropped.items()):
-            cause = f"{rules[reason]}: drop" if reason in rules else tally.first_problem[reason]
-            said.append(f"{name}: {count} of {tally.rows} rows dropped, {reason} ({cause}).")
-        for reason, count in sorted(tally.found.items()):
-            said.append(f"{name}: {count} rows kept, {reason} ({rules[reason]}: keep).")
-        if tally.repeated_prompts:
-            said.append(f"{name}: {tally.repeated_prompts} rows repeat a prompt with another answer; kept.")
-        if tally.truncated:
-            end = f"; {tally.answers_cut} answers lost their end and EOS" if tally.answers_cut else ""
+        name, source, train = tally.source.name, tally.source, tally.examples["train"]
+        if tally.unused:
+            said.append(f"{name}: columns that the format {tally.format} does not use: {listed(tally.unused)}.")
+        if tally.answers_cut:
             said.append(
-                f"{name}: {tally.truncated} rows lost {tally.tokens_lost} tokens (data.too_long: {data.too_long}, "
-                f"data.max_length: {data.max_length}){end}."
+                f"{name}: {tally.answers_cut} answers lost their end and EOS; data.max_length is too short for them."
             )
-        if tally.source.count and tally.examples["train"] < tally.source.count:
-            said.append(
-                f"{name}: {tally.source.count} training rows were asked for, {tally.examples['train']} are there."
-            )
+        if source.count and train < source.count:
+            said.append(f"{name}: {source.count} training examples were asked for, {train} are there.")
     for kind in {tally.kind: None for tally in tallies}:
         held_out = sum(tally.fates["eval"] + tally.fates["test"] for tally in tallies if tally.kind == kind)
         if data.evaluation_share and not held_out:

@@ -35,7 +35,7 @@ from llm_engineering.data.examples import (
     records,
 )
 from llm_engineering.data.formats import Conversation, Example, RowProblem
-from llm_engineering.data.ledger import Quarantine, Tally, ledgers, notes, require_enough
+from llm_engineering.data.ledger import RULES, Quarantine, Tally, ledgers, notes, require_enough
 from llm_engineering.data.lengths import Lengths
 from llm_engineering.data.preview import Preview
 from llm_engineering.data.rendering import ChatRenderer
@@ -165,7 +165,7 @@ class _Preparation:
     ) -> None:
         self.fates, self.data, self.chat, self.folder = fates, data, chat, folder
         self.maker = RowMaker(data, ChatRenderer(chat.tokenizer, data.train_on))
-        self.tallies = [Tally(s.source, s.kind, s.reading.format.name) for s in sources]
+        self.tallies = [Tally(s.source, s.kind, s.reading.format.name, s.unused) for s in sources]
         self.lengths = Lengths()
         self.preview = Preview(fates, seed)
         self.next = 0  # the next example's place in the arrays
@@ -191,15 +191,15 @@ class _Preparation:
         examples = [example for row in batch for example in row.examples]
         self.next += len(examples)
         kept = [i for i in range(len(examples)) if self.fates.reason[first + i] == KEPT]
-        made = self.maker.make([examples[i] for i in kept], source.source, [owners[i].raw["place"] for i in kept])
-        results: list[TrainingRow | RowProblem] = [
-            RowProblem(REASONS[reason], "") if reason != KEPT else RowProblem("too long", "")
+        places = [owners[i].raw["place"] for i in kept]
+        made = iter(self.maker.make([examples[i] for i in kept], source.source, places))
+        results = [
+            next(made) if reason == KEPT else RowProblem(REASONS[reason], RULES[REASONS[reason]])
             for reason in self.fates.reason[first : self.next].tolist()
         ]
-        for i, row in zip(kept, made, strict=True):
-            results[i] = row
-            if isinstance(row, RowProblem):
-                self.fates.reason[first + i] = REASONS.index(row.reason)
+        for i in kept:
+            if isinstance(problem := results[i], RowProblem):
+                self.fates.reason[first + i] = REASONS.index(problem.reason)
         self._account(source, batch, results, first)
         self._write(source, owners, examples, results, first)
 

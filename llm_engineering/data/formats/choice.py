@@ -1,6 +1,6 @@
 """Which format a data set has: the one it names, or the only one that its columns and values fit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +154,7 @@ def _match(format: Format, source: RowSource, kind: RowKind, present: set[str]) 
 
 
 def _there(present: set[str]) -> str:
-    return f"The columns are: {_listed(present)}."
+    return f"The columns are: {listed(present)}."
 
 
 def _say_mapped(source: RowSource) -> str:
@@ -166,7 +166,7 @@ def _say_matching(matching: list[Reading]) -> str:
     return f" The columns are those of {names}, but most of the first rows have other values in them." if names else ""
 
 
-def _listed(names: set[str], most: int = 12, longest: int = 40) -> str:
+def listed(names: Collection[str], most: int = 12, longest: int = 40) -> str:
     """Return names in a sentence's space."""
     shown = [name if len(name) <= longest else f"{name[:longest]}…" for name in sorted(names)[:most]]
     more = f" and {len(names) - most} more" if len(names) > most else ""
