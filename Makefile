@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train test test-slow check lint types imports dashboard bench clean
+.PHONY: help install train test test-slow check lint types imports dashboard bench bench-data clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ dashboard: $(STAMP) ## Serve ZenML's dashboard over the local store
 
 bench: $(STAMP) ## Measure the embedded default on three seeds (about six minutes)
 	$(BIN)/python benchmarks/embedded.py
+
+bench-data: $(STAMP) ## Measure the preparation of data against TRL's, and of a million rows (about half an hour)
+	$(BIN)/python benchmarks/data.py compare
+	$(BIN)/python benchmarks/data.py size
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from llm_engineering.artifacts import RowSet
 from llm_engineering.config.schema import ArtifactSource, DataConfig, FileSource
 from llm_engineering.data.files import find_files, hash_data_files
+from llm_engineering.data.progress import RowProgress
 from llm_engineering.data.rowsets import BATCH_ROWS, RAW, RowWriter
 from llm_engineering.data.sources import RawRow, read_source
 from llm_engineering.errors import DataError
@@ -58,7 +59,7 @@ def load_raw_rows(data: DataConfig, seed: int, folder: Path, artifacts: Mapping[
     contents = artifacts or {}
     with RowWriter(folder, RAW) as writer:
         for index, (_, source) in enumerate(data.row_sources):
-            number = 1
+            number, progress = 1, RowProgress(f"{source.name}: read")
             if isinstance(source, ArtifactSource) and source.name not in contents:
                 raise DataError(f"The artifact {source.name} has not been loaded. Hand in what it holds.")
             for rows in _batches(read_source(source, seed, contents.get(source.name))):
@@ -66,6 +67,7 @@ def load_raw_rows(data: DataConfig, seed: int, folder: Path, artifacts: Mapping[
                 numbers = range(number, number + len(rows))
                 columns = {"row": numbers, "place": places, "data": texts, "problem": problems}
                 writer.write(f"{index:03d}", columns)
+                progress(len(rows))
                 number += len(rows)
         return writer.close()
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from llm_engineering.data.progress import SECONDS_BETWEEN_LINES, time_text
 from llm_engineering.errors import TrainingError
 from llm_engineering.tracking import Tracker
 
 _log = logging.getLogger(__name__)
-SECONDS_BETWEEN_LINES = 5.0
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
@@ -54,13 +54,8 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
             f" · reward accuracy {accuracy:.0%}" if accuracy is not None else "",
             f"{self.units_per_step / per_step:,.0f}",
             self.unit,
-            _duration(per_step * (state.max_steps - state.global_step)),
+            time_text(per_step * (state.max_steps - state.global_step)),
         )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 class FiniteLoss(TrainerCallback):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from llm_engineering.artifacts import DropReason
 from llm_engineering.config.loader import load_config
 from llm_engineering.config.schema import FileSource
-from llm_engineering.data.formats import FORMATS, Conversation, choose_format
+from llm_engineering.data.formats import FORMATS, Conversation, Example, choose_format
 from tools import build_base_model, config_reference, run
 
 REPOSITORY = Path(__file__).parents[2]
@@ -145,8 +145,8 @@ def test_every_reason_to_drop_a_row_is_explained_and_no_other() -> None:
 
 
 def format_examples() -> list[tuple[str, str, str]]:
-    """Return name, row and result of every format that docs/data.md explains."""
-    page = text_of(REPOSITORY / "docs" / "data.md").partition("\n## Formats")[2].partition("\n## ")[0]
+    """Return name, row and result of every format that docs/formats.md explains."""
+    page = text_of(REPOSITORY / "docs" / "formats.md").partition("\n## Formats")[2].partition("\n## ")[0]
     parts = re.split(r"^### `(\w+)`$", page, flags=re.MULTILINE)[1:]
     found = []
     for name, body in zip(parts[::2], parts[1::2], strict=True):
@@ -163,10 +163,17 @@ def test_every_format_has_an_example() -> None:
 def test_an_example_of_a_format_gives_what_it_says(name: str, row: str, result: str) -> None:
     kind = next(kind for kind, formats in FORMATS.items() if name in {each.name for each in formats})
     data = json.loads(row)
-    reading = choose_format(FileSource(path="rows.jsonl"), kind, set(data))
+    reading = choose_format(FileSource(path="rows.jsonl"), kind, set(data), [data])
     assert reading.format.name == name
-    content = reading.format.read(reading.rename(data))
-    assert (content.messages if isinstance(content, Conversation) else asdict(content)) == json.loads(result)
+    examples = [shown(example) for example in reading.read(data)]
+    assert (examples[0] if len(examples) == 1 else examples) == json.loads(result)
+
+
+def shown(example: Example) -> object:
+    """Return an example as the page writes it: what it does not have is left out."""
+    if isinstance(example, Conversation):
+        return example.messages
+    return {name: value for name, value in asdict(example).items() if value is not None}
 
 
 def test_the_help_names_pages_that_exist() -> None:

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from llm_engineering.data.progress import time_text
 from llm_engineering.errors import TrainingError
-from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries, _duration
+from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries
 
 FP32 = SimpleNamespace(fp16=False)
 
@@ -65,7 +66,7 @@ def test_lines_are_five_seconds_apart_and_leave_out_evaluations(clock, caplog):
     ("seconds", "said"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (3600, "60 min 00 s")]
 )
 def test_duration(seconds, said):
-    assert _duration(seconds) == said
+    assert time_text(seconds) == said
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
