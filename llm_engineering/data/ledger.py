@@ -98,13 +98,12 @@ class Tally:
 
 
 def ledgers(tallies: list[Tally]) -> list[SourceLedger]:
-    """Return the ledgers of all sources, each with its share of the training examples."""
-    train = Counter[RowKind]()
+    """Return the ledgers of all sources, each with its share of the training examples where several give some."""
+    train: dict[RowKind, list[int]] = {tally.kind: [] for tally in tallies}
     for tally in tallies:
-        train[tally.kind] += tally.examples["train"]
-    return [
-        tally.ledger(tally.examples["train"] / train[tally.kind] if train[tally.kind] else None) for tally in tallies
-    ]
+        train[tally.kind].append(tally.examples["train"])
+    mixed = {kind: sum(numbers) for kind, numbers in train.items() if sum(map(bool, numbers)) > 1}
+    return [t.ledger(t.examples["train"] / mixed[t.kind] if t.kind in mixed else None) for t in tallies]
 
 
 class Quarantine:
@@ -131,7 +130,8 @@ class Quarantine:
             "reason": reason,
             "detail": detail,
         }
-        self._file.write(f'{json.dumps(facts, ensure_ascii=False)[:-1]}, "data": {raw["data"] or "null"}}}\n')
+        data = (raw["data"] or "null").replace("\n", " ").replace("\r", " ")  # between its parts, never in a text
+        self._file.write(f'{json.dumps(facts, ensure_ascii=False)[:-1]}, "data": {data}}}\n')
 
 
 def require_enough(tallies: list[Tally], data: DataConfig) -> None:
