@@ -45,7 +45,8 @@ def findings(audit: DataAudit) -> list[Finding]:
 def length_bias(audit: PreferenceAudit) -> Finding:
     """Return whether the length of the answers alone predicts which one is preferred."""
     wins = audit.longer_wins
-    measured = f"Preferring the longer answer is right for {percent(wins)} of {counted(audit.pairs - audit.identical, 'pair')}"
+    different = counted(audit.pairs - audit.identical, "pair")
+    measured = f"Preferring the longer answer is right for {percent(wins)} of {different}"
     if wins >= LONGER_WINS:
         return Finding(f"{measured}: length alone predicts the preference, and DPO may learn to write at length.", True)
     if wins <= SHORTER_WINS:

@@ -75,7 +75,7 @@ def test_what_kept_rows_gave_and_lost_is_shown(rich_data: DatasetReport) -> None
 def test_the_audit_has_sentences_and_tables(rich_data: DatasetReport) -> None:
     page = render_data_preview(rich_data)
     text = words(page)
-    assert '<li class="warn">Preferring the longer answer is right for 75.2 % of 24,931 pairs' in page
+    assert '<li class="warn">Preferring the longer answer is right for 75.2 % of 24,877 pairs' in page
     assert "With something like a secret key 2 0" in text
     assert "Languages en 94.1 % de 3.0 % fr 1.2 %" in text
     assert "sft/train preference/test 5 2" in text

@@ -103,7 +103,7 @@ def test_what_is_kept_cut_and_mixed_stands_in_the_ledger(example_run: RunReports
 
 def test_the_audit_is_told_in_sentences(example_run: RunReports, rich_data: DatasetReport) -> None:
     page = render_report(example_run.model_copy(update={"dataset": rich_data}))
-    assert '<li class="warn">Preferring the longer answer is right for 75.2 % of 24,931 pairs' in page
+    assert '<li class="warn">Preferring the longer answer is right for 75.2 % of 24,877 pairs' in page
     assert "What the audit found" not in render_report(example_run)
 
 

@@ -42,7 +42,7 @@ def test_tokens_audit_and_notes_follow(rich_data: DatasetReport) -> None:
     lines = shown(rich_data)
     assert "  sft/train         75,310,244  33,020,118        1,024" in lines
     assert "  preference/test       91,000           -          871" in lines
-    assert "  ! Preferring the longer answer is right for 75.2 % of 24,931 pairs: length" in lines
+    assert "  ! Preferring the longer answer is right for 75.2 % of 24,877 pairs: length" in lines
     assert "  · 412 of 250,100 rows dropped, exact duplicate (data.rules.exact_duplicate:" in lines
 
 
