@@ -97,7 +97,7 @@ class SourceRows:
         if split is None:
             return NOT_PLACED
         if split not in SPLITS:
-            raise DataError(f"{self.source.name}, {raw['place']}: split is {split!r}. Use one of {', '.join(SPLITS)}.")
+            raise DataError(f"{raw['place']}: split is {split!r}. Use one of {', '.join(SPLITS)}.")
         return SPLITS.index(split)
 
     def extra(self, row: "ReadRow", column: str) -> str | None:

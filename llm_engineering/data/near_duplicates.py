@@ -18,7 +18,14 @@ NUM_PERM = 64
 """Entries of a sketch; the estimate's standard error at a Jaccard index of 0.9 is 0.04."""
 BAND = 4
 """Entries of a band: texts with an index of 0.9 agree in one of the sixteen all but surely."""
-_WORDS = re.compile(r"\w+")
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Thai, Lao, Burmese, Khmer, Japanese and Chinese, whose words are not set apart by spaces: a character is a word."""
+_PUNCTUATION = (
+    r"!-/:-@\[-^`{-~\xa1\xa7\xab\xb4\xb6\xb7\xbb\xbf\u060c\u061b\u061f\u06d4\u0964\u0965\u2000-\u206f\u3000-\u303f"
+    r"\uff00-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+)
+_WORDS = re.compile(rf"[{_UNSPACED}]|[+*/=<>^%]|(?<!\w)-(?=\s?\d)|[^\s{_PUNCTUATION}{_UNSPACED}]+")
+"""Words, and the signs without which two sums would be the same."""
 _LONGEST_WORD = 25
 """Mean characters of a word beyond which a script without spaces is assumed; then shingles are of characters."""
 _CHUNK = 100_000
@@ -29,12 +36,15 @@ Mask = NDArray[np.bool_]
 
 
 def shingles(text: str) -> list[str]:
-    """Return the three-word shingles of a text, whatever its case, spacing and punctuation."""
+    """Return the three-word shingles of a text, whatever its case, spacing and punctuation.
+
+    A text of punctuation alone is its own shingle.
+    """
     words = _WORDS.findall(text.casefold())
     if words and sum(map(len, words)) > _LONGEST_WORD * len(words):
         words = list("".join(words))
     if len(words) < 3:
-        return [" ".join(words)]
+        return [" ".join(words) or text]
     return [f"{a} {b} {c}" for a, b, c in zip(words, words[1:], words[2:], strict=False)]
 
 

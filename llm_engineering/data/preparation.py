@@ -6,7 +6,6 @@ decide. The second time makes training rows of the examples that are kept. What 
 
 import json
 from array import array
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ from llm_engineering.data.formats import Conversation, Example, RowProblem
 from llm_engineering.data.ledger import RULES, Quarantine, Tally, ledgers, notes, require_enough
 from llm_engineering.data.lengths import Lengths
 from llm_engineering.data.preview import Preview
+from llm_engineering.data.progress import RowProgress
 from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, RowWriter
 from llm_engineering.data.rules import (
@@ -62,9 +62,6 @@ SPLIT_PROOF = "No prompt of eval or test stands in a train split at any turn, SF
 QUESTIONS_ASKED = 64
 """Training prompts that are kept as questions where none are sampled from."""
 
-Progress = Callable[[str, int, int], None]
-"""Told what is done, how many rows of it, and of how many."""
-
 
 @dataclass
 class PreparedRows:
@@ -77,9 +74,7 @@ class PreparedRows:
     report: DatasetReport
 
 
-def prepare_rows(
-    raw: RowSet, data: DataConfig, chat: ChatTokenizer, seed: int, folder: Path, progress: Progress | None = None
-) -> PreparedRows:
+def prepare_rows(raw: RowSet, data: DataConfig, chat: ChatTokenizer, seed: int, folder: Path) -> PreparedRows:
     """Turn raw rows into tokenised training rows, pairs and questions, and account for every row.
 
     Rows are dropped for a reason from a closed list, splits are drawn by prompt over SFT and preference rows together,
@@ -91,38 +86,25 @@ def prepare_rows(
         chat: Tokenizer with chat template.
         seed: Seeds splits, mix and preview.
         folder: Gets the folders ``sft``, ``preference``, ``questions`` and ``quarantine``.
-        progress: Told after every batch.
 
     Raises:
         DataError: A rule says ``error``, too many rows are dropped, or none is left to train on.
         ProofError: The mask or the splits are not what they have to be.
     """
     sources = [SourceRows.open(raw, i, kind, source) for i, (kind, source) in enumerate(data.row_sources)]
-    watch = _Watch(progress, sum(raw.rows.values()))
-    fates, audit = _decide(sources, data, seed, folder / "sketches", watch)
+    rows = sum(raw.rows.values())
+    fates, audit = _decide(sources, data, seed, folder / "sketches", RowProgress("checked", rows))
+    progress = RowProgress("tokenised", rows)
     with _Preparation(sources, fates, data, chat, seed, folder) as preparation:
         for source in sources:
             for batch in source.batches():
                 preparation.take(source, batch)
-                watch("Rows to tokens", len(batch))
+                progress(len(batch))
         return preparation.finish(audit)
 
 
-class _Watch:
-    """Counts rows and tells how far a pass has come."""
-
-    def __init__(self, progress: Progress | None, rows: int) -> None:
-        self.progress, self.rows = progress, rows
-        self.done: dict[str, int] = {}
-
-    def __call__(self, what: str, rows: int) -> None:
-        self.done[what] = self.done.get(what, 0) + rows
-        if self.progress is not None:
-            self.progress(what, self.done[what], self.rows)
-
-
 def _decide(
-    sources: list[SourceRows], data: DataConfig, seed: int, folder: Path, watch: _Watch
+    sources: list[SourceRows], data: DataConfig, seed: int, folder: Path, progress: RowProgress
 ) -> tuple[Fates, DataAudit | None]:
     """Go through all rows once, and return what the rules make of every example."""
     tables = [np.zeros(0, dtype=RECORD)]
@@ -140,7 +122,7 @@ def _decide(
                     auditor.add(source.kind, [e for row in batch for e in row.examples], table["prompt"])
                 tables.append(table)
                 done += len(table)
-                watch("Rows read", len(batch))
+                progress(len(batch))
         fates = Fates(
             np.concatenate(tables),
             np.frombuffer(turn_examples, dtype=np.int64),
@@ -213,7 +195,8 @@ class _Preparation:
             kept = [one for one in own if isinstance(one, TrainingRow)]
             tally.rows += 1
             if kept:
-                tally.keep(SPLITS[self.fates.split[first + at]], kept)
+                split = next(i for i, one in enumerate(own) if isinstance(one, TrainingRow))
+                tally.keep(SPLITS[self.fates.split[first + at + split]], kept)
                 items = slice(first + at, first + at + len(own))
                 tally.found.update(reason for reason, mask in self.fates.found.items() if mask[items].any())
             else:

@@ -20,8 +20,6 @@ TRUNCATED = 3
 
 PartName = Literal["conversation", "prompt", "chosen", "rejected"]
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
-_MOST_BYTES = 4
-"""Bytes, and so tokens, of one character."""
 
 
 def preview_row(
@@ -65,7 +63,7 @@ def _texts(ids: list[int], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     for end in range(1, len(ids) + 1):
         before = tokenizer.decode(ids[start - 1 : start]) if start else ""
         text = tokenizer.decode(ids[max(start - 1, 0) : end]).removeprefix(before)
-        if text.endswith(_BROKEN) and end - start < _MOST_BYTES and end < len(ids):
+        if text.endswith(_BROKEN) and end < len(ids):
             texts.append("")
             continue
         texts.append(text)

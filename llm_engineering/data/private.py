@@ -6,19 +6,24 @@ from typing import Literal
 PrivateKind = Literal["e-mail", "phone", "key"]
 
 _PATTERNS: dict[PrivateKind, re.Pattern[str]] = {
-    "e-mail": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
+    "e-mail": re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}"),
     "phone": re.compile(
-        r"(?<![\w.])(?:\+\d{1,3}[\s.-]?)?(?:\(\d{2,4}\)[\s.-]?|\d{2,4}[\s.-])\d{3,4}[\s.-]?\d{3,4}(?!\w)"
+        r"(?<![\w./+-])(?:"
+        r"\+\d(?:[ ()-]{0,2}\d){7,14}"  # international
+        r"|(?:\+?1[ .-])?(?:\d{3}([ .-])\d{3}\1|\(\d{3}\)[ -]?\d{3}[ .-])\d{4}"  # North America
+        r"|\(0\d{1,4}\)[ -]?\d(?:[ -]?\d){4,8}|0\d{1,4}[ /-]\d(?:[ -]?\d){6,8}"  # others begin with a zero
+        r")(?!\w|-\w|[.,:]\d)"
     ),
     "key": re.compile(
-        r"sk-[\w-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_\w{36,}|xox[abprs]-[\w-]{10,}|hf_[A-Za-z0-9]{30,}|AIza[\w-]{35}"
+        r"(?<![A-Za-z0-9_-])(?:sk-[\w-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_\w{36,}|xox[abprs]-[\w-]{10,}"
+        r"|hf_[A-Za-z0-9]{30,}|AIza[\w-]{35}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})"
         r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[^-]*-----END [A-Z ]*PRIVATE KEY-----)?"
-        r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}"
     ),
 }
+"""Each begins where no part of it may stand before: else a long text would be searched from every place in it."""
 _SIGNS: dict[PrivateKind, re.Pattern[str]] = {
     "e-mail": re.compile("@"),
-    "phone": re.compile(r"\d{3}[\s.-]?\d{3}"),
+    "phone": re.compile(r"\d(?:[ ().-]{0,2}\d){6}|0\d{1,4}/\d"),
     "key": re.compile("sk-|AKIA|gh[pousr]_|xox|hf_|AIza|PRIVATE KEY|eyJ"),
 }
 """What a text without private data lacks, and what is found faster than the pattern itself."""

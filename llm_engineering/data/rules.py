@@ -119,8 +119,9 @@ def _near_duplicates(fates: Fates, near: NearIndex) -> Indices:
     for group in np.unique(groups):
         for later, _ in near.links(kept[groups == group]):
             found[later] = True
-    exact = fates.found.get("exact duplicate")
-    return np.flatnonzero(found if exact is None else found & ~exact)
+    for kept_by_rule in fates.found.values():  # what exact rules found and keep is not dropped as nearly the same
+        found &= ~kept_by_rule
+    return np.flatnonzero(found)
 
 
 def _placement(fates: Fates) -> NDArray[np.int64]:
