@@ -1,7 +1,9 @@
 """Conversations as tokens: what is trained is what is served, and only answers carry loss."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from llm_engineering.data.examples import texts_of
@@ -14,6 +16,13 @@ if TYPE_CHECKING:
 IGNORED = -100
 """The label of a token without loss."""
 TrainOn = Literal["all_turns", "last_turn"]
+_OTHER_TOKENS = (
+    "The tokenizer cuts a prompt into other tokens in training than when it is served. Use model.chat_template chatml "
+    "or alpaca, or a template whose turns begin with a special token."
+)
+_LAST_TURN = ", or train on the last turn only (data.train_on last_turn)"
+_PROBE = "\ue000"
+"""Stands for a message's text where only what surrounds it matters; of Unicode's private use, so in no template."""
 
 
 class TemplateRefusal(ModelError):
@@ -47,11 +56,12 @@ class _Plan:
     """The whole prompt, where it was put together from several pieces: its tokens have to be the same."""
     tokens: list[list[int]] = field(default_factory=list)
 
-    @property
-    def texts(self) -> list[str]:
-        """All that is to be tokenised."""
-        pieces = [*(text for text, _ in self.turns), *self.answers]
-        return pieces if self.served is None else [*pieces, self.served]
+    @cached_property
+    def texts(self) -> list[tuple[str, str]]:
+        """All that is to be tokenised, each behind the text that comes before it."""
+        turns = [text for text, _ in self.turns]
+        pieces = [*zip(["", *turns[:-1]], turns, strict=True), *((turns[-1], answer) for answer in self.answers)]
+        return pieces if self.served is None else [*pieces, ("", self.served)]
 
 
 class ChatRenderer:
@@ -60,6 +70,11 @@ class ChatRenderer:
     No generation tags are needed in the template: every assistant turn is what the template adds to its own generation
     prompt, up to and including the EOS token. A template that rewrites earlier turns is refused where they are to be
     trained, since no mask would be right for it.
+
+    Nothing vanishes silently: what system, user and tools say, the names of tools and calls, and every answer that
+    carries loss have to stand in the rendered text, else the example is refused. White space may differ, and text may
+    be written as in a JSON string. Earlier answers without loss are exempt: templates may strip the thinking from
+    them, in training as when serving. The names of speakers and the ids of calls are not looked for.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", train_on: TrainOn = "all_turns") -> None:
@@ -68,10 +83,11 @@ class ChatRenderer:
         self.eos_token: str = tokenizer.eos_token
         self.eos_token_id: int = tokenizer.eos_token_id
         self.special_tokens = sorted(
-            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
+            token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content
         )
         self._beginnings = {token[:2] for token in self.special_tokens}  # there may be hundreds of tokens
-        self._closings: dict[str, int] = {}
+        self._closings: dict[str, tuple[str, int]] = {}  # by role: a text, and how many tokens it has
+        self._marks_start = self._is_start_marked()
         self._template = str(tokenizer.chat_template)
         self._as_system = "developer" not in self._template
 
@@ -93,30 +109,39 @@ class ChatRenderer:
         """
         plans = [self._try(example) for example in examples]
         good = [plan for plan in plans if isinstance(plan, _Plan)]
-        tokens = iter(self._tokenize([text for plan in good for text in plan.texts]))
+        tokens = iter(self._tokenize_pieces([piece for plan in good for piece in plan.texts]))
         for plan in good:
             plan.tokens = [next(tokens) for _ in plan.texts]
         return [self._put_together(plan) if isinstance(plan, _Plan) else plan for plan in plans]
 
     def _try(self, example: Example) -> _Plan | RowProblem:
-        if token := self.special_token_in(texts_of(example)):
-            return RowProblem("special token in text", f"it holds {token}")
         try:
-            return self._plan(example)
+            if token := self.special_token_in(_all_texts(example)):
+                return RowProblem("special token in text", f"it holds {token}")
+            plan = self._plan(example)
+            for _, text in plan.texts:
+                text.encode()
         except TemplateRefusal as refusal:
             return RowProblem("not renderable", str(refusal))
+        except RecursionError:
+            return RowProblem("not renderable", "its tools or tool calls are nested too deeply")
+        except UnicodeEncodeError as error:
+            return RowProblem("not text", f"it holds characters that are none ({error.reason})")
+        return plan
 
     def _plan(self, example: Example) -> _Plan:
         """Return the texts of an example, split where loss begins and ends."""
         self._require_tools(example)
         prompt, tools = example.prompt, example.tools
         served = self._render(prompt, tools, answer_follows=True)
+        _require_said([message for message in prompt if message["role"] != "assistant"], served)
+        _require_named([*(tools or []), *_calls(prompt)], served)
         if isinstance(example, Conversation):
             answers = [self._answer(served, example.messages, tools)]
         else:
             sides = (example.chosen, example.rejected)
             answers = [self._answer(served, [*prompt, {"role": "assistant", "content": s}], tools) for s in sides]
-        closing = self._closing(served, prompt[-1]["content"])
+        closing = self._closing(served, prompt, tools)
         earlier = [i for i, message in enumerate(prompt) if message["role"] == "assistant"]
         if not earlier or not isinstance(example, Conversation) or self.train_on == "last_turn":
             return _Plan([(served, False)], answers, closing)
@@ -124,9 +149,9 @@ class ChatRenderer:
         for position in earlier:
             before = self._render(prompt[:position], tools, answer_follows=True)
             answer = self._answer(before, prompt[: position + 1], tools)
-            turns += [(_rest(before, done), False), (answer, True)]
+            turns += [(_rest(before, done, _LAST_TURN), False), (answer, True)]
             done = before + answer
-        return _Plan([*turns, (_rest(served, done), False)], answers, closing, served)
+        return _Plan([*turns, (_rest(served, done, _LAST_TURN), False)], answers, closing, served)
 
     def _put_together(self, plan: _Plan) -> Rendered:
         """Join the tokens of a plan, and hold the prompt as it was put together against the prompt as it is served."""
@@ -138,29 +163,27 @@ class ChatRenderer:
             prompt += ids
             labels += ids if trained else [IGNORED] * len(ids)
         if plan.served is not None and prompt != plan.tokens[-1]:
-            raise ModelError(
-                "The tokenizer cuts a prompt into other tokens in training than when it is served. Use "
-                "model.chat_template chatml or alpaca, or a template whose turns begin with a special token."
-            )
+            raise ModelError(_OTHER_TOKENS)
         first = len(plan.turns)
         return Rendered(prompt, labels, plan.tokens[first : first + len(plan.answers)], plan.closing)
 
-    def _closing(self, served: str, last: str) -> int:
+    def _closing(self, served: str, prompt: Sequence[Message], tools: list[Message] | None) -> int:
         """Return how many tokens the template puts behind the last message of a prompt; few texts, so kept."""
-        closing = served.rpartition(last)[2] if last and last in served else ""
-        if closing not in self._closings:
-            self._closings[closing] = len(self._tokenize([closing])[0])
-        return self._closings[closing]
+        role = prompt[-1]["role"]
+        if role not in self._closings or not served.endswith(self._closings[role][0]):
+            probe = self._render([*prompt[:-1], {**prompt[-1], "content": _PROBE}], tools, answer_follows=True)
+            closing = probe.rpartition(_PROBE)[2] if _PROBE in probe else ""
+            self._closings[role] = closing, len(self._tokenize_pieces([("\n", closing)])[0])
+        return self._closings[role][1]
 
     def _require_tools(self, example: Example) -> None:
-        messages = example.messages if isinstance(example, Conversation) else example.prompt
-        calls = any("tool_calls" in message for message in messages)
+        calls = _calls(example.messages if isinstance(example, Conversation) else example.prompt)
         for name, used in (("tools", example.tools), ("tool_calls", calls)):
             if used and name not in self._template:
                 raise TemplateRefusal(f"the chat template knows no {name}, which would be left out silently")
 
     def _render(self, messages: Sequence[Message], tools: list[Message] | None, *, answer_follows: bool) -> str:
-        from jinja2 import TemplateError
+        from jinja2 import TemplateError, TemplateSyntaxError
 
         if self._as_system and messages and messages[0]["role"] == "developer":
             messages = [{**messages[0], "role": "system"}, *messages[1:]]
@@ -168,6 +191,11 @@ class ChatRenderer:
             text = self.tokenizer.apply_chat_template(
                 list(messages), tools=tools, tokenize=False, add_generation_prompt=answer_follows
             )
+        except TemplateSyntaxError as error:
+            raise ModelError(
+                f"The chat template has an error in line {error.lineno}: {error.message}. Correct it, or use "
+                "model.chat_template chatml or alpaca."
+            ) from error
         except (TemplateError, ArithmeticError, TypeError, ValueError) as error:
             raise TemplateRefusal(
                 f"The chat template refuses a conversation ({error}). Use model.chat_template chatml or alpaca, or "
@@ -176,11 +204,30 @@ class ChatRenderer:
         return str(text)
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Return the tokens of texts that nothing stands before."""
         if not texts:
             return []
         encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
         ids: list[list[int]] = encoded["input_ids"]
         return ids
+
+    def _tokenize_pieces(self, pieces: list[tuple[str, str]]) -> list[list[int]]:
+        """Return the tokens of texts, each behind another one, without the mark of a text's start."""
+        if not self._marks_start:
+            return self._tokenize([text for _, text in pieces])
+        anchors = [self._anchor(before) for before, _ in pieces]
+        heads = {anchor: self._tokenize([anchor])[0] for anchor in set(anchors)}
+        wholes = self._tokenize([anchor + text for anchor, (_, text) in zip(anchors, pieces, strict=True)])
+        return [_rest_of_tokens(whole, heads[anchor]) for anchor, whole in zip(anchors, wholes, strict=True)]
+
+    def _anchor(self, before: str) -> str:
+        """Return the least that has to stand before a text, so that it is tokenised as if ``before`` did."""
+        return next((token for token in self.special_tokens if before.endswith(token)), "\n" if before else "")
+
+    def _is_start_marked(self) -> bool:
+        """Return whether a text has other tokens at a start than behind a line end, as with SentencePiece."""
+        end, behind, alone = self._tokenize(["\n", "\nHo", "Ho"])
+        return behind[: len(end)] == end and behind[len(end) :] != alone
 
     def _answer(self, served: str, messages: Sequence[Message], tools: list[Message] | None) -> str:
         """Return an answer's text as the template adds it to the served prompt, up to and including EOS."""
@@ -192,13 +239,49 @@ class ChatRenderer:
                 "would never learn to stop. Name the template's end token with model.special_tokens.eos, or use "
                 "model.chat_template alpaca."
             )
+        _require_said(messages[-1:], head)
+        _require_named(_calls(messages[-1:]), head)
         return head + eos
 
 
-def _rest(whole: str, start: str) -> str:
+def _rest(whole: str, start: str, advice: str = "") -> str:
     if not whole.startswith(start):
         raise ModelError(
             "The chat template changes earlier turns when a later one is added, so that no loss mask fits. Use "
-            "model.chat_template chatml or alpaca, or a template file that renders every turn once."
+            f"model.chat_template chatml or alpaca, or a template file that renders every turn once{advice}."
         )
     return whole[len(start) :]
+
+
+def _rest_of_tokens(whole: list[int], start: list[int]) -> list[int]:
+    if whole[: len(start)] != start:
+        raise ModelError(_OTHER_TOKENS)
+    return whole[len(start) :]
+
+
+def _all_texts(example: Example) -> list[str]:
+    """Return all text of an example that a template may write."""
+    names = [message["name"] for message in example.prompt if "name" in message]
+    tools = [json.dumps(example.tools, ensure_ascii=False)] if example.tools else []
+    return [*texts_of(example), *names, *tools]
+
+
+def _calls(messages: Sequence[Message]) -> list[Message]:
+    return [call for message in messages for call in message.get("tool_calls", ())]
+
+
+def _require_said(messages: Sequence[Message], text: str) -> None:
+    """Refuse a text that leaves out what a message says; white space may differ, or be escaped as in JSON."""
+    for message in messages:
+        said = message["content"]
+        if said in text or json.dumps(said, ensure_ascii=False)[1:-1] in text:
+            continue
+        if "".join(said.split()) not in "".join(text.split()):
+            raise TemplateRefusal(f"the chat template leaves out or changes what the {message['role']} says")
+
+
+def _require_named(functions: Sequence[Message], text: str) -> None:
+    """Refuse a text that leaves out a tool, or a call of one."""
+    for function in functions:
+        if function["function"]["name"] not in text:
+            raise TemplateRefusal(f"the chat template leaves out the tool {function['function']['name']}")

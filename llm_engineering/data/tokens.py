@@ -46,6 +46,8 @@ class TrainingRow:
     @property
     def turns(self) -> int:
         """Answers that carry loss: runs of labels."""
+        if self.prompt_labels.count(IGNORED) == len(self.prompt_labels):
+            return 1
         trained = [label != IGNORED for label in self.prompt_labels]
         return 1 + sum(now and not before for before, now in zip([False, *trained], trained, strict=False))
 
@@ -102,7 +104,7 @@ class RowMaker:
         if prompt <= most and prompt + longest <= self.data.max_length:
             return row
         if self.data.too_long != "truncate_prompt":
-            return self._refuse(prompt, longest, most, where)
+            return self._refuse(prompt, longest, where)
         room = self.data.max_length - longest
         self._cut_prompt(row, min(most, max(room, self.data.max_length // 2)), rendered.closing, source)
         left = self.data.max_length - len(row.prompt_ids)
@@ -111,9 +113,11 @@ class RowMaker:
         row.answers = [answer[:left] for answer in row.answers]
         return row
 
-    def _refuse(self, prompt: int, longest: int, most: int, where: str) -> RowProblem:
-        long = f"{prompt} tokens of prompt" if prompt > most else f"{prompt + longest} tokens"
-        limit = f"data.max_prompt_length is {most}" if prompt > most else f"data.max_length is {self.data.max_length}"
+    def _refuse(self, prompt: int, longest: int, where: str) -> RowProblem:
+        if self.data.max_prompt_length and prompt > self.data.max_prompt_length:
+            long, limit = f"{prompt} tokens of prompt", f"data.max_prompt_length is {self.data.max_prompt_length}"
+        else:
+            long, limit = f"{prompt + longest} tokens", f"data.max_length is {self.data.max_length}"
         if self.data.too_long == "drop":
             return RowProblem("too long", f"{long}; {limit}")
         raise DataError(f"{where} has {long}; {limit}. Raise it, or set data.too_long to truncate_prompt or drop.")
@@ -139,7 +143,9 @@ class RowMaker:
             raise ProofError(
                 f"{where} does not end with a trained EOS. Check model.special_tokens.eos and the template."
             )
-        if bos is not None and bos != eos and any((row.prompt_ids + answer).count(bos) > 1 for answer in row.answers):
+        if bos in (None, eos):
+            return
+        if row.prompt_ids.count(bos) + max(answer.count(bos) for answer in row.answers) > 1:
             raise DataError(
                 f"{where} has more than one BOS token {self.renderer.tokenizer.bos_token!r}. Take it out of the row, "
                 "or once out of the chat template."
