@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from llm_engineering.artifacts import DataAudit, Overlap, PreferenceAudit, RowKind, TextAudit
-from llm_engineering.data.examples import KINDS, SPLITS, Keys, Records, answer_as_written, opening
+from llm_engineering.data.examples import KINDS, SPLITS, Keys, Records, as_written, opening
 from llm_engineering.data.formats import Conversation, Example, Pair
 from llm_engineering.data.near_duplicates import Indices, NearIndex, SketchWriter
 from llm_engineering.data.private import PrivateKind, private_kinds
@@ -131,12 +131,11 @@ def _question(example: Example) -> str:
 
 
 def _answers(example: Example) -> str:
-    """Return all that comes after the opening."""
+    """Return all that comes after the opening, calls of tools as JSON."""
     if isinstance(example, Pair):
-        later = [message["content"] for message in example.prompt[len(opening(example)) :]]
+        later = [as_written(message) for message in example.prompt[len(opening(example)) :]]
         return "\n".join([*later, example.chosen, example.rejected])
-    later = [message["content"] for message in example.messages[len(opening(example)) : -1]]
-    return "\n".join([*later, answer_as_written(example)])
+    return "\n".join([as_written(message) for message in example.messages[len(opening(example)) :]])
 
 
 def _of(table: Records, kind: RowKind) -> Indices:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from llm_engineering.artifacts import DropReason, RowKind, RowSet, Split
 from llm_engineering.config.schema import RowSource
-from llm_engineering.data.formats import Conversation, Example, Message, Pair, Reading, RowProblem, choose_format
+from llm_engineering.data.formats import Example, Message, Pair, Reading, RowProblem, choose_format
 from llm_engineering.data.rowsets import read_batches
 from llm_engineering.errors import DataError
 
@@ -153,14 +153,13 @@ def _record(example: Example, row: ReadRow, source: int) -> tuple[Any, ...]:
         ratio = np.inf if example.score_ratio is None else example.score_ratio
         chosen, rejected = text_key(example.chosen), text_key(example.rejected)
         return 1, source, number, prompt, begins, chosen, rejected, placed, ratio
-    return 0, source, number, prompt, begins, text_key(answer_as_written(example)), 0, placed, np.inf
+    return 0, source, number, prompt, begins, text_key(as_written(example.messages[-1])), 0, placed, np.inf
 
 
-def answer_as_written(example: Conversation) -> str:
-    """Return the last message with the tools that it calls."""
-    last = example.messages[-1]
-    calls = last.get("tool_calls")
-    return f"{last['content']}\n{json.dumps(calls, sort_keys=True)}" if calls else str(last["content"])
+def as_written(message: Message) -> str:
+    """Return a message's text with the tools that it calls."""
+    calls = message.get("tool_calls")
+    return f"{message['content']}\n{json.dumps(calls, sort_keys=True)}" if calls else str(message["content"])
 
 
 def _turn_keys(example: Example) -> Iterator[int]:
@@ -170,8 +169,8 @@ def _turn_keys(example: Example) -> Iterator[int]:
 
 
 def prompt_key(prompt: Sequence[Message]) -> int:
-    """Return what makes two prompts the same: roles and words, whatever their case and spacing."""
-    return text_key("\n".join([f"{m['role']}:{' '.join(m['content'].casefold().split())}" for m in prompt]))
+    """Return what makes two prompts the same: roles, words and calls of tools, whatever their case and spacing."""
+    return text_key("\n".join([f"{m['role']}:{' '.join(as_written(m).casefold().split())}" for m in prompt]))
 
 
 def text_key(text: str) -> int:

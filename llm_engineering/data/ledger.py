@@ -145,7 +145,7 @@ def require_enough(tallies: list[Tally], data: DataConfig) -> None:
         lost = sum(rows for reason, rows in tally.dropped.items() if reason not in ASKED_FOR)
         if lost and lost == tally.rows:
             raise DataError(f"{name}: no rows are left, all {lost} were dropped: {tally.why()}. Mend the data.")
-        if lost > data.max_dropped_share * tally.rows:
+        if lost and lost / tally.rows > data.max_dropped_share:  # 0.29 * 100 is less than 29
             raise DataError(
                 f"{name}: {lost} of {tally.rows} rows were dropped, more than data.max_dropped_share "
                 f"{data.max_dropped_share:.0%} allows: {tally.why()}. Mend the data or raise the share."
