@@ -84,7 +84,9 @@ class Auditor:
         self.similarity = similarity
         self.texts: dict[RowKind, TextCounts] = {}
         self.pairs = PairCounts()
-        self._prompts = SketchWriter(folder / "prompts")
+        # Apart: a long system prompt that many rows share would outweigh what they ask
+        self._systems = SketchWriter(folder / "systems")
+        self._questions = SketchWriter(folder / "questions")
         self._answers = SketchWriter(folder / "answers")
 
     def __enter__(self) -> Self:
@@ -93,8 +95,8 @@ class Auditor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._prompts.__exit__(kind, error, trace)
-        self._answers.__exit__(kind, error, trace)
+        for writer in (self._systems, self._questions, self._answers):
+            writer.__exit__(kind, error, trace)
 
     def add(self, kind: RowKind, examples: Sequence[Example], keys: Keys) -> None:
         """Count a batch of examples and sketch their texts."""
@@ -104,13 +106,14 @@ class Auditor:
             if isinstance(example, Pair):
                 self.pairs.add(example)
         if examples:
-            self._prompts.add([_question(example) for example in examples])
+            self._systems.add([_said_first(example, ("system", "developer")) for example in examples])
+            self._questions.add([_said_first(example, ("user",)) for example in examples])
             self._answers.add([_answers(example) for example in examples])
 
     def indices(self) -> tuple[NearIndex, NearIndex]:
         """Return what finds prompts that are alike, and examples that are alike in prompt and answers."""
-        prompts, answers = self._prompts.read(), self._answers.read()
-        return NearIndex([prompts], self.similarity), NearIndex([prompts, answers], self.similarity)
+        prompts = [self._systems.read(), self._questions.read()]
+        return NearIndex(prompts, self.similarity), NearIndex([*prompts, self._answers.read()], self.similarity)
 
     def report(self, fates: Fates, prompts: NearIndex) -> DataAudit:
         """Return what was found; to be called when the splits are drawn and leaks are not yet removed."""
@@ -125,9 +128,9 @@ class Auditor:
         )
 
 
-def _question(example: Example) -> str:
-    """Return what is asked first; system prompts are left out, since many rows share one."""
-    return "\n".join(message["content"] for message in opening(example) if message["role"] == "user")
+def _said_first(example: Example, roles: tuple[str, ...]) -> str:
+    """Return what some roles say before the first answer."""
+    return "\n".join(message["content"] for message in opening(example) if message["role"] in roles)
 
 
 def _answers(example: Example) -> str:

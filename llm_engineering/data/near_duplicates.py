@@ -64,11 +64,13 @@ class SketchWriter:
         self._file.close()
 
     def add(self, texts: Sequence[str]) -> None:
-        """Append the sketches of some texts."""
+        """Append the sketches of some texts, each text of them sketched once."""
         from rensa import RMinHash
 
-        sketches = RMinHash.digest_matrix_from_token_sets([shingles(text) for text in texts], NUM_PERM, 42)
-        np.array(sketches.to_rows(), dtype=np.uint32).tofile(self._file)
+        place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        sketches = RMinHash.digest_matrix_from_token_sets([shingles(text) for text in place], NUM_PERM, 42)
+        rows = np.array(sketches.to_rows(), dtype=np.uint32)
+        rows[[place[text] for text in texts]].tofile(self._file)
 
     def read(self) -> NDArray[np.uint32]:
         """Return all sketches, memory-mapped: one row a text."""

@@ -130,6 +130,31 @@ def test_rows_are_nearly_the_same_in_prompt_and_answer(
     assert reasons(prepare([[first, second]])) == ([(2, reason)] if reason else [])
 
 
+def asked(system: str, question: str, answer: str) -> Row:
+    return {"system_prompt": system, "question": question, "answer": answer}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        (asked(LONG, "Is it so?", "yes"), asked(OTHER, "Is it so?", "yes"), None),
+        (asked(LONG, "Is it so?", "yes"), asked(NEARLY, "Is it so?", "yes"), "near-duplicate"),
+        (asked(LONG, "Is it so?", "yes"), asked("", "Is it so?", "yes"), None),
+        (asked(LONG, "Name a town.", "Bern"), asked(LONG, "Name a city.", "Bern"), None),
+    ],
+)
+def test_system_prompts_and_questions_have_to_be_alike_both(
+    first: Row, second: Row, reason: str | None, prepare: Prepare
+) -> None:
+    assert reasons(prepare([[first, second]])) == ([(2, reason)] if reason else [])
+
+
+def test_rows_that_tell_in_the_system_prompt_what_is_asked_about_are_prompts_of_their_own(prepare: Prepare) -> None:
+    rows = [asked(essay(n), "Is this review positive?", "yes") for n in range(20)]
+    report = prepare([rows], evaluation_share=0.2).report
+    assert fates(report.sources[0]) == {"train": 16, "eval": 4}
+
+
 def test_same_prompt_with_another_answer_is_only_counted(prepare: Prepare) -> None:
     [ledger] = prepare([[sft(LONG, OTHER), sft(LONG, "No."), sft(LONG, "Yes."), sft("Q", "No.")]]).report.sources
     assert (fates(ledger), ledger.found, ledger.repeated_prompts) == ({"train": 4}, {}, 2)
