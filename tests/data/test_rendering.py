@@ -433,6 +433,13 @@ def test_text_that_only_looks_like_a_special_token_is_text(text: str, renderer: 
     assert (row.prompt_ids + row.answers[0]).count(END) == 2
 
 
+def test_added_token_that_is_not_special_may_stand_in_text(chats: Chats) -> None:
+    tokenizer = copy.deepcopy(chats("llama").tokenizer)
+    tokenizer.add_tokens(["<think>"])
+    example = Conversation([*HI, {"role": "assistant", "content": "<think>a"}])
+    assert len(rendered(ChatRenderer(tokenizer), example).answers[0]) == 3  # <think>, a, EOS
+
+
 def test_one_of_many_reserved_tokens_is_found(chats: Chats) -> None:
     tokenizer = copy.deepcopy(chats("llama").tokenizer)
     tokenizer.add_tokens([f"<|reserved_{i}|>" for i in range(256)], special_tokens=True)
@@ -467,6 +474,15 @@ def test_closing_tokens_are_the_templates_whatever_the_last_message_says(
     for text in ("first", last):  # what an earlier row left in memory changes nothing
         row = rendered(renderer, Conversation([*before, {"role": role, "content": text}, *HO]))
         assert row.closing == 13  # <|im_end|>, a line end, <|im_start|>, "assistant" and a line end
+
+
+def test_closing_tokens_follow_a_template_that_closes_some_prompts_in_another_way(with_template: WithTemplate) -> None:
+    message = "{% if tools and m.role == 'assistant' %}!{% endif %}" + MESSAGE
+    generation = GENERATION.replace("<|im_start|>", "{% if tools %}!{% endif %}<|im_start|>")
+    template = "{{ tools | tojson }}{% for m in messages %}" + message + "{% endfor %}" + generation
+    renderer = with_template("llama", template)
+    examples = [Pair(HI, "a", "b"), Pair(HI, "a", "b", TOOLS), Pair(HI, "a", "b")]
+    assert [rendered(renderer, example).closing for example in examples] == [13, 14, 13]
 
 
 @pytest.fixture

@@ -267,7 +267,8 @@ def test_answer_without_a_trained_eos_is_found(renderer: ChatRenderer) -> None:
 def test_second_bos_is_found(with_bos: Callable[[str], ChatRenderer]) -> None:
     chatml = (TEMPLATES / "chatml.jinja").read_text()
     in_prompt = with_bos("{{- bos_token -}}{{- bos_token -}}" + chatml)
-    in_answer = with_bos("{{- bos_token -}}" + chatml.replace("message['content']", "message['content'] ~ bos_token"))
+    content = "(message['content'] ~ bos_token if message['role'] == 'assistant' else message['content'])"
+    in_answer = with_bos("{{- bos_token -}}" + chatml.replace("+ message['content']", f"+ {content}"))
     for renderer in (in_prompt, in_answer):
         for example in (single(20, 3), pair(20, 3, 4)):
             with pytest.raises(DataError, match=r"rows\.jsonl, line 7 has more than one BOS token '<\|endoftext\|>'"):
