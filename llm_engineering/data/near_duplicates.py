@@ -24,7 +24,7 @@ _PUNCTUATION = (
     r"!-/:-@\[-^`{-~\xa1\xa7\xab\xb4\xb6\xb7\xbb\xbf\u060c\u061b\u061f\u06d4\u0964\u0965\u2000-\u206f\u3000-\u303f"
     r"\uff00-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 )
-_WORDS = re.compile(rf"[{_UNSPACED}]|[+*/=<>^%]|(?<!\w)-(?=\s?\d)|[^\s{_PUNCTUATION}{_UNSPACED}]+")
+_WORDS = re.compile(rf"[^\s{_PUNCTUATION}{_UNSPACED}]+|[{_UNSPACED}]|[+*/=<>^%]|(?<!\w)-(?=\s?\d)")
 """Words, and the signs without which two sums would be the same."""
 _LONGEST_WORD = 25
 """Mean characters of a word beyond which a script without spaces is assumed; then shingles are of characters."""
