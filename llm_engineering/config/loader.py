@@ -14,7 +14,7 @@ from llm_engineering.errors import ConfigError
 
 CONFIGS_DIR = Path(__file__).resolve().parents[2] / "configs"
 DEFAULT_CONFIG = CONFIGS_DIR / "training.yaml"
-_KEYWORDS = {"base": {"embedded"}, "chat_template": {"auto", "model", "chatml", "alpaca"}}
+_KEYWORDS = {"base": {"embedded"}, "chat_template": {"auto", "model", "chatml", "llama3", "alpaca"}}
 
 
 def load_config(paths: Sequence[Path | str], overrides: Sequence[str] = ()) -> RunConfig:
