@@ -1,6 +1,7 @@
 """What the texts are like: counted while rows are read, before any rule drops one."""
 
 import heapq
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -134,11 +135,12 @@ def _said_first(example: Example, roles: tuple[str, ...]) -> str:
 
 
 def _answers(example: Example) -> str:
-    """Return all that comes after the opening, calls of tools as JSON."""
+    """Return all that comes after the opening, tools and calls of tools as JSON."""
+    tools = [json.dumps(example.tools)] if example.tools else []
     if isinstance(example, Pair):
         later = [as_written(message) for message in example.prompt[len(opening(example)) :]]
-        return "\n".join([*later, example.chosen, example.rejected])
-    return "\n".join([as_written(message) for message in example.messages[len(opening(example)) :]])
+        return "\n".join([*tools, *later, example.chosen, example.rejected])
+    return "\n".join([*tools, *map(as_written, example.messages[len(opening(example)) :])])
 
 
 def _of(table: Records, kind: RowKind) -> Indices:

@@ -149,11 +149,12 @@ def _record(example: Example, row: ReadRow, source: int) -> tuple[Any, ...]:
     first = opening(example)
     begins = prompt if len(first) == len(example.prompt) else prompt_key(first)
     number, placed = row.raw["row"], row.placed
+    ratio = np.inf if example.score_ratio is None else example.score_ratio
     if isinstance(example, Pair):
-        ratio = np.inf if example.score_ratio is None else example.score_ratio
         chosen, rejected = text_key(example.chosen), text_key(example.rejected)
         return 1, source, number, prompt, begins, chosen, rejected, placed, ratio
-    return 0, source, number, prompt, begins, text_key(as_written(example.messages[-1])), 0, placed, np.inf
+    answer = text_key(as_written(example.messages[-1]) + (json.dumps(example.tools) if example.tools else ""))
+    return 0, source, number, prompt, begins, answer, 0, placed, ratio
 
 
 def as_written(message: Message) -> str:

@@ -199,3 +199,17 @@ def test_examples_and_shares_of_sources_are_those_of_the_training_rows(prepare: 
     prepared = prepare([first, second, ([sft("c", "d")], {"split": "test"})])
     assert [ledger.share for ledger in prepared.report.sources] == [0.75, 0.25, 0.0]
     assert [ledger.examples for ledger in prepared.report.sources] == [30, 10, 1]
+
+
+def test_pair_whose_answers_differ_only_in_what_is_cut_teaches_nothing(prepare: Prepare) -> None:
+    rows = [pair("P", "y" * 90 + "a", "y" * 90 + "b"), pair("Q", "a", "b")]
+    prepared = prepare([], [rows], max_length=64, max_dropped_share=1)
+    [line] = quarantined(prepared)
+    assert (line["row"], line["reason"]) == (1, "too long")
+    assert line["detail"] == "its answers are the same within data.max_length 64"
+
+
+def test_conversations_that_differ_in_their_tools_alone_are_no_duplicates(prepare: Prepare) -> None:
+    tools = [{"name": name, "parameters": {"type": "object"}} for name in ("f", "g")]
+    prepared = prepare([[{**chat("a", "b"), "tools": [tool]} for tool in tools]])
+    assert fates(prepared.report.sources[0]) == {"train": 2}

@@ -125,3 +125,9 @@ def test_number_of_pairs_is_counted_in_every_source(prepare: Prepare) -> None:
     first, second = ([shp("P", n, 2) for n in numbers] for numbers in ((1, 2), (3, 4)))
     prepared = prepare([], [(first, {"max_pairs_per_prompt": 1}), (second, {"max_pairs_per_prompt": 1})])
     assert placed_rows(prepared.preference)["train"] == [(0, 1), (1, 1)]
+
+
+def test_chosen_answers_of_weak_pairs_are_no_conversations(prepare: Prepare) -> None:
+    pairs = [shp("P", 0, 1.1), shp("Q", 1, 2)]
+    prepared = prepare([(pairs, {"min_score_ratio": 1.5})])
+    assert placed_rows(prepared.sft)["train"] == [(0, 2)]

@@ -59,7 +59,7 @@ def with_bos(chats: Chats) -> Callable[[str], ChatRenderer]:
 
 
 def made(renderer: ChatRenderer, example: Example, data: DataConfig, keep: Keep = "keep_end") -> TrainingRow:
-    [row] = RowMaker(data, renderer).make([example], SOURCES[keep], ["line 7"])
+    [row] = RowMaker(data, renderer).make([example], SOURCES[keep], ["rows.jsonl, line 7"])
     assert isinstance(row, TrainingRow), row
     return row
 
@@ -201,13 +201,15 @@ def test_long_row_is_dropped_or_stops_the_run_where_asked(
     data: dict[str, int], said: str, renderer: ChatRenderer
 ) -> None:
     maker = RowMaker(DataConfig(**data, too_long="drop"), renderer)
-    [row, short] = maker.make([single(39, 3), single(20, 3)], SOURCES["keep_end"], ["line 1", "line 2"])
+    [row, short] = maker.make(
+        [single(39, 3), single(20, 3)], SOURCES["keep_end"], ["rows.jsonl, line 1", "rows.jsonl, line 2"]
+    )
     assert isinstance(row, RowProblem)
     assert (row.reason, str(row)) == ("too long", said)
     assert isinstance(short, TrainingRow)
     maker = RowMaker(DataConfig(**data, too_long="error"), renderer)
     with pytest.raises(DataError) as error:
-        maker.make([single(20, 3), single(39, 3)], SOURCES["keep_end"], ["line 1", "line 2"])
+        maker.make([single(20, 3), single(39, 3)], SOURCES["keep_end"], ["rows.jsonl, line 1", "rows.jsonl, line 2"])
     advice = "Raise it, or set data.too_long to truncate_prompt or drop."
     assert str(error.value) == f"rows.jsonl, line 2 has {said}. {advice}"
 
