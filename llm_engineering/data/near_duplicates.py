@@ -6,6 +6,7 @@ grow with the number of texts, not with that of their pairs.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +41,7 @@ def shingles(text: str) -> list[str]:
 
     A text of punctuation alone is its own shingle.
     """
-    words = _WORDS.findall(text.casefold())
+    words = _WORDS.findall(unicodedata.normalize("NFKC", text).casefold())
     if words and sum(map(len, words)) > _LONGEST_WORD * len(words):
         words = list("".join(words))
     if len(words) < 3:

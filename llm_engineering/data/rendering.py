@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +14,8 @@ from llm_engineering.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+GROUP_CHARACTERS = 1 << 20
+"""Characters that are tokenised at once: the tokenizer needs some hundred bytes for each of its tokens."""
 IGNORED = -100
 """The label of a token without loss."""
 TrainOn = Literal["all_turns", "last_turn"]
@@ -208,10 +210,10 @@ class ChatRenderer:
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         """Return the tokens of texts that nothing stands before."""
-        if not texts:
-            return []
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-        ids: list[list[int]] = encoded["input_ids"]
+        ids: list[list[int]] = []
+        for group in _groups(texts):
+            encoded = self.tokenizer(group, add_special_tokens=False, return_attention_mask=False, verbose=False)
+            ids += encoded["input_ids"]
         return ids
 
     def _tokenize_pieces(self, pieces: list[tuple[str, str]]) -> list[list[int]]:
@@ -305,3 +307,13 @@ def _unnamed(functions: Sequence[Message], text: str) -> str | None:
     """Return the name of a tool that a text leaves out."""
     names = (str(function["function"]["name"]) for function in functions)
     return next((name for name in names if name not in text), None)
+
+
+def _groups(texts: list[str]) -> Iterator[list[str]]:
+    """Yield successive texts that together have not many more than GROUP_CHARACTERS."""
+    start = characters = 0
+    for end, text in enumerate(texts, start=1):
+        characters += len(text)
+        if characters >= GROUP_CHARACTERS or end == len(texts):
+            yield texts[start:end]
+            start, characters = end, 0

@@ -52,6 +52,11 @@ class TrainingRow:
         return 1 + sum(now and not before for before, now in zip([False, *trained], trained, strict=False))
 
     @property
+    def length(self) -> int:
+        """Tokens that ``max_length`` counts: of the prompt and the longer answer."""
+        return len(self.prompt_ids) + max(map(len, self.answers))
+
+    @property
     def tokens(self) -> int:
         """Tokens that the trainer sees: for a pair the prompt counts twice, once with each answer."""
         return len(self.prompt_ids) * len(self.answers) + sum(map(len, self.answers))

@@ -32,6 +32,8 @@ PAIRS: list[tuple[Any, DropReason | None]] = [
     (pair("Q4", "A<|im_end|>", "B"), "special token in text"),
     (pair([{"role": "user", "content": "Hi"}, {"role": "tool", "content": "18"}], "A", "B"), "bad role order"),
     (pair("Q5", "A" * 300, "B"), "too long"),
+    (pair(" \u200b", "A", "B"), "empty prompt"),
+    (pair("Q7", "A", "\u200b\ufeff"), "empty answer"),
     (pair("Q6", "A", "B"), None),
 ]
 HELD = ([pair("Held out", "C", "D")], {"split": "test"})
@@ -45,8 +47,8 @@ def test_row_of_every_kind_is_counted_and_put_aside_once(prepare: Prepare) -> No
     assert [(line["row"], line["reason"]) for line in lines] == expected
     ledger = prepared.report.sources[0]
     assert ledger.dropped == {reason: [r for _, r in expected].count(reason) for _, reason in expected}
-    assert (ledger.rows, ledger.train) == (16, 2)
-    assert placed_rows(prepared.preference) == {"train": [(0, 1), (0, 16)], "test": [(1, 1)]}
+    assert (ledger.rows, ledger.train) == (18, 2)
+    assert placed_rows(prepared.preference) == {"train": [(0, 1), (0, 18)], "test": [(1, 1)]}
     assert {line["source"] for line in lines} == {"preference-0.jsonl"}
     for line, (number, reason) in zip(lines, expected, strict=True):
         assert line["place"] == f"preference-0.jsonl, line {number}"
@@ -213,3 +215,39 @@ def test_conversations_that_differ_in_their_tools_alone_are_no_duplicates(prepar
     tools = [{"name": name, "parameters": {"type": "object"}} for name in ("f", "g")]
     prepared = prepare([[{**chat("a", "b"), "tools": [tool]} for tool in tools]])
     assert fates(prepared.report.sources[0]) == {"train": 2}
+
+
+def test_columns_that_only_the_last_rows_have_are_used(prepare: Prepare) -> None:
+    rows = [sft(f"Question number {n}?", f"Answer number {n}.") for n in range(1200)]
+    rows += [sft(f"Held out {n}?", "Yes.", split="test", other=1) for n in range(3)]
+    report = prepare([rows], rules={"near_duplicate": "keep"}).report
+    assert fates(report.sources[0]) == {"train": 1200, "test": 3}
+    assert report.notes == ["sft-0.jsonl: columns that the format question_answer does not use: other."]
+
+
+def test_row_of_more_than_a_million_characters_is_too_long_unseen(prepare: Prepare) -> None:
+    rows = [sft("Q", "A"), sft("P", "x " * 500_001)]
+    [line] = quarantined(prepare([rows], max_dropped_share=1))
+    assert (line["row"], line["reason"]) == (2, "too long")
+    assert line["detail"].startswith("1,000,0")
+    with pytest.raises(DataError, match=r"sft-0\.jsonl, line 2 is too long"):
+        prepare([rows], too_long="error")
+
+
+def test_sources_of_one_name_are_told_apart_by_their_folders(
+    chats: Callable[[str], ChatTokenizer], tmp_path: Path
+) -> None:
+    for folder, text in (("x", "A"), ("y", "B")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "z.jsonl").write_text(json.dumps(sft(f"Q {text}", text)) + "\n" + json.dumps(sft("", "")))
+    paths = [{"path": str(tmp_path / folder / "z.jsonl")} for folder in ("x", "y")]
+    data = DataConfig.model_validate({"sft": paths, "max_dropped_share": 1, "evaluation_share": 0})
+    raw = load_raw_rows(data, 0, tmp_path / "raw")
+    prepared = prepare_rows(raw, data, chats("llama"), 0, tmp_path / "rows")
+    assert [source.source for source in prepared.report.sources] == ["x/z.jsonl", "y/z.jsonl"]
+    assert [line["source"] for line in quarantined(prepared)] == ["x/z.jsonl", "y/z.jsonl"]
+
+
+def test_source_without_an_object_says_what_its_rows_are(prepare: Prepare) -> None:
+    with pytest.raises(DataError, match=r"sft-0\.jsonl has no row that is a JSON object \(last looked at sft-0"):
+        prepare([["[1]", "{broken"]])

@@ -73,7 +73,7 @@ def test_pair_contradicts_an_earlier_one_with_the_answers_swapped(prepare: Prepa
     with pytest.raises(DataError) as caught:
         prepare([], [pairs], rules={"contradictory_pair": "error"})
     assert str(caught.value) == (
-        "preference-0.jsonl, row 2: contradictory pair; 2 in all. Mend the data or set "
+        "preference-0.jsonl, line 2: contradictory pair; 2 in all. Mend the data or set "
         "data.rules.contradictory_pair: drop."
     )
 
@@ -98,7 +98,7 @@ def test_duplicates_are_dropped_kept_or_stop_the_run(rule: str, reason: str, row
     with pytest.raises(DataError) as caught:
         prepare([rows], rules={rule: "error"})
     assert str(caught.value) == (
-        f"sft-0.jsonl, row 2: {reason}; 2 in all. Mend the data or set data.rules.{rule}: drop."
+        f"sft-0.jsonl, line 2: {reason}; 2 in all. Mend the data or set data.rules.{rule}: drop."
     )
 
 
@@ -282,7 +282,7 @@ def test_near_leaks_leave_the_training_rows_too(prepare: Prepare) -> None:
     with pytest.raises(DataError) as caught:
         prepare([train, tested], rules={"leak": "error"})
     assert str(caught.value) == (
-        "sft-0.jsonl, row 1: leaked into evaluation; 2 in all. Mend the data or set data.rules.leak: drop."
+        "sft-0.jsonl, line 1: leaked into evaluation; 2 in all. Mend the data or set data.rules.leak: drop."
     )
 
 
@@ -303,7 +303,13 @@ def table_of(*rows: tuple[int, int, int]) -> Fates:
     table = np.zeros(len(rows), dtype=RECORD)
     table["prompt"], table["opening"], table["placed"] = np.array(rows, dtype=np.int64).reshape(-1, 3).T
     none = np.zeros(0, dtype=np.int64)
-    return Fates(table, none, none.astype(np.uint64), [FileSource(path="rows.jsonl")])
+    return Fates(
+        table,
+        none,
+        none.astype(np.uint64),
+        [FileSource(path="rows.jsonl")],
+        lambda source, row: f"rows.jsonl, line {row}",
+    )
 
 
 def test_proof_fails_where_a_held_out_prompt_stands_in_train() -> None:
@@ -354,3 +360,8 @@ def questions_of(prepared: PreparedRows, split: str) -> list[Row]:
     from llm_engineering.data.rowsets import read_rows
 
     return [dict(row) for row in read_rows(prepared.questions, split)]
+
+
+def test_one_character_written_in_two_ways_is_the_same(prepare: Prepare) -> None:
+    report = prepare([[sft("Caf\u00e9?", "Oui."), sft("Cafe\u0301?", "Oui.")]]).report
+    assert fates(report.sources[0]) == {"train": 1, "exact duplicate": 1}

@@ -72,7 +72,7 @@ def test_every_row_is_accounted_for_and_the_identical_pairs_are_counted(prepare:
 def test_identical_pairs_can_be_refused_instead(prepare: Callable[..., PreparedRows]) -> None:
     from llm_engineering.errors import DataError
 
-    with pytest.raises(DataError, match=r"llm_twin_preference_train\.jsonl, row \d+: identical pair; 54 in all"):
+    with pytest.raises(DataError, match=r"llm_twin_preference_train\.jsonl, line \d+: identical pair; 54 in all"):
         prepare(
             preference=[{"path": str(SHARED / "llm_twin_preference_train.jsonl")}], rules={"identical_pair": "error"}
         )
@@ -100,7 +100,7 @@ def test_prompts_of_the_test_files_leave_the_training_rows(with_test_files: Prep
 
 def test_rows_that_were_cut_are_counted_within_the_kept_ones(with_test_files: PreparedRows) -> None:
     report = with_test_files.report
-    assert all(longest <= 2 * 512 for longest in report.longest.values())
+    assert all(longest <= 512 for longest in report.longest.values())
     assert report.longest["sft/train"] <= 512
     for ledger in report.sources:
         assert ledger.truncated <= ledger.train + ledger.eval + ledger.test
