@@ -37,6 +37,8 @@ class Tally:
     format: str
     unused: list[str] = field(default_factory=list)
     """Columns that the format does not know."""
+    scored: bool = True
+    """Some of its pairs have scores."""
     rows: int = 0
     fates: Counter[Split] = field(default_factory=Counter)
     dropped: Counter[DropReason] = field(default_factory=Counter)
@@ -163,6 +165,8 @@ def notes(tallies: list[Tally], data: DataConfig) -> list[str]:
         name, source, train = tally.name, tally.source, tally.examples["train"]
         if tally.unused:
             said.append(f"{name}: columns that the format {tally.format} does not use: {listed(tally.unused)}.")
+        if source.min_score_ratio > 1 and not tally.scored:
+            said.append(f"{name}: min_score_ratio leaves out nothing, since the rows have no scores.")
         if tally.answers_cut:
             said.append(
                 f"{name}: {tally.answers_cut} answers lost their end and EOS; data.max_length is too short for them."

@@ -149,7 +149,10 @@ class _Preparation:
     ) -> None:
         self.fates, self.data, self.chat, self.folder = fates, data, chat, folder
         self.maker = RowMaker(data, ChatRenderer(chat.tokenizer, data.train_on))
-        self.tallies = [Tally(s.name, s.source, s.kind, s.reading.format.name, s.unused) for s in sources]
+        scored = np.unique(fates.table["source"][np.isfinite(fates.table["score_ratio"])]).tolist()
+        self.tallies = [
+            Tally(s.name, s.source, s.kind, s.reading.format.name, s.unused, scored=s.index in scored) for s in sources
+        ]
         self.lengths = Lengths()
         self.preview = Preview(fates, seed)
         self.next = 0  # the next example's place in the arrays

@@ -395,7 +395,7 @@ def _hub_errors(source: HubSource) -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
-            f"The data set {source.hub!r} cannot be had from the hub: {lines[0]} Check the id, "
+            f"The data set {source.hub!r} cannot be had from the hub: {lines[0].rstrip('.')}. Check the id, "
             "hub_split, the network and your hub login."
         ) from error
 

@@ -131,3 +131,8 @@ def test_chosen_answers_of_weak_pairs_are_no_conversations(prepare: Prepare) -> 
     pairs = [shp("P", 0, 1.1), shp("Q", 1, 2)]
     prepared = prepare([(pairs, {"min_score_ratio": 1.5})])
     assert placed_rows(prepared.sft)["train"] == [(0, 2)]
+
+
+def test_min_score_ratio_that_finds_no_scores_is_named(prepare: Prepare) -> None:
+    report = prepare([], [([pair("P", "A", "B")], {"min_score_ratio": 2})]).report
+    assert report.notes == ["preference-0.jsonl: min_score_ratio leaves out nothing, since the rows have no scores."]
