@@ -402,6 +402,185 @@ class PromotionConfig(Block):
     """
 
 
+class PlateauWatch(Block):
+    """SFT's loss stands still early, while the learning rate is high.
+
+    Early plateaus are reference system A's (A31); the numbers are ours, set on the embedded model and hand-made curves.
+    """
+
+    fall: Share = 0.01
+    """Less of its value than this the mean loss falls from one half of the stretch to the other."""
+    converged: Share = 0.5
+    """A loss below this share of its start has converged: it may stand still."""
+
+
+class UnstableWatch(Block):
+    """The loss rises again, or jumps.
+
+    An unstable loss is reference system A's (A31); the numbers are ours.
+    """
+
+    rise: PositiveFloat = 0.25
+    """How far the smoothed loss stands above its lowest, as a share of the loss at the start."""
+    spike: PositiveFloat = 1.0
+    """How far a logged loss jumps above the smoothed one, as a share of the loss at the start."""
+    spikes: PositiveInt = 3
+    """So many jumps within the last 10 logged losses."""
+
+
+class OverfittingWatch(Block):
+    """The held-out loss rises while the training loss does not.
+
+    Reference system A (A32) names the sign, without a number; these are ours.
+    """
+
+    rise: PositiveFloat = 0.1
+    """How far both of the last two held-out losses stand above the lowest, as a share of it."""
+    least: Annotated[float, Field(ge=0)] = 0.02
+    """And at least so far, in the loss's own unit (nats for SFT): a share of next to nothing is nothing."""
+
+
+class GradientWatch(Block):
+    """The gradient norm before clipping leaves its bounds for long.
+
+    The sources disagree: reference system A (A33) calls 0.5 to 2.0 healthy, others 0.1 to 10; these are the wide bounds.
+    """
+
+    high: PositiveFloat = 10.0
+    """The median of the last ``watch.min_points`` logged norms is above this."""
+    low: Annotated[float, Field(ge=0)] = 0.1
+    """A median below this is no verdict, but is named as evidence where a loss stands still."""
+
+
+class DisplacedWatch(Block):
+    """Chosen and rejected answers both become less likely than under the reference, and generations get worse.
+
+    Likelihood displacement is reference system B's (B14 to B16); that falling rewards alone are no failure, too. The
+    numbers are ours.
+    """
+
+    nats: PositiveFloat = 5.0
+    """How far both mean log-ratios lie below zero, in nats an answer."""
+    drop: Share = 0.1
+    """How far right or preferred generated answers fall below their best, absolute; not asked where none are judged."""
+    nll_weight: PositiveFloat = 1.0
+    """``dpo.nll_weight`` of the restart, where ``watch.on.displaced`` is ``restart_with_nll``; system B's (B2 to B4)."""
+
+
+class CollapsedWatch(Block):
+    """Displaced, with a loss near 0 or with broken generations (reference system B, B14); the numbers are ours."""
+
+    loss: Share = 0.05
+    """The smoothed loss is below this share of its start."""
+    nats: PositiveFloat = 5.0
+    """How far both mean log-ratios lie below zero, in nats an answer."""
+    broken: Share = 0.5
+    """Right or preferred generated answers fall to this share of their best or below."""
+
+
+class TrivialWatch(Block):
+    """The pairs are told apart at once (reference system A, A41 and A42: accuracy 100 % or a loss near 0)."""
+
+    accuracy: Share = 0.99
+    """The smoothed reward accuracy reaches this."""
+    loss: Share = 0.05
+    """Or the smoothed loss falls below this share of its start."""
+    early: Share = 0.25
+    """Within this share of the planned steps; ours."""
+
+
+class NoSignalWatch(Block):
+    """Reward accuracy stays at chance and the margin at 0; users call it rewards that are stuck. The numbers are ours."""
+
+    accuracy: Share = 0.55
+    """The mean reward accuracy is no higher; chance is 0.5, and a tie counts as wrong."""
+    margin: Annotated[float, Field(ge=0)] = 0.02
+    """The mean reward margin is no higher, in units of the reward (beta times nats)."""
+    after: Share = 0.3
+    """It is not asked before this share of the planned steps is made."""
+
+
+class LogRatioWatch(Block):
+    """Chosen or rejected answers are far more or less likely than under the reference. It is no KL; the number is ours."""
+
+    nats: PositiveFloat = 100.0
+    """Size of a smoothed mean log-ratio, in nats an answer."""
+
+
+class KLWatch(Block):
+    """The KL from the SFT model, measured by the evaluation on answers that the DPO model samples."""
+
+    nats: PositiveFloat = 10.0
+    """Nats an answer; reference system A's (A44: below 10)."""
+
+
+WarnOrStop = Literal["warn", "stop"]
+
+
+class WatchActions(Block):
+    """What a verdict leads to: a warning, or the end of the stage.
+
+    A stage that is stopped keeps the weights that it has, or the best ones where ``best_metric`` chooses. The KL is
+    measured when training is over, so that it only warns.
+    """
+
+    plateau: WarnOrStop = "warn"
+    unstable: WarnOrStop = "warn"
+    overfitting: WarnOrStop = "warn"
+    exploding_gradients: WarnOrStop = "warn"
+    displaced: Literal["warn", "stop", "restart_with_nll"] = "warn"
+    """``restart_with_nll``: DPO starts anew from the same SFT model with ``watch.displaced.nll_weight``, once."""
+    collapsed: WarnOrStop = "warn"
+    trivial_pairs: WarnOrStop = "warn"
+    no_signal: WarnOrStop = "warn"
+    log_ratio_high: WarnOrStop = "warn"
+
+
+SFT_VERDICTS = ("plateau", "unstable", "overfitting", "exploding_gradients")
+DPO_VERDICTS = (
+    "unstable",
+    "overfitting",
+    "exploding_gradients",
+    "displaced",
+    "collapsed",
+    "trivial_pairs",
+    "no_signal",
+    "log_ratio_high",
+)
+
+
+class WatchConfig(Block):
+    """From when on a training curve is a verdict, and what the verdict leads to; docs/watch.md describes each."""
+
+    smoothing: PositiveInt = 5
+    """Logged points that the exponential moving average spans; it weighs the newest with 2 / (span + 1)."""
+    min_points: Annotated[int, Field(ge=3)] = 5
+    """Logged points below which a series is not judged."""
+    on: WatchActions = WatchActions()
+    plateau: PlateauWatch = PlateauWatch()
+    unstable: UnstableWatch = UnstableWatch()
+    overfitting: OverfittingWatch = OverfittingWatch()
+    exploding_gradients: GradientWatch = GradientWatch()
+    displaced: DisplacedWatch = DisplacedWatch()
+    collapsed: CollapsedWatch = CollapsedWatch()
+    trivial_pairs: TrivialWatch = TrivialWatch()
+    no_signal: NoSignalWatch = NoSignalWatch()
+    log_ratio_high: LogRatioWatch = LogRatioWatch()
+    kl_high: KLWatch = KLWatch()
+
+    def acting(self, stage: Literal["sft", "dpo"]) -> "WatchConfig":
+        """Return what of the watch can change a stage's result: the verdicts that do more than warn.
+
+        All else is at its default, so that a threshold which only warns does not train anew.
+        """
+        verdicts = SFT_VERDICTS if stage == "sft" else DPO_VERDICTS
+        acting = {name for name in verdicts if getattr(self.on, name) != "warn"}
+        if not acting:
+            return WatchConfig()
+        kept = self.model_dump(include={"smoothing", "min_points", *acting})
+        return WatchConfig.model_validate({**kept, "on": self.on.model_dump(include=acting)})
+
+
 class CometTracking(Block):
     """Comet: online with COMET_API_KEY, else one offline archive a stage."""
 
@@ -442,6 +621,7 @@ class RunConfig(Block):
     dpo: DPOStageConfig = DPOStageConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+    watch: WatchConfig = WatchConfig()
     tracking: TrackingConfig = CometTracking()
     export: ExportConfig = ExportConfig()
 
@@ -452,6 +632,15 @@ class RunConfig(Block):
                 raise ValueError(
                     f"{name}.best_metric {stage.best_metric} needs evaluation.checker, which judges answers"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_restart(self) -> "RunConfig":
+        if self.watch.on.displaced == "restart_with_nll" and self.dpo.nll_weight >= self.watch.displaced.nll_weight:
+            raise ValueError(
+                f"watch.displaced.nll_weight ({self.watch.displaced.nll_weight:g}) must be above dpo.nll_weight "
+                f"({self.dpo.nll_weight:g}): DPO would only be restarted as it was"
+            )
         return self
 
     def evaluation_while_training(self, stage: StageConfig) -> EvaluationConfig:
