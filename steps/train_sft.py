@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
-from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, SFTStageConfig
+from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, SFTStageConfig, WatchConfig
 from llm_engineering.training import sft as library
 from steps.context import log_facts
 from steps.stages import stage_inputs
@@ -21,6 +21,7 @@ def train_sft(
     adapter: AdapterConfig,
     sft: SFTStageConfig,
     evaluation: EvaluationConfig,
+    acting: WatchConfig,  # in the cache key: what of the watch can stop or restart the training
     checker_sha256: str,  # in the cache key: an edited checker judges anew
     seed: int,
 ) -> tuple[Annotated[Checkpoint, "sft_adapter"], Annotated[TrainingReport, "sft_report"]]:

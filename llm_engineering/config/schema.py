@@ -443,7 +443,7 @@ class OverfittingWatch(Block):
 class GradientWatch(Block):
     """The gradient norm before clipping leaves its bounds for long.
 
-    The sources disagree: reference system A (A33) calls 0.5 to 2.0 healthy, others 0.1 to 10; these are the wide bounds.
+    The sources disagree: reference system A (A33) calls 0.5 to 2.0 healthy, elsewhere 0.1 to 10 is: these bounds.
     """
 
     high: PositiveFloat = 10.0
@@ -464,7 +464,7 @@ class DisplacedWatch(Block):
     drop: Share = 0.1
     """How far right or preferred generated answers fall below their best, absolute; not asked where none are judged."""
     nll_weight: PositiveFloat = 1.0
-    """``dpo.nll_weight`` of the restart, where ``watch.on.displaced`` is ``restart_with_nll``; system B's (B2 to B4)."""
+    """``dpo.nll_weight`` of a restart (``watch.on.displaced: restart_with_nll``); reference system B's (B2 to B4)."""
 
 
 class CollapsedWatch(Block):
@@ -490,7 +490,7 @@ class TrivialWatch(Block):
 
 
 class NoSignalWatch(Block):
-    """Reward accuracy stays at chance and the margin at 0; users call it rewards that are stuck. The numbers are ours."""
+    """Reward accuracy stays at chance and the margin at 0: rewards that are stuck. The numbers are ours."""
 
     accuracy: Share = 0.55
     """The mean reward accuracy is no higher; chance is 0.5, and a tie counts as wrong."""
@@ -501,7 +501,7 @@ class NoSignalWatch(Block):
 
 
 class LogRatioWatch(Block):
-    """Chosen or rejected answers are far more or less likely than under the reference. It is no KL; the number is ours."""
+    """Answers are far more or less likely than under the reference; this is no KL. The number is ours."""
 
     nats: PositiveFloat = 100.0
     """Size of a smoothed mean log-ratio, in nats an answer."""

@@ -8,7 +8,9 @@ that is made from stored curves with other thresholds.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean, median
+from typing import Any
 
 from llm_engineering.artifacts import EvaluationReport, StageName, TrainingReport, Verdict, VerdictName
 from llm_engineering.config.schema import (
@@ -22,6 +24,7 @@ from llm_engineering.config.schema import (
     PlateauWatch,
     TrivialWatch,
     UnstableWatch,
+    WatchActions,
     WatchConfig,
 )
 
@@ -35,6 +38,9 @@ RECENT = 10
 """Logged points in which jumps of the loss are counted."""
 REPLAYED = 200
 """Prefixes of a history that are judged to find the step at which a verdict was first seen."""
+
+_CLOCK = ("_runtime", "_per_second")
+"""Endings of what the trainer logs about the machine, not about the model."""
 
 REMEDIES: dict[VerdictName, str] = {
     "healthy": "Nothing needs to change.",
@@ -63,6 +69,20 @@ class Generations:
     """What is left of the best of that share."""
     words: str = "no generations were measured"
     """The fall in words."""
+
+
+def history_of(log: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Return a trainer's log as numbers, one entry a step, without the closing summary of the whole training."""
+    entries: dict[int, dict[str, float]] = {}
+    for entry in log:
+        if "train_runtime" not in entry:
+            numbers = {
+                name: float(value)
+                for name, value in entry.items()
+                if isinstance(value, int | float) and not name.endswith(_CLOCK)
+            }
+            entries.setdefault(int(entry["step"]), {}).update(numbers)
+    return [entries[step] for step in sorted(entries)]
 
 
 def series(history: History, name: str) -> list[tuple[int, float]]:
@@ -106,6 +126,11 @@ def judge(history: History, stage: StageName, planned_steps: int, watch: WatchCo
     return [verdict for verdict in found if verdict is not None]
 
 
+def acting(verdicts: Iterable[Verdict], actions: WatchActions) -> list[Verdict]:
+    """Return the verdicts that are configured to do more than warn."""
+    return [verdict for verdict in verdicts if getattr(actions, verdict.name, "warn") != "warn"]
+
+
 def watched(report: TrainingReport, watch: WatchConfig, evaluation: EvaluationReport | None = None) -> TrainingReport:
     """Return a stage's report with the verdicts that its curves and, for DPO, the evaluation give by these thresholds.
 
@@ -113,7 +138,8 @@ def watched(report: TrainingReport, watch: WatchConfig, evaluation: EvaluationRe
     Where none does and enough was logged, the stage is healthy.
     """
     found = judge(report.history, report.stage, report.planned_steps, watch)
-    unseen, dated = {verdict.name for verdict in found}, {}
+    unseen = {verdict.name for verdict in found}
+    dated: dict[str, int] = {}
     for prefix in _prefixes(report.history) if found else ():
         now = {verdict.name for verdict in judge(prefix, report.stage, report.planned_steps, watch)}
         dated |= dict.fromkeys(now & unseen, int(prefix[-1]["step"]))
@@ -122,6 +148,19 @@ def watched(report: TrainingReport, watch: WatchConfig, evaluation: EvaluationRe
     if report.stage == "dpo" and evaluation is not None:
         verdicts += [verdict for verdict in [kl_high(evaluation, watch.kl_high)] if verdict]
     return report.model_copy(update={"verdicts": verdicts or _healthy(report.history, watch)})
+
+
+def judged_anew(
+    report: TrainingReport | None, watch: WatchConfig, evaluation: EvaluationReport | None
+) -> TrainingReport | None:
+    """Return a report, and that of a first attempt, with the verdicts of these thresholds.
+
+    A cached training keeps its curves; only what is said of them follows the configuration of the run that shows it.
+    """
+    if report is None:
+        return None
+    first = judged_anew(report.first_attempt, watch, None)
+    return watched(report, watch, evaluation).model_copy(update={"first_attempt": first})
 
 
 def plateau(loss: Points, rates: Points, norms: Points, watch: WatchConfig, at: PlateauWatch) -> Verdict | None:
@@ -234,26 +273,23 @@ def collapsed(
     broken = answers.kept <= at.broken if answers.measured else now < at.loss * start
     if not broken:
         return None
-    return _verdict("collapsed", f"{fallen}; the loss is {now:.3g} at step {step} ({start:.3g} at first); {answers.words}.")
+    return _verdict(
+        "collapsed", f"{fallen}; the loss is {now:.3g} at step {step} ({start:.3g} at first); {answers.words}."
+    )
 
 
 def trivial_pairs(
     loss: Points, accuracy: Points, planned_steps: int, watch: WatchConfig, at: TrivialWatch
 ) -> Verdict | None:
     """Return whether the pairs were told apart early: by an accuracy of all but 1, or by a loss near 0."""
-    end, start = at.early * planned_steps, _start(loss)
-    signs = (
-        ("reward accuracy", smooth(accuracy, watch.smoothing), lambda value: value >= at.accuracy),
-        ("loss", smooth(loss, watch.smoothing), lambda value: value < at.loss * start),
-    )
-    for name, smoothed, reached in signs:
-        met = [
-            (step, value) for step, value in smoothed[watch.min_points - 1 :] if step <= end and reached(value)
-        ]
-        if met:
+    end, floor = at.early * planned_steps, at.loss * _start(loss)
+    right = [point for point in smooth(accuracy, watch.smoothing)[watch.min_points - 1 :] if point[1] >= at.accuracy]
+    small = [point for point in smooth(loss, watch.smoothing)[watch.min_points - 1 :] if point[1] < floor]
+    for name, met in (("reward accuracy", right), ("loss", small)):
+        if met and met[0][0] <= end:
+            step, value = met[0]
             return _verdict(
-                "trivial_pairs",
-                f"The smoothed {name} is {met[0][1]:.3g} at step {met[0][0]} of {planned_steps} already.",
+                "trivial_pairs", f"The smoothed {name} is {value:.3g} at step {step} of {planned_steps} already."
             )
     return None
 
@@ -332,17 +368,17 @@ def generations(history: History) -> Generations:
 
 
 def _judge_preferences(history: History, loss: Points, planned_steps: int, watch: WatchConfig) -> list[Verdict | None]:
-    """Return what the series say that DPO alone has; on training pairs or, where those are not logged, held-out ones."""
+    """Return what the series that DPO alone has say: on training pairs or, where those are not logged, held-out ones."""
     names = ("rewards/accuracies", "rewards/margins", "log_ratio/chosen", "log_ratio/rejected")
     accuracy, margin, chosen, rejected = (series(history, name) or series(history, f"eval_{name}") for name in names)
-    held_out = [series(history, f"eval_{name}") for name in names[:2]]
+    unseen_pairs = series(history, f"eval_{names[0]}"), series(history, f"eval_{names[1]}")
     norms, answers = series(history, "grad_norm"), generations(history)
     return [
         collapsed(loss, chosen, rejected, answers, watch, watch.collapsed),
         displaced(chosen, rejected, answers, watch, watch.displaced),
         trivial_pairs(loss, accuracy, planned_steps, watch, watch.trivial_pairs),
         no_signal(accuracy, margin, norms, planned_steps, watch, watch.no_signal)
-        or no_signal(*held_out, norms, planned_steps, watch, watch.no_signal),
+        or no_signal(*unseen_pairs, norms, planned_steps, watch, watch.no_signal),
         log_ratio_high(chosen, rejected, watch, watch.log_ratio_high),
     ]
 
@@ -364,9 +400,9 @@ def _healthy(history: History, watch: WatchConfig) -> list[Verdict]:
     loss = series(history, "loss")
     if len(loss) < watch.min_points:
         return []
-    now = smooth(loss, watch.smoothing)[-1]
-    evidence = f"The training loss went from {_start(loss):.3g} to {now[1]:.3g} at step {now[0]}, and no sign of harm was seen."
-    return [_verdict("healthy", evidence)]
+    step, now = smooth(loss, watch.smoothing)[-1]
+    went = f"The training loss went from {_start(loss):.3g} to {now:.3g} at step {step}"
+    return [_verdict("healthy", f"{went}, and the curves show no sign of harm.")]
 
 
 def _prefixes(history: History) -> Iterable[History]:
@@ -390,7 +426,7 @@ def _start(loss: Points) -> float:
 
 def _noise(points: Points, span: int) -> float:
     """Return the standard deviation of the smoothed series that noise alone makes, from successive differences."""
-    differences = [abs(b - a) for (_, a), (_, b) in zip(points, points[1:], strict=False)]
+    differences = [abs(b - a) for (_, a), (_, b) in pairwise(points)]
     weight = 2 / (span + 1)
     # the median of |a - b| is 0.954 sigma for two normal values; the average keeps w / (2 - w) of the variance
     return median(differences) / 0.954 * math.sqrt(weight / (2 - weight))
