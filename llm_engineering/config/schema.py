@@ -420,8 +420,8 @@ class UnstableWatch(Block):
     An unstable loss is reference system A's (A31); the numbers are ours.
     """
 
-    rise: PositiveFloat = 0.25
-    """How far the smoothed loss stands above its lowest, as a share of the loss at the start."""
+    rise: PositiveFloat = 0.1
+    """How far the smoothed loss stands above its lowest, as a share of the loss at the start; more than noise, too."""
     spike: PositiveFloat = 1.0
     """How far a logged loss jumps above the smoothed one, as a share of the loss at the start."""
     spikes: PositiveInt = 3
@@ -434,7 +434,7 @@ class OverfittingWatch(Block):
     Reference system A (A32) names the sign, without a number; these are ours.
     """
 
-    rise: PositiveFloat = 0.1
+    rise: PositiveFloat = 0.05
     """How far both of the last two held-out losses stand above the lowest, as a share of it."""
     least: Annotated[float, Field(ge=0)] = 0.02
     """And at least so far, in the loss's own unit (nats for SFT): a share of next to nothing is nothing."""
@@ -482,9 +482,9 @@ class TrivialWatch(Block):
     """The pairs are told apart at once (reference system A, A41 and A42: accuracy 100 % or a loss near 0)."""
 
     accuracy: Share = 0.99
-    """The smoothed reward accuracy reaches this."""
+    """The reward accuracy reaches this, and keeps it for ``watch.min_points`` logged points."""
     loss: Share = 0.05
-    """Or the smoothed loss falls below this share of its start."""
+    """Or the loss falls below this share of its start, for as long."""
     early: Share = 0.25
     """Within this share of the planned steps; ours."""
 

@@ -188,7 +188,8 @@ def unstable(loss: Points, watch: WatchConfig, at: UnstableWatch) -> Verdict | N
     if len(loss) < watch.min_points:
         return None
     smoothed, start = smooth(loss, watch.smoothing), _start(loss)
-    lowest, now = min(smoothed, key=_value), smoothed[-1]
+    settled = [(loss[1][0], fmean(map(_value, loss[:3]))), *smoothed[watch.min_points - 1 :]]
+    lowest, now = min(settled, key=_value), smoothed[-1]
     if now[1] - lowest[1] > max(at.rise * start, 4 * _noise(loss, watch.smoothing)):
         return _verdict(
             "unstable",
@@ -283,14 +284,19 @@ def trivial_pairs(
 ) -> Verdict | None:
     """Return whether the pairs were told apart early: by an accuracy of all but 1, or by a loss near 0."""
     end, floor = at.early * planned_steps, at.loss * _start(loss)
-    right = [point for point in smooth(accuracy, watch.smoothing)[watch.min_points - 1 :] if point[1] >= at.accuracy]
-    small = [point for point in smooth(loss, watch.smoothing)[watch.min_points - 1 :] if point[1] < floor]
-    for name, met in (("reward accuracy", right), ("loss", small)):
-        if met and met[0][0] <= end:
-            step, value = met[0]
-            return _verdict(
-                "trivial_pairs", f"The smoothed {name} is {value:.3g} at step {step} of {planned_steps} already."
-            )
+    after_a_tie = [point for point in accuracy if point[0] > 1]  # at step 1 policy and reference are equal
+    for name, points, met in (
+        ("reward accuracy", after_a_tie, [value >= at.accuracy for _, value in after_a_tie]),
+        ("loss", loss, [value < floor for _, value in loss]),
+    ):
+        for first in range(len(points) - watch.min_points + 1):
+            (step, value), last = points[first], points[first + watch.min_points - 1]
+            if step <= end and all(met[first : first + watch.min_points]):
+                return _verdict(
+                    "trivial_pairs",
+                    f"The {name} is {value:.3g} at step {step} of {planned_steps} already, and {last[1]:.3g} at step "
+                    f"{last[0]}; no log in between says otherwise.",
+                )
     return None
 
 
@@ -368,7 +374,7 @@ def generations(history: History) -> Generations:
 
 
 def _judge_preferences(history: History, loss: Points, planned_steps: int, watch: WatchConfig) -> list[Verdict | None]:
-    """Return what the series that DPO alone has say: on training pairs or, where those are not logged, held-out ones."""
+    """Return what the series of DPO alone say: on training pairs or, where those are not logged, held-out ones."""
     names = ("rewards/accuracies", "rewards/margins", "log_ratio/chosen", "log_ratio/rejected")
     accuracy, margin, chosen, rejected = (series(history, name) or series(history, f"eval_{name}") for name in names)
     unseen_pairs = series(history, f"eval_{names[0]}"), series(history, f"eval_{names[1]}")
