@@ -403,10 +403,7 @@ class PromotionConfig(Block):
 
 
 class PlateauWatch(Block):
-    """SFT's loss stands still early, while the learning rate is high.
-
-    Early plateaus are reference system A's (A31); the numbers are ours, set on the embedded model and hand-made curves.
-    """
+    """SFT's loss stands still early, while the learning rate is high (sign: Axolotl guide; numbers: ours)."""
 
     fall: Share = 0.01
     """Less of its value than this the mean loss falls from one half of the stretch to the other."""
@@ -415,10 +412,7 @@ class PlateauWatch(Block):
 
 
 class UnstableWatch(Block):
-    """The loss rises again, or jumps.
-
-    An unstable loss is reference system A's (A31); the numbers are ours.
-    """
+    """The loss rises again, or jumps (sign: Axolotl guide; numbers: ours)."""
 
     rise: PositiveFloat = 0.1
     """How far the smoothed loss stands above its lowest, as a share of the loss at the start; more than noise, too."""
@@ -429,10 +423,7 @@ class UnstableWatch(Block):
 
 
 class OverfittingWatch(Block):
-    """The held-out loss rises while the training loss does not.
-
-    Reference system A (A32) names the sign, without a number; these are ours.
-    """
+    """The held-out loss rises while the training loss does not (sign: Axolotl guide; numbers: ours)."""
 
     rise: PositiveFloat = 0.05
     """How far both of the last two held-out losses stand above the lowest, as a share of it."""
@@ -441,37 +432,30 @@ class OverfittingWatch(Block):
 
 
 class GradientWatch(Block):
-    """The gradient norm before clipping leaves its bounds for long.
-
-    The sources disagree: reference system A (A33) calls 0.5 to 2.0 healthy, elsewhere 0.1 to 10 is: these bounds.
-    """
+    """The gradient norm, before clipping, leaves its bounds for long."""
 
     high: PositiveFloat = 10.0
-    """The median of the last ``watch.min_points`` logged norms is above this."""
+    """The median of the last ``watch.min_points`` logged norms is above this; the Axolotl guide says 2, others 10."""
     low: Annotated[float, Field(ge=0)] = 0.1
-    """A median below this is no verdict, but is named as evidence where a loss stands still."""
+    """A median below this is no verdict, but evidence where a loss stands still; the Axolotl guide: 0.5, others 0.1."""
 
 
 class DisplacedWatch(Block):
-    """Chosen and rejected answers both become less likely than under the reference, and generations get worse.
-
-    Likelihood displacement is reference system B's (B14 to B16); that falling rewards alone are no failure, too. The
-    numbers are ours.
-    """
+    """Chosen and rejected answers become less likely, and generations worse (sign: AgileRL tutorial; numbers: ours)."""
 
     nats: PositiveFloat = 5.0
     """How far both mean log-ratios lie below zero, in nats an answer."""
     drop: Share = 0.1
     """How far right or preferred generated answers fall below their best, absolute; not asked where none are judged."""
     nll_weight: PositiveFloat = 1.0
-    """``dpo.nll_weight`` of a restart (``watch.on.displaced: restart_with_nll``); reference system B's (B2 to B4)."""
+    """``dpo.nll_weight`` of a restart (``watch.on.displaced: restart_with_nll``); the AgileRL tutorial's."""
 
 
 class CollapsedWatch(Block):
-    """Displaced, with a loss near 0 or with broken generations (reference system B, B14); the numbers are ours."""
+    """Displaced, with a loss near 0 or broken generations (sign: AgileRL tutorial; numbers: ours)."""
 
     loss: Share = 0.05
-    """The smoothed loss is below this share of its start."""
+    """The smoothed loss is below this share of its start; asked only where no generated answers are judged."""
     nats: PositiveFloat = 5.0
     """How far both mean log-ratios lie below zero, in nats an answer."""
     broken: Share = 0.5
@@ -479,18 +463,18 @@ class CollapsedWatch(Block):
 
 
 class TrivialWatch(Block):
-    """The pairs are told apart at once (reference system A, A41 and A42: accuracy 100 % or a loss near 0)."""
+    """The pairs are told apart at once (sign: Axolotl guide, accuracy 100 % or a loss near 0; numbers: ours)."""
 
     accuracy: Share = 0.99
     """The reward accuracy reaches this, and keeps it for ``watch.min_points`` logged points."""
     loss: Share = 0.05
     """Or the loss falls below this share of its start, for as long."""
     early: Share = 0.25
-    """Within this share of the planned steps; ours."""
+    """Within this share of the planned steps."""
 
 
 class NoSignalWatch(Block):
-    """Reward accuracy stays at chance and the margin at 0: rewards that are stuck. The numbers are ours."""
+    """Reward accuracy stays at chance and the margin at 0 (sign: users' reports of stuck rewards; numbers: ours)."""
 
     accuracy: Share = 0.55
     """The mean reward accuracy is no higher; chance is 0.5, and a tie counts as wrong."""
@@ -501,39 +485,43 @@ class NoSignalWatch(Block):
 
 
 class LogRatioWatch(Block):
-    """Answers are far more or less likely than under the reference; this is no KL. The number is ours."""
+    """Answers are far more or less likely than under the reference; this is no KL (number: ours)."""
 
     nats: PositiveFloat = 100.0
     """Size of a smoothed mean log-ratio, in nats an answer."""
 
 
 class KLWatch(Block):
-    """The KL from the SFT model, measured by the evaluation on answers that the DPO model samples."""
+    """The KL of the DPO model from the SFT model, as the evaluation measures it; it only warns."""
 
     nats: PositiveFloat = 10.0
-    """Nats an answer; reference system A's (A44: below 10)."""
+    """Nats an answer; the Axolotl guide's."""
 
 
 WarnOrStop = Literal["warn", "stop"]
 
 
 class WatchActions(Block):
-    """What a verdict leads to: a warning, or the end of the stage.
-
-    A stage that is stopped keeps the weights that it has, or the best ones where ``best_metric`` chooses. The KL is
-    measured when training is over, so that it only warns.
-    """
+    """What a verdict leads to: ``warn`` says it, ``stop`` ends the stage; docs/watch.md says with which weights."""
 
     plateau: WarnOrStop = "warn"
+    """SFT only."""
     unstable: WarnOrStop = "warn"
+    """Both stages."""
     overfitting: WarnOrStop = "warn"
+    """Both stages."""
     exploding_gradients: WarnOrStop = "warn"
+    """Both stages."""
     displaced: Literal["warn", "stop", "restart_with_nll"] = "warn"
-    """``restart_with_nll``: DPO starts anew from the same SFT model with ``watch.displaced.nll_weight``, once."""
+    """DPO only. ``restart_with_nll``: DPO starts anew from the same SFT model with ``watch.displaced.nll_weight``, once."""
     collapsed: WarnOrStop = "warn"
+    """DPO only."""
     trivial_pairs: WarnOrStop = "warn"
+    """DPO only."""
     no_signal: WarnOrStop = "warn"
+    """DPO only."""
     log_ratio_high: WarnOrStop = "warn"
+    """DPO only."""
 
 
 SFT_VERDICTS = ("plateau", "unstable", "overfitting", "exploding_gradients")
