@@ -32,6 +32,10 @@ def train_dpo(
     else:
         inputs = stage_inputs(policy, preference_rows, questions, model, adapter, evaluation, seed, work_dir)
         checkpoint, report = library.train_dpo(dpo, inputs)
+    verdicts = [verdict.name for verdict in report.verdicts]
     proof = report.reference.model_dump() if report.reference else None
-    log_facts({**report.metrics, "steps": report.steps, "seconds": report.seconds, "reference": proof}, report.tracker)
+    log_facts(
+        {**report.metrics, "steps": report.steps, "seconds": report.seconds, "verdicts": verdicts, "reference": proof},
+        report.tracker,
+    )
     return checkpoint, report

@@ -32,5 +32,8 @@ def train_sft(
     else:
         inputs = stage_inputs(base, sft_rows, questions, model, adapter, evaluation, seed, work_dir)
         checkpoint, report = library.train_sft(sft, inputs)
-    log_facts({**report.metrics, "steps": report.steps, "seconds": report.seconds}, report.tracker)
+    verdicts = [verdict.name for verdict in report.verdicts]
+    log_facts(
+        {**report.metrics, "steps": report.steps, "seconds": report.seconds, "verdicts": verdicts}, report.tracker
+    )
     return checkpoint, report

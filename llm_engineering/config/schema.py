@@ -502,7 +502,7 @@ WarnOrStop = Literal["warn", "stop"]
 
 
 class WatchActions(Block):
-    """What a verdict leads to: ``warn`` says it, ``stop`` ends the stage; docs/watch.md says with which weights."""
+    """What a verdict leads to: a warning, or the end of the stage; docs/watch.md says with which weights."""
 
     plateau: WarnOrStop = "warn"
     """SFT only."""
@@ -513,7 +513,7 @@ class WatchActions(Block):
     exploding_gradients: WarnOrStop = "warn"
     """Both stages."""
     displaced: Literal["warn", "stop", "restart_with_nll"] = "warn"
-    """DPO only. ``restart_with_nll``: DPO starts anew from the same SFT model with ``watch.displaced.nll_weight``, once."""
+    """DPO only. ``restart_with_nll``: once, from the same SFT model, with ``watch.displaced.nll_weight``."""
     collapsed: WarnOrStop = "warn"
     """DPO only."""
     trivial_pairs: WarnOrStop = "warn"
