@@ -301,7 +301,13 @@ def trivial_pairs(
 
 
 def no_signal(
-    accuracy: Points, margin: Points, norms: Points, planned_steps: int, watch: WatchConfig, at: NoSignalWatch
+    accuracy: Points,
+    margin: Points,
+    norms: Points,
+    planned_steps: int,
+    watch: WatchConfig,
+    at: NoSignalWatch,
+    pairs: str = "training pairs",
 ) -> Verdict | None:
     """Return whether, over the later half of what was logged, accuracy is at chance and the margin at 0.
 
@@ -312,6 +318,7 @@ def no_signal(
         planned_steps: Updates that the stage makes if nothing stops it.
         watch: Shortest series.
         at: The thresholds.
+        pairs: Which pairs these are.
     """
     shortest = min(len(accuracy), len(margin))
     if shortest < watch.min_points or accuracy[-1][0] < at.after * planned_steps:
@@ -321,8 +328,8 @@ def no_signal(
     if right > at.accuracy or apart > at.margin:
         return None
     evidence = (
-        f"From step {later[0][0]} to {later[-1][0]} the reward accuracy is {right:.0%} and the margin {apart:.3g} on "
-        "average"
+        f"From step {later[0][0]} to {later[-1][0]} the reward accuracy on {pairs} is {right:.0%} and the "
+        f"margin {apart:.3g} on average"
     )
     return _verdict("no_signal", f"{evidence}{_weak(norms, watch)}.")
 
@@ -375,16 +382,26 @@ def generations(history: History) -> Generations:
 
 def _judge_preferences(history: History, loss: Points, planned_steps: int, watch: WatchConfig) -> list[Verdict | None]:
     """Return what the series of DPO alone say: on training pairs or, where those are not logged, held-out ones."""
-    names = ("rewards/accuracies", "rewards/margins", "log_ratio/chosen", "log_ratio/rejected")
-    accuracy, margin, chosen, rejected = (series(history, name) or series(history, f"eval_{name}") for name in names)
-    unseen_pairs = series(history, f"eval_{names[0]}"), series(history, f"eval_{names[1]}")
+    names = ("rewards/accuracies", "log_ratio/chosen", "log_ratio/rejected")
+    accuracy, chosen, rejected = (series(history, name) or series(history, f"eval_{name}") for name in names)
     norms, answers = series(history, "grad_norm"), generations(history)
+    silent = [
+        no_signal(
+            series(history, f"{prefix}rewards/accuracies"),
+            series(history, f"{prefix}rewards/margins"),
+            norms,
+            planned_steps,
+            watch,
+            watch.no_signal,
+            pairs,
+        )
+        for prefix, pairs in (("", "training pairs"), ("eval_", "held-out pairs"))
+    ]
     return [
         collapsed(loss, chosen, rejected, answers, watch, watch.collapsed),
         displaced(chosen, rejected, answers, watch, watch.displaced),
         trivial_pairs(loss, accuracy, planned_steps, watch, watch.trivial_pairs),
-        no_signal(accuracy, margin, norms, planned_steps, watch, watch.no_signal)
-        or no_signal(*unseen_pairs, norms, planned_steps, watch, watch.no_signal),
+        silent[0] or silent[1],
         log_ratio_high(chosen, rejected, watch, watch.log_ratio_high),
     ]
 

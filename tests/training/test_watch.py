@@ -292,7 +292,10 @@ def test_no_trivial_pairs(accuracy):
 
 def test_no_signal():
     found = no_signal(points(0, *[0.52] * 5), points(0, *[0.01] * 5), [], 100, PLAIN, PLAIN.no_signal)
-    assert found.evidence == "From step 40 to 60 the reward accuracy is 52% and the margin 0.01 on average."
+    assert (
+        found.evidence
+        == "From step 40 to 60 the reward accuracy on training pairs is 52% and the margin 0.01 on average."
+    )
 
 
 @pytest.mark.parametrize(
@@ -312,7 +315,9 @@ def test_signal_or_too_early_to_say(accuracy, margin, planned):
 def test_held_out_pairs_at_chance_are_no_signal_though_training_pairs_are_learned():
     learned = {"rewards__accuracies": [0.9] * 6, "rewards__margins": [1.0] * 6}
     chance = {"eval_rewards__accuracies": [0.5] * 6, "eval_rewards__margins": [-0.1] * 6}
-    assert [verdict.name for verdict in judge(log(**learned, **chance), "dpo", 100, PLAIN)] == ["no_signal"]
+    (found,) = judge(log(**learned, **chance), "dpo", 100, PLAIN)
+    assert found.name == "no_signal"
+    assert "the reward accuracy on held-out pairs is 50% and the margin -0.1 on average" in found.evidence
     assert judge(log(**learned), "dpo", 100, PLAIN) == []
 
 
