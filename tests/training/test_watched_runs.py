@@ -3,7 +3,11 @@
 import json
 import logging
 import math
+import pickle
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -22,7 +26,7 @@ from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import describe_checkpoint, hash_weights, load_model
 from llm_engineering.training.dpo import train_dpo
-from llm_engineering.training.recovery import last_checkpoint
+from llm_engineering.training.recovery import MANIFEST, last_checkpoint
 from llm_engineering.training.sft import train_sft
 
 NEARLY = [[*answer[:-2], answer[-2] + 1, EOS] for answer in CHOSEN]
@@ -171,6 +175,27 @@ def test_restart_is_the_run_with_the_nll_term_and_killed_it_ends_in_the_same_wei
     assert curves(resumed_report) == curves(report)
     assert curves(resumed_report.first_attempt) == curves(report.first_attempt)
     assert resumed_report.first_attempt.stopped_by == report.first_attempt.stopped_by
+
+
+@pytest.mark.slow
+def test_restart_survives_a_real_kill_in_its_second_attempt(displacing, weights_of, tmp_path):
+    whole, report = train_dpo(DISPLACING, displacing("whole", displaced="restart_with_nll"))
+    inputs = displacing("killed", displaced="restart_with_nll")
+    (tmp_path / "task").write_bytes(pickle.dumps((DISPLACING, inputs)))
+    code = (
+        "import pickle, sys; from llm_engineering.training.dpo import train_dpo; "
+        "train_dpo(*pickle.load(open(sys.argv[1], 'rb')))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "task")])
+    while not (inputs.work_dir / "with-nll" / "checkpoint-6" / MANIFEST).is_file():
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    resumed, resumed_report = train_dpo(DISPLACING, inputs)
+    assert 6 <= resumed_report.resumed_from < 24
+    assert same(weights_of(whole), weights_of(resumed))
+    assert curves(resumed_report) == curves(report)
 
 
 def test_killed_before_it_would_be_stopped_a_training_is_stopped_where_it_would_have_been(displacing, killed_at):
