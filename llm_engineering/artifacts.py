@@ -16,6 +16,7 @@ DropReason = Literal[
     "unparsable",
     "not text",
     "bad role order",
+    "empty prompt",
     "empty answer",
     "filtered by rule",
     "identical pair",
@@ -230,9 +231,9 @@ class DatasetReport(Artifact):
     trained_tokens: dict[str, int]
     """Tokens that carry loss, likewise."""
     longest: dict[str, int]
-    """Tokens of the longest row, likewise."""
+    """Tokens of the longest row, likewise; of a pair with the longer answer, as ``data.max_length`` counts."""
     lengths: dict[str, Histogram] = {}
-    """Tokens a row, likewise."""
+    """Tokens a row, counted so."""
     turns: Histogram | None = None
     """Answers a conversation, over the SFT rows that are kept."""
     fingerprints: dict[str, str]

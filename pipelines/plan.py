@@ -1,8 +1,6 @@
 """What a run would do: which steps are cached, which will run, and on how much."""
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from zenml.client import Client
@@ -20,6 +18,7 @@ from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.training.arguments import planned_steps
 from pipelines.launch import Launch, configured
 from steps.artifact_sources import load_artifacts
+from steps.work import plan_folder
 
 
 @dataclass(frozen=True)
@@ -42,20 +41,26 @@ class Plan:
 
 
 def make_plan(launch: Launch, *, cache: bool) -> Plan:
-    """Resolve everything, prepare the data in a temporary folder, and train nothing."""
-    steps = _planned_steps(launch, cache=cache)
+    """Resolve everything, prepare the data in a temporary folder unless an earlier run has, and train nothing."""
+    steps, outputs = _planned_steps(launch, cache=cache)
     config = launch.config
-    with tempfile.TemporaryDirectory() as folder:
-        artifacts = load_artifacts(launch.arguments["origins"].artifacts)
-        raw = load_raw_rows(config.data, config.seed, Path(folder) / "raw", artifacts)
-        chat = load_chat_tokenizer(launch.base, config.model)
-        report = prepare_rows(raw, config.data, chat, config.seed, Path(folder) / "rows").report
+    prepared = outputs.get("format_datasets")
+    report: DatasetReport = prepared["dataset_report"].load() if prepared else _prepare(launch)
     stages = {}
     for stage, kind, settings in (("sft", "sft", config.sft), ("dpo", "preference", config.dpo)):
         if launch.job in ("training", stage):
             rows = sum(ledger.train for ledger in report.sources if ledger.kind == kind)
             stages[stage] = _stage(settings, rows, sampled=kind == "preference" and config.data.sampling is not None)
     return Plan(steps, report, stages)
+
+
+def _prepare(launch: Launch) -> DatasetReport:
+    config = launch.config
+    with plan_folder() as folder:
+        artifacts = load_artifacts(launch.arguments["origins"].artifacts)
+        raw = load_raw_rows(config.data, config.seed, folder / "raw", artifacts)
+        chat = load_chat_tokenizer(launch.base, config.model)
+        return prepare_rows(raw, config.data, chat, config.seed, folder / "rows").report
 
 
 def _stage(config: StageConfig, rows: int, *, sampled: bool) -> str:
@@ -67,8 +72,11 @@ def _stage(config: StageConfig, rows: int, *, sampled: bool) -> str:
     return f"{planned_steps(config, rows)} steps on {of}, {batch}, learning rate {config.learning_rate:g}"
 
 
-def _planned_steps(launch: Launch, *, cache: bool) -> list[PlannedStep]:
-    """Return the steps in order; a step is cached if all its inputs are and a completed run has its cache key."""
+def _planned_steps(launch: Launch, *, cache: bool) -> tuple[list[PlannedStep], dict[str, dict[str, Any]]]:
+    """Return the steps in order, and the outputs of those that are cached.
+
+    A step is cached if all its inputs are and a completed run has its cache key.
+    """
     pipeline = configured(launch, enable_cache=cache)
     pipeline.prepare(launch.config, launch.base, **launch.arguments)
     snapshot, *_ = pipeline._compile()
@@ -88,7 +96,7 @@ def _planned_steps(launch: Launch, *, cache: bool) -> list[PlannedStep]:
         if found:
             outputs[name] = {key: versions[0] for key, versions in found.outputs.items()}
         planned.append(PlannedStep(name, upstream, found is not None))
-    return planned
+    return planned, outputs
 
 
 def _as_input(output: ArtifactVersionResponse) -> StepRunInputResponse:

@@ -20,6 +20,5 @@ def load_datasets(
 ) -> Annotated[RowSet, "raw_rows"]:
     """Read every source; nothing is dropped or changed."""
     rows = load_raw_rows(data, seed, scratch_folder(), load_artifacts(origins.artifacts))
-    sources = [source.name for _, source in data.row_sources]
-    log_facts({"rows": dict(zip(sources, rows.rows.values(), strict=True))})
+    log_facts({"rows": dict(zip(data.source_names, rows.rows.values(), strict=True))})
     return rows

@@ -6,7 +6,9 @@ that was killed finds its checkpoints when it is started again. Folders are remo
 
 import logging
 import shutil
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,15 @@ def scratch_folder() -> Path:
     """Return a fresh folder for what this step writes."""
     step = get_step_context().step_run
     return _open(work_root() / f"{step.name}-{step.id}")
+
+
+@contextmanager
+def plan_folder() -> Iterator[Path]:
+    """Give a folder where a run would write, so that there is room for as much; it is removed in the end."""
+    try:
+        yield _open(work_root() / f"plan-{uuid.uuid4()}")
+    finally:
+        release_work_folders()
 
 
 def training_folder() -> tuple[Path, dict[str, Any]]:

@@ -171,7 +171,7 @@ def _go(
 
 def _header(launch: "Launch") -> dict[str, str]:
     config = launch.config
-    sources = [source.name for _, source in config.data.row_sources]
+    sources = config.data.source_names
     if config.data.sampling:
         sources.append(f"pairs sampled from the SFT model, judged by {config.data.sampling.checker}")
     batches = {

@@ -1,5 +1,6 @@
 """Loads a run's configuration: files and ``--set`` values laid over the schema's defaults."""
 
+import os
 from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from llm_engineering.errors import ConfigError
 
 CONFIGS_DIR = Path(__file__).resolve().parents[2] / "configs"
 DEFAULT_CONFIG = CONFIGS_DIR / "training.yaml"
-_KEYWORDS = {"base": {"embedded"}, "chat_template": {"auto", "model", "chatml", "alpaca"}}
+_KEYWORDS = {"base": {"embedded"}, "chat_template": {"auto", "model", "chatml", "llama3", "alpaca"}}
 
 
 def load_config(paths: Sequence[Path | str], overrides: Sequence[str] = ()) -> RunConfig:
@@ -120,6 +121,6 @@ def _resolve_existing(node: Node | None, key: str) -> Node | None:
 def _absolute(node: Node | None) -> Node | None:
     if node is None or not isinstance(node.value, str) or "://" in node.value:  # s3://bucket/rows.jsonl
         return node
-    path = node.place.folder / node.value
+    path = node.place.folder / os.path.expanduser(node.value)  # noqa: PTH111  # Path's own fails for unknown users
     # The file itself may be a link whose target has no telling suffix.
     return Node(str(path.parent.resolve() / path.name), node.places)

@@ -222,6 +222,15 @@ RowSource = FileSource | HubSource | ArtifactSource | EmbeddedSource
 Finding = Literal["drop", "keep", "error"]
 
 
+def _distinct(source: FileSource, sources: list[RowSource]) -> str:
+    """Return the shortest end of a source's path that no other source's path has."""
+    parts = PurePath(source.path).parts
+    others = [PurePath(other.path).parts for other in sources if isinstance(other, FileSource) and other is not source]
+    ends = (parts[-length:] for length in range(1, len(parts)))
+    unique = next((end for end in ends if all(other[-len(end) :] != end for other in others)), parts)
+    return str(PurePath(*unique))
+
+
 class RulesConfig(Block):
     """What happens to a row that a rule finds: it is dropped, kept and counted, or the run stops and names it."""
 
@@ -267,6 +276,16 @@ class DataConfig(Block):
         """All sources that rows are read from, with their kind."""
         sft: list[tuple[Literal["sft", "preference"], RowSource]] = [("sft", source) for source in self.sft]
         return sft + [("preference", s) for s in self.preference if not isinstance(s, SampledSource)]
+
+    @property
+    def source_names(self) -> list[str]:
+        """What ledgers and messages call the sources: sources of one name show so much of their paths as differs."""
+        sources = [source for _, source in self.row_sources]
+        names = [source.name for source in sources]
+        return [
+            _distinct(source, sources) if isinstance(source, FileSource) and names.count(name) > 1 else name
+            for source, name in zip(sources, names, strict=True)
+        ]
 
     @property
     def sampling(self) -> SampleSettings | None:

@@ -1,6 +1,7 @@
 """What the texts are like: counted while rows are read, before any rule drops one."""
 
 import heapq
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from llm_engineering.artifacts import DataAudit, Overlap, PreferenceAudit, RowKind, TextAudit
-from llm_engineering.data.examples import KINDS, SPLITS, Keys, Records, answer_as_written, opening
+from llm_engineering.data.examples import KINDS, SPLITS, Keys, Records, as_written, opening
 from llm_engineering.data.formats import Conversation, Example, Pair
 from llm_engineering.data.near_duplicates import Indices, NearIndex, SketchWriter
 from llm_engineering.data.private import PrivateKind, private_kinds
@@ -84,7 +85,9 @@ class Auditor:
         self.similarity = similarity
         self.texts: dict[RowKind, TextCounts] = {}
         self.pairs = PairCounts()
-        self._prompts = SketchWriter(folder / "prompts")
+        # Apart: a long system prompt that many rows share would outweigh what they ask
+        self._systems = SketchWriter(folder / "systems")
+        self._questions = SketchWriter(folder / "questions")
         self._answers = SketchWriter(folder / "answers")
 
     def __enter__(self) -> Self:
@@ -93,8 +96,8 @@ class Auditor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._prompts.__exit__(kind, error, trace)
-        self._answers.__exit__(kind, error, trace)
+        for writer in (self._systems, self._questions, self._answers):
+            writer.__exit__(kind, error, trace)
 
     def add(self, kind: RowKind, examples: Sequence[Example], keys: Keys) -> None:
         """Count a batch of examples and sketch their texts."""
@@ -104,13 +107,14 @@ class Auditor:
             if isinstance(example, Pair):
                 self.pairs.add(example)
         if examples:
-            self._prompts.add([_question(example) for example in examples])
+            self._systems.add([_said_first(example, ("system", "developer")) for example in examples])
+            self._questions.add([_said_first(example, ("user",)) for example in examples])
             self._answers.add([_answers(example) for example in examples])
 
     def indices(self) -> tuple[NearIndex, NearIndex]:
         """Return what finds prompts that are alike, and examples that are alike in prompt and answers."""
-        prompts, answers = self._prompts.read(), self._answers.read()
-        return NearIndex([prompts], self.similarity), NearIndex([prompts, answers], self.similarity)
+        prompts = [self._systems.read(), self._questions.read()]
+        return NearIndex(prompts, self.similarity), NearIndex([*prompts, self._answers.read()], self.similarity)
 
     def report(self, fates: Fates, prompts: NearIndex) -> DataAudit:
         """Return what was found; to be called when the splits are drawn and leaks are not yet removed."""
@@ -125,18 +129,18 @@ class Auditor:
         )
 
 
-def _question(example: Example) -> str:
-    """Return what is asked first; system prompts are left out, since many rows share one."""
-    return "\n".join(message["content"] for message in opening(example) if message["role"] == "user")
+def _said_first(example: Example, roles: tuple[str, ...]) -> str:
+    """Return what some roles say before the first answer."""
+    return "\n".join(message["content"] for message in opening(example) if message["role"] in roles)
 
 
 def _answers(example: Example) -> str:
-    """Return all that comes after the opening."""
+    """Return all that comes after the opening, tools and calls of tools as JSON."""
+    tools = [json.dumps(example.tools)] if example.tools else []
     if isinstance(example, Pair):
-        later = [message["content"] for message in example.prompt[len(opening(example)) :]]
-        return "\n".join([*later, example.chosen, example.rejected])
-    later = [message["content"] for message in example.messages[len(opening(example)) : -1]]
-    return "\n".join([*later, answer_as_written(example)])
+        later = [as_written(message) for message in example.prompt[len(opening(example)) :]]
+        return "\n".join([*tools, *later, example.chosen, example.rejected])
+    return "\n".join([*tools, *map(as_written, example.messages[len(opening(example)) :])])
 
 
 def _of(table: Records, kind: RowKind) -> Indices:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 
 from llm_engineering.artifacts import DropReason, RowKind, RowSet, Split
 from llm_engineering.config.schema import RowSource
-from llm_engineering.data.formats import Conversation, Example, Message, Pair, Reading, RowProblem, choose_format
-from llm_engineering.data.rowsets import read_batches
+from llm_engineering.data.formats import Example, Message, Pair, Reading, RowProblem, choose_format
+from llm_engineering.data.rowsets import read_batches, read_rows
 from llm_engineering.errors import DataError
 
 SPLITS: tuple[Split, ...] = ("train", "eval", "test")
@@ -21,8 +22,10 @@ KINDS: tuple[RowKind, ...] = ("sft", "preference")
 REASONS: tuple[DropReason, ...] = get_args(DropReason)
 KEPT = NOT_PLACED = -1
 """No reason to drop an example; no split that an example was placed in."""
-SAMPLED_ROWS = 1000
-"""Rows whose columns decide about the format."""
+SAMPLED_ROWS = 100
+"""Rows whose values decide about the format, where the columns do not."""
+LONGEST_ROW = 1_000_000
+"""Characters of JSON; a longer row is dropped as too long without being looked at: tokens take memory."""
 
 RECORD = np.dtype(
     [
@@ -51,31 +54,43 @@ class SourceRows:
     """One source and how its rows are read."""
 
     index: int
+    name: str
     kind: RowKind
     source: RowSource
     raw: RowSet
     reading: Reading
     unused: list[str]
-    """Columns of the first rows that the format does not know."""
+    """Columns that the format does not know."""
 
     @classmethod
-    def open(cls, raw: RowSet, index: int, kind: RowKind, source: RowSource) -> "SourceRows":
-        """Choose the source's format by its first rows.
+    def open(cls, raw: RowSet, index: int, name: str, kind: RowKind, source: RowSource) -> "SourceRows":
+        """Choose the source's format by the columns of all rows and the values of the first.
 
         Raises:
             DataError: No row is an object, or the format is not clear.
         """
         sample: list[Mapping[str, Any]] = []
+        present: set[str] = set()
+        problem = "it is no JSON object"
         for batch in read_batches(raw, _split_name(index)):
-            parsed = (json.loads(row["data"]) for row in batch if row["data"] is not None)
-            sample += [row for row in parsed if isinstance(row, dict)]
-            if len(sample) >= SAMPLED_ROWS:
-                break
+            for row in batch:
+                data = json.loads(row["data"]) if row["data"] is not None else None
+                if isinstance(data, dict):
+                    present.update(data)
+                    sample += [data] * (len(sample) < SAMPLED_ROWS)
+                elif not sample:
+                    problem = f"{row['place']}: {row['problem'] or problem}"
         if not sample:
-            raise DataError(f"{source.name} has no row that is a JSON object. Check that the file is what you meant.")
-        present = {column for row in sample for column in row}
-        reading = choose_format(source, kind, present, sample[:100])
-        return cls(index, kind, source, raw, reading, sorted(present - set(reading.columns.values())))
+            raise DataError(
+                f"{name} has no row that is a JSON object (last looked at {problem}). Check its kind and encoding; a "
+                "list of objects belongs into a .json file."
+            )
+        reading = choose_format(source, kind, present, sample)
+        return cls(index, name, kind, source, raw, reading, sorted(present - set(reading.columns.values())))
+
+    def place(self, row: int) -> str:
+        """Return where a row stands."""
+        return str(read_rows(self.raw, _split_name(self.index))[row - 1]["place"])
 
     def batches(self) -> Iterator[list["ReadRow"]]:
         """Yield the source's rows, read by its format, a batch at a time."""
@@ -84,10 +99,15 @@ class SourceRows:
 
     def _read(self, raw: Mapping[str, Any]) -> "ReadRow":
         try:
+            if raw["data"] is not None and len(raw["data"]) > LONGEST_ROW:
+                raise RowProblem("too long", f"{len(raw['data']):,} characters; {LONGEST_ROW:,} are the most")
             data = json.loads(raw["data"]) if raw["data"] is not None else None
             if not isinstance(data, dict):
                 raise RowProblem("unparsable", raw["problem"] or "it is no JSON object")
-            return ReadRow(raw, data, self.reading.read(data), self._placed(raw, data))
+            examples = self.reading.read(data)
+            for example in examples:
+                _require_words(example)
+            return ReadRow(raw, data, examples, self._placed(raw, data))
         except RowProblem as problem:
             return ReadRow(raw, None, [], NOT_PLACED, problem)
 
@@ -120,6 +140,23 @@ class ReadRow:
     problem: RowProblem | None = None
 
 
+def _require_words(example: Example) -> None:
+    """Refuse questions and answers that show nothing."""
+    if any(message["role"] == "user" and _is_blank(message["content"]) for message in example.prompt):
+        raise RowProblem("empty prompt", "a user's message is empty")
+    if isinstance(example, Pair):
+        answers = [example.chosen, example.rejected]
+    else:
+        answers = [m["content"] for m in example.messages if m["role"] == "assistant" and "tool_calls" not in m]
+    if any(map(_is_blank, answers)):
+        raise RowProblem("empty answer", "an answer has only invisible characters")
+
+
+def _is_blank(text: str) -> bool:
+    """Return whether nothing of a text can be seen: it has only spaces, control and format characters."""
+    return not text[:1].isalnum() and all(unicodedata.category(each)[0] in "ZC" for each in text)
+
+
 def opening(example: Example) -> list[Message]:
     """Return the messages before the first answer."""
     return list(takewhile(lambda message: message["role"] != "assistant", example.prompt))
@@ -149,18 +186,18 @@ def _record(example: Example, row: ReadRow, source: int) -> tuple[Any, ...]:
     first = opening(example)
     begins = prompt if len(first) == len(example.prompt) else prompt_key(first)
     number, placed = row.raw["row"], row.placed
+    ratio = np.inf if example.score_ratio is None else example.score_ratio
     if isinstance(example, Pair):
-        ratio = np.inf if example.score_ratio is None else example.score_ratio
         chosen, rejected = text_key(example.chosen), text_key(example.rejected)
         return 1, source, number, prompt, begins, chosen, rejected, placed, ratio
-    return 0, source, number, prompt, begins, text_key(answer_as_written(example)), 0, placed, np.inf
+    answer = text_key(as_written(example.messages[-1]) + (json.dumps(example.tools) if example.tools else ""))
+    return 0, source, number, prompt, begins, answer, 0, placed, ratio
 
 
-def answer_as_written(example: Conversation) -> str:
-    """Return the last message with the tools that it calls."""
-    last = example.messages[-1]
-    calls = last.get("tool_calls")
-    return f"{last['content']}\n{json.dumps(calls, sort_keys=True)}" if calls else str(last["content"])
+def as_written(message: Message) -> str:
+    """Return a message's text with the tools that it calls."""
+    calls = message.get("tool_calls")
+    return f"{message['content']}\n{json.dumps(calls, sort_keys=True)}" if calls else str(message["content"])
 
 
 def _turn_keys(example: Example) -> Iterator[int]:
@@ -170,13 +207,14 @@ def _turn_keys(example: Example) -> Iterator[int]:
 
 
 def prompt_key(prompt: Sequence[Message]) -> int:
-    """Return what makes two prompts the same: roles and words, whatever their case and spacing."""
-    return text_key("\n".join([f"{m['role']}:{' '.join(m['content'].casefold().split())}" for m in prompt]))
+    """Return what makes two prompts the same: roles, words and calls of tools, whatever their case and spacing."""
+    return text_key("\n".join([f"{m['role']}:{' '.join(as_written(m).casefold().split())}" for m in prompt]))
 
 
 def text_key(text: str) -> int:
     """Return a 64-bit key; two of a million texts share one by chance once in thirty million sets."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    same = unicodedata.normalize("NFKC", text)  # one character may be written in several ways
+    digest = hashlib.blake2b(same.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 

@@ -205,6 +205,9 @@ def _check_local(path: Path) -> None:
 
 def _saved_by_datasets(folder: Path) -> list[str]:
     """Return the files of a folder that save_to_disk wrote; files of its cache lie beside them."""
+    if (folder / "dataset_dict.json").is_file():
+        splits = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+        raise DataError(f"{folder} holds several splits: {splits}. Name the folder of one.")
     state = folder / "state.json"
     if not state.is_file() or not (folder / "dataset_info.json").is_file():
         return []

@@ -31,6 +31,7 @@ RULES: dict[DropReason, str] = {
 class Tally:
     """Counts of one source while its rows get their fates."""
 
+    name: str
     source: RowSource
     kind: RowKind
     format: str
@@ -77,7 +78,7 @@ class Tally:
         asked = f"count {source.count}" if source.count else f"weight {source.weight:g}" if source.weight else None
         return SourceLedger(
             kind=self.kind,
-            source=source.name,
+            source=self.name,
             format=self.format,
             rows=self.rows,
             train=self.fates["train"],
@@ -124,7 +125,7 @@ class Quarantine:
     def add(self, tally: Tally, raw: Mapping[str, Any], reason: DropReason, detail: str) -> None:
         """Write one row as it was read, or null where it could not be."""
         facts = {
-            "source": tally.source.name,
+            "source": tally.name,
             "row": raw["row"],
             "place": raw["place"],
             "reason": reason,
@@ -141,11 +142,11 @@ def require_enough(tallies: list[Tally], data: DataConfig) -> None:
         DataError: Says which, and why rows were dropped.
     """
     for tally in tallies:
-        name = tally.source.name
+        name = tally.name
         lost = sum(rows for reason, rows in tally.dropped.items() if reason not in ASKED_FOR)
         if lost and lost == tally.rows:
             raise DataError(f"{name}: no rows are left, all {lost} were dropped: {tally.why()}. Mend the data.")
-        if lost > data.max_dropped_share * tally.rows:
+        if lost and lost / tally.rows > data.max_dropped_share:  # 0.29 * 100 is less than 29
             raise DataError(
                 f"{name}: {lost} of {tally.rows} rows were dropped, more than data.max_dropped_share "
                 f"{data.max_dropped_share:.0%} allows: {tally.why()}. Mend the data or raise the share."
@@ -159,7 +160,7 @@ def notes(tallies: list[Tally], data: DataConfig) -> list[str]:
     """Return what the ledger's numbers do not say, a sentence each."""
     said = []
     for tally in tallies:
-        name, source, train = tally.source.name, tally.source, tally.examples["train"]
+        name, source, train = tally.name, tally.source, tally.examples["train"]
         if tally.unused:
             said.append(f"{name}: columns that the format {tally.format} does not use: {listed(tally.unused)}.")
         if tally.answers_cut:

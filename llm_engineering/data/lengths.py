@@ -15,9 +15,9 @@ class Lengths:
     """Counts the tokens of every row that is written; four bytes a row are held."""
 
     def __init__(self) -> None:
-        self._tokens: dict[str, array[int]] = {}
+        self._lengths: dict[str, array[int]] = {}
+        self._tokens: dict[str, int] = {}
         self._trained: dict[str, int] = {}
-        self._longest_side: dict[str, int] = {}
         self._turns: array[int] = array("i")
 
     def add(self, kind: RowKind, split: Split, rows: Sequence[TrainingRow]) -> None:
@@ -25,7 +25,8 @@ class Lengths:
         if not rows:
             return
         name = f"{kind}/{split}"
-        self._tokens.setdefault(name, array("i")).extend([row.tokens for row in rows])
+        self._lengths.setdefault(name, array("i")).extend([row.length for row in rows])
+        self._tokens[name] = self._tokens.get(name, 0) + sum(row.tokens for row in rows)
         self._trained[name] = self._trained.get(name, 0) + sum(row.trained_tokens for row in rows)
         if kind == "sft":
             self._turns.extend([row.turns for row in rows])
@@ -33,7 +34,7 @@ class Lengths:
     @property
     def tokens(self) -> dict[str, int]:
         """All tokens, for each kind and split."""
-        return {name: int(np.sum(lengths)) for name, lengths in sorted(self._tokens.items())}
+        return dict(sorted(self._tokens.items()))
 
     @property
     def trained_tokens(self) -> dict[str, int]:
@@ -42,13 +43,13 @@ class Lengths:
 
     @property
     def longest(self) -> dict[str, int]:
-        """Tokens of the longest row, likewise."""
-        return {name: max(lengths) for name, lengths in sorted(self._tokens.items())}
+        """Tokens of the longest row, likewise; of a pair with the longer answer."""
+        return {name: max(lengths) for name, lengths in sorted(self._lengths.items())}
 
     @property
     def histograms(self) -> dict[str, Histogram]:
-        """Tokens a row, likewise."""
-        return {name: _histogram(lengths) for name, lengths in sorted(self._tokens.items())}
+        """Tokens a row, likewise; of a pair with the longer answer."""
+        return {name: _histogram(lengths) for name, lengths in sorted(self._lengths.items())}
 
     @property
     def turns(self) -> Histogram | None:

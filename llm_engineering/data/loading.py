@@ -13,7 +13,7 @@ from llm_engineering.data.rowsets import BATCH_ROWS, RAW, RowWriter
 from llm_engineering.data.sources import RawRow, read_source
 from llm_engineering.errors import DataError
 
-BATCH_CHARACTERS = 1 << 24
+BATCH_CHARACTERS = 1 << 22
 """Characters of JSON that are held at once; a batch of long rows has fewer rows."""
 
 

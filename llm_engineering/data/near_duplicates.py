@@ -6,6 +6,7 @@ grow with the number of texts, not with that of their pairs.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ _PUNCTUATION = (
     r"!-/:-@\[-^`{-~\xa1\xa7\xab\xb4\xb6\xb7\xbb\xbf\u060c\u061b\u061f\u06d4\u0964\u0965\u2000-\u206f\u3000-\u303f"
     r"\uff00-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 )
-_WORDS = re.compile(rf"[{_UNSPACED}]|[+*/=<>^%]|(?<!\w)-(?=\s?\d)|[^\s{_PUNCTUATION}{_UNSPACED}]+")
+_WORDS = re.compile(rf"[^\s{_PUNCTUATION}{_UNSPACED}]+|[{_UNSPACED}]|[+*/=<>^%]|(?<!\w)-(?=\s?\d)")
 """Words, and the signs without which two sums would be the same."""
 _LONGEST_WORD = 25
 """Mean characters of a word beyond which a script without spaces is assumed; then shingles are of characters."""
@@ -40,7 +41,7 @@ def shingles(text: str) -> list[str]:
 
     A text of punctuation alone is its own shingle.
     """
-    words = _WORDS.findall(text.casefold())
+    words = _WORDS.findall(unicodedata.normalize("NFKC", text).casefold())
     if words and sum(map(len, words)) > _LONGEST_WORD * len(words):
         words = list("".join(words))
     if len(words) < 3:
@@ -64,11 +65,13 @@ class SketchWriter:
         self._file.close()
 
     def add(self, texts: Sequence[str]) -> None:
-        """Append the sketches of some texts."""
+        """Append the sketches of some texts, each text of them sketched once."""
         from rensa import RMinHash
 
-        sketches = RMinHash.digest_matrix_from_token_sets([shingles(text) for text in texts], NUM_PERM, 42)
-        np.array(sketches.to_rows(), dtype=np.uint32).tofile(self._file)
+        place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        sketches = RMinHash.digest_matrix_from_token_sets([shingles(text) for text in place], NUM_PERM, 42)
+        rows = np.array(sketches.to_rows(), dtype=np.uint32)
+        rows[[place[text] for text in texts]].tofile(self._file)
 
     def read(self) -> NDArray[np.uint32]:
         """Return all sketches, memory-mapped: one row a text."""

@@ -52,6 +52,7 @@ from llm_engineering.data.rules import (
     repeated_prompts,
 )
 from llm_engineering.data.tokens import RowMaker, TrainingRow
+from llm_engineering.errors import DataError
 from llm_engineering.models.chat import ChatTokenizer
 
 MASK_PROOF = (
@@ -91,7 +92,7 @@ def prepare_rows(raw: RowSet, data: DataConfig, chat: ChatTokenizer, seed: int, 
         DataError: A rule says ``error``, too many rows are dropped, or none is left to train on.
         ProofError: The mask or the splits are not what they have to be.
     """
-    sources = [SourceRows.open(raw, i, kind, source) for i, (kind, source) in enumerate(data.row_sources)]
+    sources = [SourceRows.open(raw, i, data.source_names[i], *source) for i, source in enumerate(data.row_sources)]
     rows = sum(raw.rows.values())
     fates, audit = _decide(sources, data, seed, folder / "sketches", RowProgress("checked", rows))
     progress = RowProgress("tokenised", rows)
@@ -128,6 +129,7 @@ def _decide(
             np.frombuffer(turn_examples, dtype=np.int64),
             np.frombuffer(turn_keys, dtype=np.uint64),
             [source.source for source in sources],
+            lambda source, row: sources[source].place(row),
         )
         prompts, near = auditor.indices() if auditor else (None, None)
         leave_out(fates)
@@ -147,7 +149,7 @@ class _Preparation:
     ) -> None:
         self.fates, self.data, self.chat, self.folder = fates, data, chat, folder
         self.maker = RowMaker(data, ChatRenderer(chat.tokenizer, data.train_on))
-        self.tallies = [Tally(s.source, s.kind, s.reading.format.name, s.unused) for s in sources]
+        self.tallies = [Tally(s.name, s.source, s.kind, s.reading.format.name, s.unused) for s in sources]
         self.lengths = Lengths()
         self.preview = Preview(fates, seed)
         self.next = 0  # the next example's place in the arrays
@@ -201,6 +203,8 @@ class _Preparation:
                 tally.found.update(reason for reason, mask in self.fates.found.items() if mask[items].any())
             else:
                 problem = row.problem or next(one for one in own if isinstance(one, RowProblem))
+                if problem.reason == "too long" and self.data.too_long == "error":
+                    raise DataError(f"{row.raw['place']} is too long: {problem}. Set data.too_long to drop.")
                 tally.drop(problem.reason, row.raw["place"], str(problem))
                 self.quarantine.add(tally, row.raw, problem.reason, str(problem))
             at += len(own)
@@ -236,7 +240,7 @@ class _Preparation:
                     kind,
                     row,
                     self.chat.tokenizer,
-                    source=source.source.name,
+                    source=source.name,
                     number=owners[i].raw["row"],
                     split=split,
                 )

@@ -46,8 +46,9 @@ def _part(
     lost: int,
     tokenizer: "PreTrainedTokenizerBase",
 ) -> RenderedPart:
-    special = set(tokenizer.all_special_ids)
-    texts = _texts(ids, tokenizer)
+    # all_special_ids has only those with a role such as EOS; a template's tokens are special without one
+    special = {number for number, added in tokenizer.added_tokens_decoder.items() if added.special}
+    texts = _texts(ids, special, tokenizer)
     masked = mask_private("".join(texts))
     tokens, at = [], 0
     for token, label, text in zip(ids, labels, texts, strict=True):
@@ -56,14 +57,14 @@ def _part(
     return RenderedPart(name=name, tokens=tokens, cut_at=cut_at, tokens_lost=lost)
 
 
-def _texts(ids: list[int], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+def _texts(ids: list[int], special: set[int], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """Return the text that each token adds behind its neighbour; a character of several tokens stands at the last."""
     texts: list[str] = []
     start = 0
     for end in range(1, len(ids) + 1):
         before = tokenizer.decode(ids[start - 1 : start]) if start else ""
         text = tokenizer.decode(ids[max(start - 1, 0) : end]).removeprefix(before)
-        if text.endswith(_BROKEN) and end < len(ids):
+        if text.endswith(_BROKEN) and end < len(ids) and ids[end] not in special:
             texts.append("")
             continue
         texts.append(text)

@@ -9,10 +9,11 @@ _PATTERNS: dict[PrivateKind, re.Pattern[str]] = {
     "e-mail": re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}"),
     "phone": re.compile(
         r"(?<![\w./+-])(?:"
-        r"\+\d(?:[ ()-]{0,2}\d){7,14}"  # international
-        r"|(?:\+?1[ .-])?(?:\d{3}([ .-])\d{3}\1|\(\d{3}\)[ -]?\d{3}[ .-])\d{4}"  # North America
-        r"|\(0\d{1,4}\)[ -]?\d(?:[ -]?\d){4,8}|0\d{1,4}[ /-]\d(?:[ -]?\d){6,8}"  # others begin with a zero
-        r")(?!\w|-\w|[.,:]\d)"
+        r"\+[0-9](?:[ ()-]{0,2}[0-9]){7,14}"  # international
+        r"|(?:\+?1[ .-])?(?:[0-9]{3}([ .-])[0-9]{3}\1|\([0-9]{3}\)[ -]?[0-9]{3}[ .-])[0-9]{4}"  # North America
+        r"|\(0[0-9]{1,4}\)[ -]?[0-9](?:[ -]?[0-9]){4,8}"  # elsewhere the area begins with a zero
+        r"|0[0-9]{1,4}[ /-][0-9](?:[ -]?[0-9]){6,8}"
+        r")(?!\w|-\w|[.,:][0-9])"
     ),
     "key": re.compile(
         r"(?<![A-Za-z0-9_-])(?:sk-[\w-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_\w{36,}|xox[abprs]-[\w-]{10,}"
@@ -23,7 +24,7 @@ _PATTERNS: dict[PrivateKind, re.Pattern[str]] = {
 """Each begins where no part of it may stand before: else a long text would be searched from every place in it."""
 _SIGNS: dict[PrivateKind, re.Pattern[str]] = {
     "e-mail": re.compile("@"),
-    "phone": re.compile(r"\d(?:[ ().-]{0,2}\d){6}|0\d{1,4}/\d"),
+    "phone": re.compile(r"[0-9](?:[ ()./-]{0,2}[0-9]){6}"),
     "key": re.compile("sk-|AKIA|gh[pousr]_|xox|hf_|AIza|PRIVATE KEY|eyJ"),
 }
 """What a text without private data lacks, and what is found faster than the pattern itself."""

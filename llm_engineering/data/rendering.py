@@ -1,7 +1,8 @@
 """Conversations as tokens: what is trained is what is served, and only answers carry loss."""
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +14,8 @@ from llm_engineering.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+GROUP_CHARACTERS = 1 << 20
+"""Characters that are tokenised at once: the tokenizer needs some hundred bytes for each of its tokens."""
 IGNORED = -100
 """The label of a token without loss."""
 TrainOn = Literal["all_turns", "last_turn"]
@@ -21,6 +24,8 @@ _OTHER_TOKENS = (
     "or alpaca, or a template whose turns begin with a special token."
 )
 _LAST_TURN = ", or train on the last turn only (data.train_on last_turn)"
+_GENERATION_PROMPT = 100
+"""Characters at a prompt's end in which a template may begin the answer, with <think> for example."""
 _PROBE = "\ue000"
 """Stands for a message's text where only what surrounds it matters; of Unicode's private use, so in no template."""
 
@@ -89,7 +94,7 @@ class ChatRenderer:
         self._closings: dict[str, tuple[str, int]] = {}  # by role: a text, and how many tokens it has
         self._marks_start = self._is_start_marked()
         self._template = str(tokenizer.chat_template)
-        self._as_system = "developer" not in self._template
+        self._as_system = not re.search("""['"]developer['"]""", self._template)  # named as a role, not in prose
 
     def special_token_in(self, texts: Iterable[str]) -> str | None:
         """Return a special token that stands in a text: it would be read as the end of a turn, or begin one."""
@@ -134,8 +139,8 @@ class ChatRenderer:
         self._require_tools(example)
         prompt, tools = example.prompt, example.tools
         served = self._render(prompt, tools, answer_follows=True)
-        _require_said([message for message in prompt if message["role"] != "assistant"], served)
-        _require_named([*(tools or []), *_calls(prompt)], served)
+        others = [message for message in prompt if message["role"] != "assistant"]
+        _require(others, [*(tools or []), *_calls(prompt)], served)
         if isinstance(example, Conversation):
             answers = [self._answer(served, example.messages, tools)]
         else:
@@ -205,10 +210,10 @@ class ChatRenderer:
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         """Return the tokens of texts that nothing stands before."""
-        if not texts:
-            return []
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-        ids: list[list[int]] = encoded["input_ids"]
+        ids: list[list[int]] = []
+        for group in _groups(texts):
+            encoded = self.tokenizer(group, add_special_tokens=False, return_attention_mask=False, verbose=False)
+            ids += encoded["input_ids"]
         return ids
 
     def _tokenize_pieces(self, pieces: list[tuple[str, str]]) -> list[list[int]]:
@@ -230,18 +235,27 @@ class ChatRenderer:
         return behind[: len(end)] == end and behind[len(end) :] != alone
 
     def _answer(self, served: str, messages: Sequence[Message], tools: list[Message] | None) -> str:
-        """Return an answer's text as the template adds it to the served prompt, up to and including EOS."""
+        """Return an answer's text as the template adds it to the served prompt, up to and including EOS.
+
+        That is the first EOS behind all that the answer says: templates may write more of them at a text's end.
+        """
         added = _rest(self._render(messages, tools, answer_follows=False), served)
-        head, eos, _ = added.rpartition(self.eos_token)
-        if not eos:
+        calls = _calls(messages[-1:])
+        if self.eos_token not in added and calls:
+            raise TemplateRefusal(f"the chat template does not end a tool call with the EOS token {self.eos_token!r}")
+        if self.eos_token not in added:
             raise ModelError(
                 f"The chat template does not end an answer with the EOS token {self.eos_token!r}, so that the model "
                 "would never learn to stop. Name the template's end token with model.special_tokens.eos, or use "
                 "model.chat_template alpaca."
             )
-        _require_said(messages[-1:], head)
-        _require_named(_calls(messages[-1:]), head)
-        return head + eos
+        first, last = added.find(self.eos_token), added.rfind(self.eos_token)
+        answer = added[: first + len(self.eos_token)]
+        begun = served[-_GENERATION_PROMPT:]
+        if first != last and (_unsaid(messages[-1:], begun + answer) or _unnamed(calls, answer)):
+            answer = added[: last + len(self.eos_token)]
+        _require(messages[-1:], calls, begun + answer)
+        return answer
 
 
 def _rest(whole: str, start: str, advice: str = "") -> str:
@@ -270,18 +284,36 @@ def _calls(messages: Sequence[Message]) -> list[Message]:
     return [call for message in messages for call in message.get("tool_calls", ())]
 
 
-def _require_said(messages: Sequence[Message], text: str) -> None:
-    """Refuse a text that leaves out what a message says; white space may differ, or be escaped as in JSON."""
+def _require(messages: Sequence[Message], functions: Sequence[Message], text: str) -> None:
+    """Refuse a text that leaves out what a message says, or a tool or a call of one."""
+    if role := _unsaid(messages, text):
+        raise TemplateRefusal(f"the chat template leaves out or changes what the {role} says")
+    if name := _unnamed(functions, text):
+        raise TemplateRefusal(f"the chat template leaves out the tool {name}")
+
+
+def _unsaid(messages: Sequence[Message], text: str) -> str | None:
+    """Return who says something that a text leaves out; white space may differ, or be escaped as in JSON."""
     for message in messages:
         said = message["content"]
         if said in text or json.dumps(said, ensure_ascii=False)[1:-1] in text:
             continue
         if "".join(said.split()) not in "".join(text.split()):
-            raise TemplateRefusal(f"the chat template leaves out or changes what the {message['role']} says")
+            return str(message["role"])
+    return None
 
 
-def _require_named(functions: Sequence[Message], text: str) -> None:
-    """Refuse a text that leaves out a tool, or a call of one."""
-    for function in functions:
-        if function["function"]["name"] not in text:
-            raise TemplateRefusal(f"the chat template leaves out the tool {function['function']['name']}")
+def _unnamed(functions: Sequence[Message], text: str) -> str | None:
+    """Return the name of a tool that a text leaves out."""
+    names = (str(function["function"]["name"]) for function in functions)
+    return next((name for name in names if name not in text), None)
+
+
+def _groups(texts: list[str]) -> Iterator[list[str]]:
+    """Yield successive texts that together have not many more than GROUP_CHARACTERS."""
+    start = characters = 0
+    for end, text in enumerate(texts, start=1):
+        characters += len(text)
+        if characters >= GROUP_CHARACTERS or end == len(texts):
+            yield texts[start:end]
+            start, characters = end, 0

@@ -58,7 +58,7 @@ class RowWriter:
         if not batch.num_rows:
             return
         if split not in self._streams:
-            (self.folder / split).mkdir()
+            (self.folder / split).mkdir(exist_ok=True)
             file = self._open.enter_context(pyarrow.OSFile(str(self.folder / split / "data.arrow"), "wb"))
             self._streams[split] = self._open.enter_context(pyarrow.ipc.new_stream(file, self.schema))
         self._streams[split].write_batch(batch)

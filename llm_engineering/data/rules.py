@@ -1,7 +1,7 @@
 """The rules that drop examples and draw splits, on arrays of keys, and the proof that the splits share no prompt."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +25,8 @@ class Fates:
     """For every prompt before an earlier answer of a conversation: its example."""
     turn_key: Keys
     sources: Sequence[RowSource]
+    place: Callable[[int, int], str]
+    """Says where a row of a source stands."""
     reason: NDArray[np.int8] = field(init=False)
     """Index into REASONS, or KEPT."""
     split: NDArray[np.int8] = field(init=False)
@@ -61,7 +63,7 @@ class Fates:
         if finding == "error":
             first = self.table[found[0]]
             raise DataError(
-                f"{self.sources[first['source']].name}, row {first['row']}: {reason}; {len(found)} in all. Mend the "
+                f"{self.place(first['source'], int(first['row']))}: {reason}; {len(found)} in all. Mend the "
                 f"data or set data.rules.{rule}: drop."
             )
         if finding == "drop":

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, AnyStr, NamedTuple, TypeVar
 from llm_engineering.artifacts import Folder, RowSet
 from llm_engineering.config.schema import ArtifactSource, EmbeddedSource, FileSource, HubSource, RowSource
 from llm_engineering.data.files import CHUNK, PACKED_CHUNK, DataFile, find_files
+from llm_engineering.data.nesting import MAX_NESTING, too_deep
 from llm_engineering.data.rowsets import BATCH_ROWS
 from llm_engineering.errors import DataError
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Rows = Generator["RawRow", None, None]
-MAX_NESTING = 200
 """Lists and objects inside one another; rows beyond would exhaust the stack of whoever reads them next."""
 MAX_FIELD = 1 << 28
 """Characters of one CSV field; a quote that is never closed would take the rest of the file into memory."""
@@ -100,17 +100,9 @@ def raw_row(place: str, value: Any, problem: str | None = None) -> RawRow:
 
 
 def _checked(place: str, text: str, value: Any) -> RawRow:
-    if text.count("[") + text.count("{") > MAX_NESTING and _nesting(value) > MAX_NESTING:
+    if too_deep(text, value):
         return RawRow(place, None, f"more than {MAX_NESTING} lists and objects inside one another")
     return RawRow(place, text, None)
-
-
-def _nesting(value: Any) -> int:
-    level, depth = [value], 0
-    while level := [item for item in level if isinstance(item, dict | list | tuple)]:
-        depth += 1
-        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-    return depth
 
 
 def _no_json(value: Any) -> Any:

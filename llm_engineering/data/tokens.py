@@ -52,6 +52,11 @@ class TrainingRow:
         return 1 + sum(now and not before for before, now in zip([False, *trained], trained, strict=False))
 
     @property
+    def length(self) -> int:
+        """Tokens that ``max_length`` counts: of the prompt and the longer answer."""
+        return len(self.prompt_ids) + max(map(len, self.answers))
+
+    @property
     def tokens(self) -> int:
         """Tokens that the trainer sees: for a pair the prompt counts twice, once with each answer."""
         return len(self.prompt_ids) * len(self.answers) + sum(map(len, self.answers))
@@ -88,10 +93,9 @@ class RowMaker:
             if isinstance(rendered, RowProblem):
                 made.append(rendered)
                 continue
-            where = f"{source.name}, {place}"
-            row = self._fit(rendered, source, where)
+            row = self._fit(rendered, source, place)
             if isinstance(row, TrainingRow):
-                self._prove(row, where)
+                self._prove(row, place)
             made.append(row)
         return made
 
@@ -111,6 +115,8 @@ class RowMaker:
         row.answers_lost = tuple(max(len(answer) - left, 0) for answer in row.answers)
         row.trained_lost += sum(row.answers_lost)
         row.answers = [answer[:left] for answer in row.answers]
+        if len(row.answers) > 1 and row.answers[0] == row.answers[1]:
+            return RowProblem("too long", f"its answers are the same within data.max_length {self.data.max_length}")
         return row
 
     def _refuse(self, prompt: int, longest: int, where: str) -> RowProblem:

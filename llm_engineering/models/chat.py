@@ -89,18 +89,26 @@ def _choose_template(tokenizer: "PreTrainedTokenizerBase", asked: str) -> tuple[
             raise ConfigError("model.chat_template is `model`, but the model has none. Use auto, chatml or alpaca.")
         return own, "the model's own, as configured"
     if missing.get(asked):
+        are = "is" if len(missing[asked]) == 1 else "are"
         raise ConfigError(
-            f"model.chat_template is {asked}, but {' and '.join(missing[asked])} are not in the vocabulary. Use alpaca."
+            f"model.chat_template is {asked}, but {' and '.join(missing[asked])} {are} not in the vocabulary. Use "
+            "alpaca."
         )
     if asked in TEMPLATE_TOKENS:
         return _bundled(asked), f"{asked}, as configured"
-    path = Path(asked)
-    if not path.is_file():
+    return _read_template(asked), f"the file {Path(asked).name}"
+
+
+def _read_template(asked: str) -> str:
+    if not Path(asked).is_file():
         raise ConfigError(
             f"model.chat_template {asked!r} is neither auto, model, {', '.join(TEMPLATE_TOKENS)} nor a file. Check "
             "the path."
         )
-    return path.read_text(encoding="utf-8"), f"the file {path.name}"
+    try:
+        return Path(asked).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"model.chat_template {asked!r} is no UTF-8 text. Save the template as UTF-8.") from error
 
 
 def _bundled(name: str) -> str:

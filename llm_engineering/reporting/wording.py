@@ -54,6 +54,7 @@ REASONS: dict[DropReason, str] = {
     "unparsable": "The line or record cannot be read.",
     "not text": "Something else stands where text belongs.",
     "bad role order": "The roles do not alternate, or the conversation ends on the wrong side.",
+    "empty prompt": "A user's message is empty, or has only invisible characters.",
     "empty answer": "An answer is empty or blank.",
     "filtered by rule": "The configuration leaves such rows out.",
     "identical pair": "The chosen answer equals the rejected one.",

@@ -52,6 +52,8 @@ def prepare_in(
             path = folder / f"{kind}-{number}.jsonl"
             path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
             sources[kind].append({"path": str(path), **settings})
+    if sample := rules.pop("sample", None):
+        sources["preference"].append({"sample": sample})
     data = DataConfig.model_validate({"evaluation_share": 0.0, "max_dropped_share": 1.0, **sources, **rules})
     raw = load_raw_rows(data, seed, folder / "raw")
     return prepare_rows(raw, data, chat, seed, folder / "prepared")

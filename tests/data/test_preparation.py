@@ -36,7 +36,7 @@ def test_report_counts_tokens_and_those_that_carry_loss(prepare: Prepare) -> Non
     # rows of 19 + 2 + 3 and 19 + 4 + 4 tokens; the pair's prompt counts twice: 2 x (19 + 3) + 4 + 5
     assert report.tokens == {"sft/train": 24 + 27, "preference/train": 53}
     assert report.trained_tokens == {"sft/train": 3 + 4, "preference/train": 4 + 5}
-    assert report.longest == {"sft/train": 27, "preference/train": 53}
+    assert report.longest == {"sft/train": 27, "preference/train": 19 + 3 + 5}  # with the longer answer
     assert (report.template, report.eos_token) == ("the model's own", "<|im_end|>")
 
 
@@ -141,7 +141,7 @@ def test_identical_pairs_are_dropped_or_refused_as_configured(prepare: Prepare) 
     pairs = [pair("Q", "C", "R"), pair("Q", "same", " same ")]
     report = prepare([], [pairs]).report
     assert fates(report.sources[0]) == {"train": 1, "identical pair": 1}
-    with pytest.raises(DataError, match=r"preference-0\.jsonl, row 2: identical pair; 1 in all\. Mend the data or set"):
+    with pytest.raises(DataError, match=r"preference-0\.jsonl, line 2: identical pair; 1 in all\. Mend the data"):
         prepare([], [pairs], rules={"identical_pair": "error"})
 
 

@@ -142,7 +142,11 @@ def test_tools_stand_in_the_system_message_whoever_wrote_it(renderer: ChatRender
 
 def test_developer_is_the_system_to_a_template_that_does_not_know_the_role(with_template: WithTemplate) -> None:
     developer = [{"role": "developer", "content": "Be."}]
-    for template, role in ((PLAIN, "system"), ("{# developer #}" + PLAIN, "developer")):
+    for template, role in (
+        (PLAIN, "system"),
+        ("{# 'developer' #}" + PLAIN, "developer"),
+        ("{# developer #}" + PLAIN, "system"),
+    ):
         text = coloured(with_template("llama", template), Conversation(developer + HI + HO))
         assert text.startswith(f"<|im_start|>{role}\nBe.<|im_end|>\n<|im_start|>user\nHi")
 
@@ -341,6 +345,45 @@ def test_template_may_trim_texts_escape_them_and_set_thinking_apart(with_templat
     assert text == '<|im_start|>user\n"a \\"b\\"\\n\\tc"<|im_end|>\n<|im_start|>assistant\n[["Ho"<|im_end|>]]'
 
 
+def test_answer_ends_at_its_first_eos_where_a_template_ends_the_text_with_another(with_template: WithTemplate) -> None:
+    template = PLAIN + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"  # as Phi-3's does
+    assert coloured(with_template("llama", template), Conversation(HI + HO + BYE + BEY)) == (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n[[Ho<|im_end|>]]\n"
+        "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n[[Bey<|im_end|>]]"
+    )
+
+
+def test_answer_that_a_template_writes_in_two_turns_ends_at_its_last_eos(with_template: WithTemplate) -> None:
+    template = PLAIN.replace(
+        "<|im_end|>", "<|im_end|>{% if m.tool_calls %}{{ m.tool_calls | tojson }}<|im_end|>{% endif %}"
+    )
+    calling = [{**CALL[0], "content": "Wait."}]
+    call = '[{"type": "function", "function": {"name": "town", "arguments": {"z": "<é>", "a": 1}}}]'
+    assert coloured(with_template("llama", template), Conversation(HI + calling)) == (
+        f"<|im_start|>user\nHi<|im_end|><|im_start|>assistant\n[[Wait.<|im_end|>{call}<|im_end|>]]"
+    )
+
+
+def test_generation_prompt_may_begin_the_answer(with_template: WithTemplate) -> None:
+    template = PLAIN.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+    thinking = [{"role": "assistant", "content": "<think>\na</think>b"}]
+    assert coloured(with_template("llama", template), Conversation(HI + thinking)) == (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n[[a</think>b<|im_end|>]]"
+    )
+
+
+def test_template_that_ends_answers_with_eos_but_no_calls_is_refused_for_calls_alone(
+    with_template: WithTemplate,
+) -> None:
+    end = "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% else %}<|im_end|>{% endif %}"
+    renderer = with_template("llama", PLAIN.replace("<|im_end|>", end))
+    assert problem(renderer, Conversation(HI + CALL)) == (
+        "not renderable",
+        "the chat template does not end a tool call with the EOS token '<|im_end|>'",
+    )
+    assert coloured(renderer, Conversation(HI + HO)).endswith("[[Ho<|im_end|>]]")
+
+
 def test_turns_whose_tokens_run_into_each_other_are_refused(with_template: WithTemplate) -> None:
     # EOS is plain text here: "is" and " a" of the next turn have merges of their own, "###" + "#" too
     renderer = with_template(
@@ -390,6 +433,13 @@ def test_text_that_only_looks_like_a_special_token_is_text(text: str, renderer: 
     assert (row.prompt_ids + row.answers[0]).count(END) == 2
 
 
+def test_added_token_that_is_not_special_may_stand_in_text(chats: Chats) -> None:
+    tokenizer = copy.deepcopy(chats("llama").tokenizer)
+    tokenizer.add_tokens(["<think>"])
+    example = Conversation([*HI, {"role": "assistant", "content": "<think>a"}])
+    assert len(rendered(ChatRenderer(tokenizer), example).answers[0]) == 3  # <think>, a, EOS
+
+
 def test_one_of_many_reserved_tokens_is_found(chats: Chats) -> None:
     tokenizer = copy.deepcopy(chats("llama").tokenizer)
     tokenizer.add_tokens([f"<|reserved_{i}|>" for i in range(256)], special_tokens=True)
@@ -424,6 +474,15 @@ def test_closing_tokens_are_the_templates_whatever_the_last_message_says(
     for text in ("first", last):  # what an earlier row left in memory changes nothing
         row = rendered(renderer, Conversation([*before, {"role": role, "content": text}, *HO]))
         assert row.closing == 13  # <|im_end|>, a line end, <|im_start|>, "assistant" and a line end
+
+
+def test_closing_tokens_follow_a_template_that_closes_some_prompts_in_another_way(with_template: WithTemplate) -> None:
+    message = "{% if tools and m.role == 'assistant' %}!{% endif %}" + MESSAGE
+    generation = GENERATION.replace("<|im_start|>", "{% if tools %}!{% endif %}<|im_start|>")
+    template = "{{ tools | tojson }}{% for m in messages %}" + message + "{% endfor %}" + generation
+    renderer = with_template("llama", template)
+    examples = [Pair(HI, "a", "b"), Pair(HI, "a", "b", TOOLS), Pair(HI, "a", "b")]
+    assert [rendered(renderer, example).closing for example in examples] == [13, 14, 13]
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,15 +18,16 @@ PAD_NOTE = "The tokenizer has no padding token; EOS pads, and the loss mask keep
 
 @pytest.fixture
 def bare_llama(model_folders: Folders, tmp_path: Path) -> Callable[..., Checkpoint]:
-    """Return a function that gives a llama folder with another chat template, or other special tokens."""
+    """Return a function that gives a llama folder with another chat template, or other and more special tokens."""
 
-    def make(template: str | None, **tokens: str | None) -> Checkpoint:
+    def make(template: str | None, added: Sequence[str] = (), **tokens: str | None) -> Checkpoint:
         from transformers import AutoTokenizer
 
         folder = Path(shutil.copytree(model_folders("llama"), tmp_path / "model"))
         (folder / "chat_template.jinja").unlink()
         tokenizer = AutoTokenizer.from_pretrained(folder)
         tokenizer.chat_template = template
+        tokenizer.add_tokens(list(added), special_tokens=True)
         for name, token in tokens.items():
             setattr(tokenizer, name, token)
         tokenizer.save_pretrained(folder)
@@ -52,7 +53,7 @@ def bare_llama(model_folders: Folders, tmp_path: Path) -> Callable[..., Checkpoi
             "ChatML (the model has no template; its vocabulary has ChatML's tokens)",
             "<|im_end|>",
             "<|im_end|>",
-            ("ChatML ends answers with <|im_end|>, which replaces '<|endoftext|>' as EOS token.", PAD_NOTE),
+            ("The template ends answers with <|im_end|>, which replaces '<|endoftext|>' as EOS token.", PAD_NOTE),
         ),
     ],
 )
@@ -96,6 +97,89 @@ def test_bundled_templates_render_as_documented(model_checkpoints: Checkpoints) 
     )
 
 
+CALLS = [
+    {"id": "1", "type": "function", "function": {"name": "sum", "arguments": {"b": [1, "é <&>"], "a": None}}},
+    {"type": "function", "function": {"name": "now", "arguments": {}}},
+]
+TOOL = {"type": "function", "function": {"name": "sum", "description": "Größe > 'x'", "parameters": {"z": 1, "a": 2}}}
+WITH_TOOLS = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "", "tool_calls": CALLS},
+    {"role": "tool", "content": "1", "tool_call_id": "1"},
+    {"role": "tool", "content": "noon"},
+    {"role": "assistant", "content": "Ho", "tool_calls": CALLS[1:]},
+]
+
+
+@pytest.mark.parametrize("system", ["", "Be short."])
+def test_chatml_writes_tools_and_calls_as_json_in_their_own_order(system: str, model_checkpoints: Checkpoints) -> None:
+    tokenizer = load_chat_tokenizer(model_checkpoints("gpt_neox"), ModelConfig(chat_template="chatml")).tokenizer
+    messages = [{"role": "system", "content": system}, *WITH_TOOLS] if system else WITH_TOOLS
+    now = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call><|im_end|>\n'
+    assert tokenizer.apply_chat_template(messages, tools=[TOOL, TOOL], tokenize=False, add_generation_prompt=True) == (
+        "<|im_start|>system\n"
+        + ("Be short.\n\n" if system else "")
+        + "You may call these tools:\n<tools>\n"
+        + 2
+        * (
+            '{"type": "function", "function": {"name": "sum", "description": "Größe > \'x\'", '
+            '"parameters": {"z": 1, "a": 2}}}\n'
+        )
+        + "</tools>\nA call is a JSON object with name and arguments:\n"
+        '<tool_call>\n{"name": ..., "arguments": ...}\n</tool_call><|im_end|>\n'
+        "<|im_start|>user\nHi<|im_end|>\n"
+        '<|im_start|>assistant\n<tool_call>\n{"name": "sum", "arguments": {"b": [1, "é <&>"], "a": null}}\n</tool_call>'
+        f"\n{now}<|im_start|>tool\n1<|im_end|>\n<|im_start|>tool\nnoon<|im_end|>\n"
+        f"<|im_start|>assistant\nHo\n{now}<|im_start|>assistant\n"
+    )
+
+
+def test_chatml_without_tools_is_chatml_as_it_always_was(model_checkpoints: Checkpoints) -> None:
+    tokenizer = load_chat_tokenizer(model_checkpoints("gpt_neox"), ModelConfig(chat_template="chatml")).tokenizer
+    roles = ("system", "user", "assistant", "tool", "user")
+    messages = [{"role": role, "content": f" {role} <b>\n\n'é'"} for role in roles]
+    for tools in (None, []):
+        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
+        assert text == "".join(f"<|im_start|>{role}\n {role} <b>\n\n'é'<|im_end|>\n" for role in roles)
+    calls: list[dict[str, object]] = [{"role": "assistant", "content": "Ho", "tool_calls": none} for none in ([], None)]
+    assert tokenizer.apply_chat_template(calls, tokenize=False) == 2 * "<|im_start|>assistant\nHo<|im_end|>\n"
+
+
+@pytest.mark.parametrize("bos", ["<|begin_of_text|>", None])
+def test_llama3_begins_with_one_bos_and_ends_turns_with_its_own_eos(
+    bos: str | None, bare_llama: Callable[..., Checkpoint]
+) -> None:
+    reserved = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    base = bare_llama(None, [*reserved, *([bos] if bos else [])], bos_token=bos, eos_token="<|endoftext|>")
+    chat = load_chat_tokenizer(base, ModelConfig(chat_template="llama3"))
+    assert chat.template == "llama3, as configured"
+    assert chat.notes == ("The template ends answers with <|eot_id|>, which replaces '<|endoftext|>' as EOS token.",)
+    assert chat.tokenizer.eos_token == "<|eot_id|>"
+    messages = [{"role": role, "content": role.upper()} for role in ("system", "user", "assistant", "user")]
+    ids = chat.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    assert chat.tokenizer.decode(ids) == (bos or "") + (
+        "<|start_header_id|>system<|end_header_id|>\n\nSYSTEM<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nUSER<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nASSISTANT<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nUSER<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+    assert ids.count(chat.tokenizer.eos_token_id) == 4
+    assert ids.count(chat.tokenizer.bos_token_id) == (1 if bos else 0)
+
+
+def test_a_single_missing_token_is_named(bare_llama: Callable[..., Checkpoint]) -> None:
+    base = bare_llama(None, ["<|start_header_id|>", "<|end_header_id|>"])
+    with pytest.raises(ConfigError, match=r"is llama3, but <\|eot_id\|> is not in the vocabulary\. Use alpaca"):
+        load_chat_tokenizer(base, ModelConfig(chat_template="llama3"))
+
+
+def test_template_file_that_is_no_text_is_refused(model_checkpoints: Checkpoints, tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"own\.jinja' is no UTF-8 text\. Save the template as UTF-8"):
+        load_chat_tokenizer(model_checkpoints("llama"), ModelConfig(chat_template=str(tmp_path / "own.jinja")))
+
+
 def test_configured_template_replaces_the_models_own(model_checkpoints: Checkpoints, tmp_path: Path) -> None:
     chat = load_chat_tokenizer(model_checkpoints("llama"), ModelConfig(chat_template="alpaca"))
     assert chat.template == "alpaca, as configured"
@@ -116,7 +200,8 @@ def test_configured_template_replaces_the_models_own(model_checkpoints: Checkpoi
     [
         ("model", "is `model`, but the model has none. Use auto, chatml or alpaca"),
         ("chatml", r"is chatml, but <\|im_start\|> and <\|im_end\|> are not in the vocabulary. Use alpaca"),
-        ("chatlm", "'chatlm' is neither auto, model, chatml, alpaca nor a file. Check the path"),
+        ("llama3", r"is llama3, but <\|start_header_id\|> and <\|end_header_id\|> and <\|eot_id\|> are not in the"),
+        ("chatlm", "'chatlm' is neither auto, model, chatml, llama3, alpaca nor a file. Check the path"),
     ],
 )
 def test_template_that_cannot_be_had_is_refused(template: str, said: str, model_checkpoints: Checkpoints) -> None:

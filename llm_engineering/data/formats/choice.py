@@ -143,8 +143,11 @@ def _named(source: RowSource, kind: RowKind, present: set[str]) -> Reading:
 def _match(format: Format, source: RowSource, kind: RowKind, present: set[str]) -> Reading | None:
     """Return how the data set's columns give the format's, or None where one that it needs is missing."""
     columns = {}
+    # A column that is mapped to one name is no other one's, save that any may be the reference too.
+    taken = {own for name, own in source.columns.items() if name not in EXTRA_COLUMNS}
     for name in format.columns:
-        candidates = (source.columns[name],) if name in source.columns else SYNONYMS.get(name, (name,))
+        own = [synonym for synonym in SYNONYMS.get(name, (name,)) if synonym not in taken]
+        candidates = [source.columns[name]] if name in source.columns else own
         found = next((candidate for candidate in candidates if candidate in present), None)
         if found is not None:
             columns[name] = found

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_engineering.data.formats.content import Message, RowProblem
+from llm_engineering.data.nesting import MAX_NESTING, too_deep
 
 Row = Mapping[str, Any]
 _SHORT = reprlib.Repr()
@@ -62,9 +63,12 @@ def score_ratio(better: float, worse: float) -> float | None:
 def parse_json(value: str, what: str) -> Any:
     """Return what JSON text says."""
     try:
-        return json.loads(value)
+        parsed = json.loads(value)
     except (ValueError, RecursionError) as error:
         raise RowProblem("unparsable", f"{what} cannot be read as JSON: {shown(value)}") from error
+    if too_deep(value, parsed):
+        raise RowProblem("unparsable", f"{what} has more than {MAX_NESTING} lists and objects inside one another")
+    return parsed
 
 
 def without_nulls(value: Any) -> Any:

@@ -29,6 +29,8 @@ class Conversation:
     messages: list[Message]
     tools: list[dict[str, Any]] | None = None
     """Functions that the assistant may call, as JSON schemas."""
+    score_ratio: float | None = None
+    """That of the pair whose prompt and chosen answer it is."""
 
     @property
     def answer(self) -> str:
@@ -57,7 +59,7 @@ class Pair:
     @property
     def conversation(self) -> Conversation:
         """The prompt and the chosen answer."""
-        return Conversation([*self.prompt, {"role": "assistant", "content": self.chosen}], self.tools)
+        return Conversation([*self.prompt, {"role": "assistant", "content": self.chosen}], self.tools, self.score_ratio)
 
 
 Example = Conversation | Pair

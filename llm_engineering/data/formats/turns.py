@@ -22,6 +22,8 @@ MEDIA_COLUMNS = ("image", "images", "audios", "videos")
 """Columns that go with placeholders in the texts."""
 FOLLOWERS = {"user": ("assistant",), "assistant": ("user",), "tool": ("tool", "assistant")}
 """Who may speak after whom; after an assistant that calls a tool, only the tool."""
+CALL_IN_TEXT = "<tool_call>"
+"""How data sets in the manner of Hermes write a call into an assistant's text."""
 
 
 def check_messages(
@@ -52,7 +54,7 @@ def check_order(messages: list[Message], ends_with: Literal["assistant", "user"]
     """Return messages whose roles are in turn and whose answers say something, a blank system message left out.
 
     An optional system or developer message, then user and assistant alternating. An assistant that calls tools is
-    followed by what they gave, and that by the assistant.
+    followed by what they gave, and that by the assistant. A call may also be written into the text.
     """
     opens = bool(messages) and messages[0]["role"] in ("system", "developer")
     turns = messages[1:] if opens else messages
@@ -62,6 +64,8 @@ def check_order(messages: list[Message], ends_with: Literal["assistant", "user"]
         if role not in allowed:
             raise RowProblem("bad role order", f"turn {position + 1} is by the {role}")
         allowed = ("tool",) if "tool_calls" in message else FOLLOWERS[role]
+        if role == "assistant" and CALL_IN_TEXT in message["content"]:
+            allowed = ("tool", *allowed)
     last = turns[-1]["role"] if turns else None
     if ends_with == "assistant" and last != "assistant":
         raise RowProblem("bad role order", "the conversation does not end with the assistant")

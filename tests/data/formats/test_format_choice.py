@@ -206,3 +206,10 @@ def test_every_format_reads_from_exactly_its_required_columns() -> None:
 def test_formats_have_different_names() -> None:
     names = [format.name for formats in FORMATS.values() for format in formats]
     assert len(set(names)) == len(names)
+
+
+def test_a_column_that_is_mapped_fills_no_second_place() -> None:
+    source = FileSource(path="rows.jsonl", columns={"instruction": "input"})
+    row = {"input": "Say it.", "output": "It."}
+    reading = choose_format(source, "sft", set(row), [row])
+    assert reading.columns == {"instruction": "input", "output": "output"}

@@ -213,4 +213,4 @@ def test_inner_text_is_never_changed(text: str) -> None:
     }
     for name, row in rows.items():
         reading = choose_format(FileSource(path="rows.jsonl", format=name), "sft", set(row))
-        assert reading.read(row) == [Conversation([user, assistant])], name
+        assert [example.messages for example in reading.read(row)] == [[user, assistant]], name

@@ -193,3 +193,9 @@ def test_deeply_nested_arguments_are_refused_and_shown_short() -> None:
     assert problem([Q, calling]) == ("unparsable", "a tool call: nested too deeply")
     assert problem([Q, said("assistant", tool_calls=[{"function": deep}])])[0] == "unparsable"
     assert problem([Q, said("assistant", tool_calls=["[" * 100_000])])[0] == "unparsable"
+
+
+def test_a_tool_may_answer_a_call_that_is_written_into_the_text() -> None:
+    written = {"role": "assistant", "content": '<tool_call>{"name": "f", "arguments": {}}</tool_call>'}
+    assert check_messages([Q, written, RESULT, A]) == [Q, written, RESULT, A]
+    assert check_messages([Q, written, Q, A]) == [Q, written, Q, A]
