@@ -297,6 +297,33 @@ class ReferenceProof(Artifact):
     """Weights hash of the SFT model that DPO was given."""
 
 
+VerdictName = Literal[
+    "healthy",
+    "plateau",
+    "unstable",
+    "overfitting",
+    "exploding_gradients",
+    "displaced",
+    "collapsed",
+    "trivial_pairs",
+    "no_signal",
+    "log_ratio_high",
+    "kl_high",
+]
+
+
+class Verdict(Artifact):
+    """What the training watch reads from the curves of one stage."""
+
+    name: VerdictName
+    evidence: str
+    """What was measured, with numbers and steps."""
+    remedy: str
+    """What to change."""
+    first_seen: int | None = None
+    """The step from whose log on it could be seen; None for what is measured once training is over."""
+
+
 class TrainingReport(Artifact):
     """What one training stage did."""
 
@@ -322,6 +349,13 @@ class TrainingReport(Artifact):
     resumed_from: int | None = None
     """The checkpoint step that an interrupted training was taken up from."""
     stopped_early: bool = False
+    verdicts: list[Verdict] = []
+    """What the watch says at the end; empty where too little was logged to say anything."""
+    stopped_by: Verdict | None = None
+    """The verdict that ended the stage."""
+    restarted_with_nll: float | None = None
+    """The weight of the NLL term with which DPO was trained anew, because ``first_attempt`` was displaced."""
+    first_attempt: "TrainingReport | None" = None
     reference: ReferenceProof | None = None
     hardware: str
     tracker: TrackerLink | None = None

@@ -13,7 +13,7 @@ from zenml.enums import ExecutionMode
 from zenml.models import ModelVersionResponse, PipelineRunResponse
 from zenml.utils.io_utils import get_global_config_directory
 
-from llm_engineering.artifacts import Checkpoint, PromotionDecision
+from llm_engineering.artifacts import Checkpoint, EvaluationReport, PromotionDecision
 from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.data.loading import Origins, file_hashes
@@ -23,6 +23,7 @@ from llm_engineering.evaluation.checkers import load_checker
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import check_export, locate_base, max_positions
 from llm_engineering.reporting.bundle import RunReports
+from llm_engineering.training.watch import judged_anew
 from pipelines import training as pipelines
 from pipelines.store import alive
 from steps.artifact_sources import find_artifacts
@@ -170,7 +171,7 @@ def configured(launch: Launch, **options: Any) -> Any:
         model=Model(name=config.name, version=launch.model_version),
         tags=[launch.job, f"base:{Path(config.model.base).name}"],
         execution_mode=ExecutionMode.FAIL_FAST,
-        extra={"tracking": config.tracking.model_dump(mode="json")},
+        extra={name: getattr(config, name).model_dump(mode="json") for name in ("tracking", "watch")},
         **options,
     )
 
@@ -186,14 +187,15 @@ def collect(config: RunConfig, run: PipelineRunResponse, error: str | None = Non
     loaded: dict[str, Any] = {name: artifact.load() for name, artifact in artifacts.items()}
     decision: PromotionDecision | None = loaded.get("promotion_decision")
     merges = {stage: loaded.get(f"{stage}_merge_report") for stage in ("sft", "dpo")}
+    evaluation: EvaluationReport | None = loaded.get("evaluation_report")
     return RunReports(
         run=run_facts(run, error, decision.stage if decision and decision.promoted else None),
         dataset=loaded.get("dataset_report"),
         preferences=loaded.get("preference_report"),
-        sft=loaded.get("sft_report"),
-        dpo=loaded.get("dpo_report"),
+        sft=judged_anew(loaded.get("sft_report"), config.watch, evaluation),
+        dpo=judged_anew(loaded.get("dpo_report"), config.watch, evaluation),
         merges={stage: report for stage, report in merges.items() if report is not None},
-        evaluation=loaded.get("evaluation_report"),
+        evaluation=evaluation,
         decision=decision,
         config_yaml=dump_config(config),
         packages=dict(pair.split("=", 1) for pair in package_versions().split()),

@@ -109,6 +109,7 @@ def _sft(config: RunConfig, base: Checkpoint, rows: Rows) -> tuple[Output, Outpu
         config.adapter,
         config.sft,
         evaluation,
+        config.watch.acting("sft"),
         checker_hash(evaluation.checker),
         config.seed,
     )
@@ -143,6 +144,7 @@ def _dpo(config: RunConfig, policy: Output, rows: Rows) -> tuple[Output, Output]
         config.adapter,
         config.dpo,
         evaluation,
+        config.watch.acting("dpo"),
         checker_hash(evaluation.checker),
         config.seed,
     )

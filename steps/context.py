@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from zenml import get_step_context, log_metadata
 
 from llm_engineering.artifacts import TrackerLink
-from llm_engineering.config.schema import TrackingConfig
+from llm_engineering.config.schema import TrackingConfig, WatchConfig
 from steps.work import work_root
 
 
@@ -26,6 +26,11 @@ def tracking() -> TrackingConfig:
     """Return the configured tracker."""
     config: TrackingConfig = TypeAdapter(TrackingConfig).validate_python(run_settings()["tracking"])
     return config
+
+
+def watch() -> WatchConfig:
+    """Return what curves are judged by; the part of it that can change a training is a step parameter as well."""
+    return WatchConfig.model_validate(run_settings()["watch"])
 
 
 def archive_folder() -> Path:

@@ -16,7 +16,9 @@ from llm_engineering.artifacts import (
 )
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.html import render_report
+from llm_engineering.training.watch import judged_anew
 from steps.caching import package_versions
+from steps.context import watch
 from steps.facts import run_facts
 
 
@@ -39,8 +41,8 @@ def report(
         run=run_facts(run, stage=decision.stage if decision.promoted else None),
         dataset=dataset_report,
         preferences=preference_report,
-        sft=sft_report,
-        dpo=dpo_report,
+        sft=judged_anew(sft_report, watch(), evaluation_report),
+        dpo=judged_anew(dpo_report, watch(), evaluation_report),
         merges={stage: merge for stage, merge in merges.items() if merge is not None},
         evaluation=evaluation_report,
         decision=decision,

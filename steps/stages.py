@@ -5,7 +5,7 @@ from pathlib import Path
 from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig
 from llm_engineering.training.stage import StageInputs
-from steps.context import archive_folder, run_name, tracking
+from steps.context import archive_folder, run_name, tracking, watch
 
 
 def stage_inputs(
@@ -18,7 +18,7 @@ def stage_inputs(
     seed: int,
     work_dir: Path,
 ) -> StageInputs:
-    """Return the inputs of a training stage, with the run's name and tracker."""
+    """Return the inputs of a training stage, with the run's name, tracker and watch."""
     return StageInputs(
         base=base,
         rows=rows,
@@ -31,4 +31,5 @@ def stage_inputs(
         run=run_name(),
         work_dir=work_dir,
         archive_dir=archive_folder(),
+        watch=watch(),
     )

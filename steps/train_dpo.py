@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
-from llm_engineering.config.schema import AdapterConfig, DPOStageConfig, EvaluationConfig, ModelConfig
+from llm_engineering.config.schema import AdapterConfig, DPOStageConfig, EvaluationConfig, ModelConfig, WatchConfig
 from llm_engineering.training import dpo as library
 from steps.context import log_facts
 from steps.stages import stage_inputs
@@ -21,6 +21,7 @@ def train_dpo(
     adapter: AdapterConfig,
     dpo: DPOStageConfig,
     evaluation: EvaluationConfig,
+    acting: WatchConfig,  # in the cache key: what of the watch can stop or restart the training
     checker_sha256: str,  # in the cache key: an edited checker judges anew
     seed: int,
 ) -> tuple[Annotated[Checkpoint, "dpo_adapter"], Annotated[TrainingReport, "dpo_report"]]:
@@ -31,6 +32,10 @@ def train_dpo(
     else:
         inputs = stage_inputs(policy, preference_rows, questions, model, adapter, evaluation, seed, work_dir)
         checkpoint, report = library.train_dpo(dpo, inputs)
+    verdicts = [verdict.name for verdict in report.verdicts]
     proof = report.reference.model_dump() if report.reference else None
-    log_facts({**report.metrics, "steps": report.steps, "seconds": report.seconds, "reference": proof}, report.tracker)
+    log_facts(
+        {**report.metrics, "steps": report.steps, "seconds": report.seconds, "verdicts": verdicts, "reference": proof},
+        report.tracker,
+    )
     return checkpoint, report

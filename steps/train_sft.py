@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
-from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, SFTStageConfig
+from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, SFTStageConfig, WatchConfig
 from llm_engineering.training import sft as library
 from steps.context import log_facts
 from steps.stages import stage_inputs
@@ -21,6 +21,7 @@ def train_sft(
     adapter: AdapterConfig,
     sft: SFTStageConfig,
     evaluation: EvaluationConfig,
+    acting: WatchConfig,  # in the cache key: what of the watch can stop or restart the training
     checker_sha256: str,  # in the cache key: an edited checker judges anew
     seed: int,
 ) -> tuple[Annotated[Checkpoint, "sft_adapter"], Annotated[TrainingReport, "sft_report"]]:
@@ -31,5 +32,8 @@ def train_sft(
     else:
         inputs = stage_inputs(base, sft_rows, questions, model, adapter, evaluation, seed, work_dir)
         checkpoint, report = library.train_sft(sft, inputs)
-    log_facts({**report.metrics, "steps": report.steps, "seconds": report.seconds}, report.tracker)
+    verdicts = [verdict.name for verdict in report.verdicts]
+    log_facts(
+        {**report.metrics, "steps": report.steps, "seconds": report.seconds, "verdicts": verdicts}, report.tracker
+    )
     return checkpoint, report

@@ -48,6 +48,9 @@ _CHARTS = (
     _Chart("Reward accuracy: chosen above rejected", {"rewards/accuracies": "training"}, share=True),
     _Chart("Log-probability of the answers, nats", {"logps/chosen": "chosen", "logps/rejected": "rejected"}),
     _Chart(
+        "Log-ratio to the reference, nats an answer", {"log_ratio/chosen": "chosen", "log_ratio/rejected": "rejected"}
+    ),
+    _Chart(
         "Generated answers to held-out prompts",
         {"eval_answer_accuracy": "right", "eval_preferred_rate": "preferred"},
         smooth=False,
@@ -78,7 +81,9 @@ def smoothed(points: Points, span: int) -> Points:
 def _divergence_charts(history: Iterable[dict[str, float]]) -> list[_Chart]:
     """Return a chart for every logged KL or log-ratio, whatever the trainer calls it."""
     names = dict.fromkeys(name.removeprefix("eval_") for entry in history for name in entry if _DIVERGENCE.search(name))
-    return [_Chart(f"Divergence from the reference: {name}", {name: "training"}) for name in names]
+    drawn = {name for chart in _CHARTS for name in chart.series}
+    others = [name for name in names if name not in drawn]
+    return [_Chart(f"Divergence from the reference: {name}", {name: "training"}) for name in others]
 
 
 def _logged(report: TrainingReport, chart: _Chart) -> bool:

@@ -6,6 +6,7 @@ put in as they are.
 
 import math
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -32,11 +33,13 @@ from llm_engineering.reporting.wording import (
     KINDS,
     best_models,
     duration,
+    ending,
     evaluated,
     headline,
     interval,
     model_label,
     quantity,
+    verdict_name,
     wording,
 )
 
@@ -73,6 +76,18 @@ class Proof:
     numbers: list[tuple[str, str]]
 
 
+@dataclass(frozen=True)
+class Watched:
+    """The curves of one training, or of a first attempt at it, and what the watch says of them."""
+
+    label: str
+    told: list[str]
+    """What the watch did."""
+    verdicts: list[tuple[str, bool, str, str]]
+    """Name, whether it is a good one, evidence, remedy."""
+    curves: list[tuple[str, Markup]]
+
+
 EXAMPLES = 2
 """Rows that the report shows token by token; the data preview has more."""
 
@@ -96,7 +111,8 @@ def render_report(reports: RunReports) -> str:
         preferences=_preferences(reports),
         proofs=_proofs(reports),
         trainings=_trainings(reports),
-        curves=[(training.stage, _drawings(training)) for training in reports.trainings()],
+        stages=[training.stage for training in reports.trainings()],
+        watched=list(_watched(reports)),
         steps=_steps(reports),
         trackers=[_tracker(link) for link in reports.trackers()],
     )
@@ -238,8 +254,14 @@ def _facts(training: TrainingReport) -> dict[str, str | None]:
         "Hardware": training.hardware,
         "Resumed from": None if training.resumed_from is None else f"step {training.resumed_from}",
         "Weights kept": _kept(training),
-        "Stopped early": "yes" if training.stopped_early else None,
+        "Stopped early": _stopped(training),
     }
+
+
+def _stopped(training: TrainingReport) -> str | None:
+    if training.stopped_by is not None:
+        return f"by the watch: {training.stopped_by.name.replace('_', ' ')}"
+    return "yes" if training.stopped_early else None
 
 
 def _kept(training: TrainingReport) -> str | None:
@@ -247,6 +269,21 @@ def _kept(training: TrainingReport) -> str | None:
         return None
     by = f", the best by {wording(training.best_metric).label}" if training.best_metric else ""
     return f"step {training.best_step}{by}"
+
+
+def _watched(reports: RunReports) -> Iterator[Watched]:
+    for training in reports.trainings():
+        label = model_label(training.stage)
+        attempts = [(label, training), (f"{label}, first attempt", training.first_attempt)]
+        yield from (_watch(name, attempt) for name, attempt in attempts if attempt is not None)
+
+
+def _watch(label: str, training: TrainingReport) -> Watched:
+    verdicts = [
+        (verdict_name(verdict), verdict.name == "healthy", verdict.evidence, verdict.remedy)
+        for verdict in training.verdicts
+    ]
+    return Watched(label, ending(training), verdicts, _drawings(training))
 
 
 def _drawings(training: TrainingReport) -> list[tuple[str, Markup]]:

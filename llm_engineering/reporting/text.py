@@ -13,17 +13,19 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llm_engineering.artifacts import EvaluationReport, Metric, SampleAnswers
+from llm_engineering.artifacts import EvaluationReport, Metric, SampleAnswers, TrainingReport
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.page import REPLACEMENT, harmless
 from llm_engineering.reporting.wording import (
     best_models,
     duration,
+    ending,
     evaluated,
     headline,
     model_label,
     number,
     unit_of,
+    verdict_name,
     wording,
 )
 
@@ -51,6 +53,22 @@ def _parts(reports: RunReports) -> Iterator[RenderableType]:
         yield Text(plain(reports.run.error))
     if reports.decision:
         yield Text(plain(reports.decision.reason))
+    for training in reports.trainings():
+        yield from _watch(training)
+
+
+def _watch(training: TrainingReport) -> Iterator[Text]:
+    """Yield one line a verdict, with its remedy unless the stage is healthy; the rest of it wraps."""
+    stage = model_label(training.stage)
+    for sentence in ending(training):
+        yield Text(plain(f"{stage}: {sentence}"))
+    for verdict in training.verdicts:
+        healthy = verdict.name == "healthy"
+        words = f"{verdict.evidence} {'' if healthy else verdict.remedy}"
+        style = "dim" if healthy else "yellow"
+        yield Text(
+            plain(f"{stage} is healthy." if healthy else f"{stage}: {verdict_name(verdict)}. {words}"), style=style
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from llm_engineering.artifacts import DropReason, EvaluationReport, Metric, RowKind
+from llm_engineering.artifacts import DropReason, EvaluationReport, Metric, RowKind, TrainingReport, Verdict
 from llm_engineering.reporting.bundle import RunReports
 
 _Name = TypeVar("_Name", bound=str)
@@ -143,6 +143,26 @@ def headline(reports: RunReports) -> str:
     if decision.promoted == "sft" and reports.dpo:
         return f"The SFT model goes to {decision.stage}; DPO is not promoted."
     return f"The {model_label(decision.promoted)} model is promoted to {decision.stage}."
+
+
+def verdict_name(verdict: Verdict) -> str:
+    """Return what a verdict of the watch is called, and from which step on it was seen: ``no signal, from step 30``."""
+    seen = "" if verdict.first_seen is None else f", from step {verdict.first_seen}"
+    return verdict.name.replace("_", " ").replace("kl", "KL") + seen
+
+
+def ending(training: TrainingReport) -> list[str]:
+    """Return sentences about a stage that the watch ended or restarted; none for any other."""
+    told = []
+    if training.first_attempt is not None and training.restarted_with_nll is not None:
+        told.append(
+            f"A first attempt was displaced; this one was trained anew from the SFT model with an NLL term of weight "
+            f"{training.restarted_with_nll:g}."
+        )
+    if training.stopped_by is not None:
+        name = training.stopped_by.name.replace("_", " ")
+        told.append(f"The watch stopped it at step {training.steps}: {name}. {training.stopped_by.evidence}")
+    return told
 
 
 def count(number: int) -> str:

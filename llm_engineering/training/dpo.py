@@ -1,10 +1,12 @@
 """Direct preference optimization against the frozen SFT model."""
 
+import logging
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.artifacts import Checkpoint, ReferenceProof, TrainingReport
-from llm_engineering.config.schema import DPOStageConfig
+from llm_engineering.config.schema import DPOStageConfig, WatchConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.errors import ProofError
 from llm_engineering.evaluation.likelihood import labelled, score_rows
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from llm_engineering.training.trainers import PreparedDPOTrainer
 
+_log = logging.getLogger(__name__)
 LOSS_TOLERANCE = 1e-4
 HALF_LOSS_TOLERANCE = 0.05
 """In half precision the padding of a batch moves a long answer's log-probability by some tenths of a nat."""
@@ -35,15 +38,46 @@ def train_dpo(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
     model bit for bit, at no extra memory. Loss: Rafailov et al. 2023 (arXiv:2305.18290), equation 7, or the configured
     one, plus ``nll_weight`` times the token mean of the chosen answers' cross-entropy.
 
+    Where the watch finds the policy displaced and is configured to, DPO is trained anew from the same SFT model with
+    the NLL term, once. The first attempt's folder stays until the step ends, so that a run that is killed in the second
+    one finds the first at its end and goes on in the second.
+
     Raises:
         ProofError: Before the first update the policy is not the reference, the loss is not the configured loss at zero
             log-ratios, or the reference is not the SFT model, before or after training.
     """
+    checkpoint, report = _train_once(config, inputs)
+    if not _restarts(report, inputs.watch):
+        return checkpoint, report
+    weight = inputs.watch.displaced.nll_weight
+    _log.warning("DPO was displaced; it starts anew from the SFT model with nll_weight %g.", weight)
+    again = replace(
+        inputs,
+        run=f"{inputs.run}-with-nll",
+        work_dir=inputs.work_dir / "with-nll",
+        watch=_without_restart(inputs.watch),
+    )
+    checkpoint, second = _train_once(config.model_copy(update={"nll_weight": weight}), again)
+    return checkpoint, second.model_copy(update={"restarted_with_nll": weight, "first_attempt": report})
+
+
+def _restarts(report: TrainingReport, watch: WatchConfig) -> bool:
+    """Return whether an attempt is to be followed by one with the NLL term: it was displaced, while it ran or after."""
+    found = [*report.verdicts, *([report.stopped_by] if report.stopped_by else [])]
+    return watch.on.displaced == "restart_with_nll" and any(verdict.name == "displaced" for verdict in found)
+
+
+def _without_restart(watch: WatchConfig) -> WatchConfig:
+    return watch.model_copy(update={"on": watch.on.model_copy(update={"displaced": "warn"})})
+
+
+def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
+    """Train one attempt, and prove its reference."""
     from accelerate.utils import convert_outputs_to_fp32  # type: ignore[import-untyped]
     from trl.trainer.utils import disable_dropout_in_model
 
     from llm_engineering.training.arguments import dpo_arguments
-    from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries
+    from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries, Watch
     from llm_engineering.training.trainers import PreparedDPOTrainer
 
     seed_everything(inputs.seed)
@@ -69,6 +103,7 @@ def train_dpo(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
                 Progress("DPO", "pairs", config.batch_size * config.accumulation),
                 TrackSeries(tracker),
                 FiniteLoss(),
+                Watch("dpo", inputs.watch),
                 *early_stopping(config),
             ],
         )

@@ -1,4 +1,4 @@
-"""Callbacks that every training has: progress lines, the tracker's series, the watch for values that are no number."""
+"""Callbacks that every training has: progress lines, the tracker's series, the watch, a stop at what is no number."""
 
 import logging
 import math
@@ -7,9 +7,12 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from llm_engineering.artifacts import StageName, Verdict
+from llm_engineering.config.schema import WatchConfig
 from llm_engineering.data.progress import SECONDS_BETWEEN_LINES, time_text
 from llm_engineering.errors import TrainingError
 from llm_engineering.tracking import Tracker
+from llm_engineering.training.watch import acting, history_of, judge
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +89,55 @@ class FiniteLoss(TrainerCallback):  # type: ignore[misc]
                     f"{name} is {logs[name]} at step {state.global_step}. Lower the learning rate or max_grad_norm; "
                     "the last good checkpoint is kept."
                 )
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Says in a line what the curves newly show, and ends the stage where the configuration asks for it.
+
+    It keeps nothing that decides: everything comes from the log, which a checkpoint holds, so that a training that was
+    killed is judged, and stopped, at the step at which it would have been.
+    """
+
+    def __init__(self, stage: StageName, watch: WatchConfig) -> None:
+        self.stage, self.watch = stage, watch
+        self.said: set[str] = set()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take note of what was said before an interruption."""
+        found = judge(history_of(state.log_history), self.stage, state.max_steps, self.watch)
+        self.said |= {verdict.name for verdict in found}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Log wherever a checkpoint is written: Trainer forgets what it had not logged, and would log otherwise."""
+        control.should_log |= control.should_save
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        """Judge what is logged so far, once the step's evaluation is in."""
+        evaluated = any(name.startswith("eval_") for name in logs)
+        if "train_runtime" in logs or (control.should_evaluate and not evaluated):
+            return
+        found = judge(history_of(state.log_history), self.stage, state.max_steps, self.watch)
+        ends = acting(found, self.watch.on) if state.global_step < state.max_steps else []
+        for verdict in found:
+            if verdict.name not in self.said:
+                self._say(verdict, state.global_step, "; the stage ends here" if verdict in ends else "")
+        if ends:
+            control.should_training_stop = control.should_save = True
+
+    def _say(self, verdict: Verdict, step: int, consequence: str) -> None:
+        self.said.add(verdict.name)
+        name = verdict.name.replace("_", " ")
+        words = (self.stage.upper(), step, name, consequence, verdict.evidence, verdict.remedy)
+        _log.warning("%s step %d: %s%s. %s %s", *words)
 
 
 class TrackSeries(TrainerCallback):  # type: ignore[misc]

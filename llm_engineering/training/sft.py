@@ -16,7 +16,7 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
     Minimises ``-sum log p(y_t | x, y_<t)`` over the answer tokens, EOS included, averaged over the tokens of an update.
     """
     from llm_engineering.training.arguments import sft_arguments
-    from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries
+    from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries, Watch
     from llm_engineering.training.trainers import PreparedSFTTrainer
 
     seed_everything(inputs.seed)
@@ -39,6 +39,7 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
                 Progress("SFT", "tokens", tokens_per_step),
                 TrackSeries(tracker),
                 FiniteLoss(),
+                Watch("sft", inputs.watch),
                 *early_stopping(config),
             ],
         )

@@ -4,13 +4,20 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.artifacts import Checkpoint, RowSet, StageName, TrainingReport
-from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, StageConfig, TrackingConfig
+from llm_engineering.artifacts import Checkpoint, RowSet, StageName, TrainingReport, Verdict
+from llm_engineering.config.schema import (
+    AdapterConfig,
+    EvaluationConfig,
+    ModelConfig,
+    StageConfig,
+    TrackingConfig,
+    WatchConfig,
+)
 from llm_engineering.errors import ConfigError
 from llm_engineering.evaluation.answers import ask, average, read_questions
 from llm_engineering.evaluation.checkers import load_checker
@@ -19,6 +26,7 @@ from llm_engineering.models.hardware import describe_hardware
 from llm_engineering.tracking import Tracker, tracked_stage
 from llm_engineering.training.arguments import planned_steps
 from llm_engineering.training.recovery import is_finished, last_checkpoint, step_of, writing
+from llm_engineering.training.watch import acting, history_of, judge, watched
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -26,8 +34,6 @@ if TYPE_CHECKING:
     from llm_engineering.training.trainers import GeneratedMetrics
 
 _log = logging.getLogger(__name__)
-_CLOCK = ("_runtime", "_per_second")
-"""Endings of what the trainer logs about the machine, not about the model."""
 GENERATED = ("answer_accuracy", "preferred_rate", "answer_score")
 
 
@@ -50,6 +56,8 @@ class StageInputs:
     """Checkpoints and the finished adapter; a training that was interrupted is taken up from here."""
     archive_dir: Path
     """Gets the tracker's offline archive."""
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    """What the curves are judged by, and what a verdict leads to."""
 
     def tracked(self, stage: StageName, config: StageConfig) -> AbstractContextManager[Tracker]:
         """Return the experiment of one stage, with every setting that shaped it."""
@@ -139,6 +147,7 @@ def train(
     started = time.perf_counter()
     _take_up(trainer, stage, interrupted)
     seconds = time.perf_counter() - started - trainer.evaluation_seconds
+    stopped_by = _stopped_by(trainer, stage, inputs.watch)  # before the closing evaluation adds to the log
     if trainer.eval_dataset is not None and not config.evaluation_steps:
         trainer.evaluate()
     adapter = _keep_adapter(trainer, inputs)
@@ -146,7 +155,16 @@ def train(
     speed = {"tokens_per_second": report.tokens_per_second, "pairs_per_second": report.pairs_per_second}
     totals = {"train_seconds": seconds, **{name: value for name, value in speed.items() if value is not None}}
     tracker.log_metrics(totals, step=report.steps)
-    return adapter, report
+    return adapter, watched(report.model_copy(update={"stopped_by": stopped_by}), inputs.watch)
+
+
+def _stopped_by(trainer: Any, stage: StageName, watch: WatchConfig) -> Verdict | None:
+    """Return the verdict that ended a training, from its log alone: it may have been taken up after its end."""
+    state = trainer.state
+    if state.global_step >= state.max_steps:
+        return None
+    found = acting(judge(history_of(state.log_history), stage, state.max_steps, watch), watch.on)
+    return found[0].model_copy(update={"first_seen": state.global_step}) if found else None
 
 
 def _take_up(trainer: Any, stage: StageName, interrupted: Path | None) -> None:
@@ -190,7 +208,7 @@ def _report(
     state = trainer.state
     effective_batch = config.batch_size * config.accumulation
     rows_per_second = (state.global_step - (resumed_from or 0)) * effective_batch / seconds
-    history = _history(state.log_history)
+    history = history_of(state.log_history)
     trained, total = _parameters(trainer)
     return TrainingReport(
         stage=stage,
@@ -212,17 +230,3 @@ def _report(
         stopped_early=state.global_step < state.max_steps,
         hardware=describe_hardware(),
     )
-
-
-def _history(log: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Return the trainer's log as numbers, one entry a step, without the closing summary of the whole training."""
-    entries: dict[int, dict[str, float]] = {}
-    for entry in log:
-        if "train_runtime" not in entry:
-            numbers = {
-                name: float(value)
-                for name, value in entry.items()
-                if isinstance(value, int | float) and not name.endswith(_CLOCK)
-            }
-            entries.setdefault(int(entry["step"]), {}).update(numbers)
-    return [entries[step] for step in sorted(entries)]

@@ -106,6 +106,14 @@ class PreparedDPOTrainer(StageTrainer, DPOTrainer):  # type: ignore[misc]
     def _prepare_dataset(self, dataset: "Dataset", *args: Any) -> "Dataset":
         return dataset
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the mean log-ratios to the reference too, in nats an answer: TRL's rewards are beta times them."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for side in ("chosen", "rejected"):
+            if rewards := metrics.get(f"rewards/{side}"):
+                metrics[f"log_ratio/{side}"] = [reward / self.beta for reward in rewards]
+        super().log(logs, start_time)
+
     def _precompute_ref_logps(self, dataset: "Dataset", name: str, batch_size: int) -> "Dataset":
         """Add the reference's log-probabilities, computed in batches of like length and kept in memory."""
         lengths = [len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in dataset]

@@ -52,6 +52,12 @@ def test_runs_reuse_what_did_not_change(line: CommandLine, tmp_path: Path) -> No
     assert "cached    build_preferences" in plan.stdout
     assert "will run  train_dpo" in plan.stdout
 
+    plan = line.run(*job, "--plan", "--set", "watch.no_signal.margin=1")  # it only warns
+    assert "cached    train_dpo" in plan.stdout
+    plan = line.run(*job, "--plan", "--set", "watch.no_signal.margin=1", "--set", "watch.on.no_signal=stop")
+    assert "cached    train_sft" in plan.stdout
+    assert "will run  train_dpo" in plan.stdout
+
     changed = line.summary(tmp_path / "3.json", *job, "--set", "dpo.beta=0.2")
     assert set(changed["run"]["cached_steps"]) == set(TRAINING_STEPS[:6])
     assert changed["training"]["sft"] == first["training"]["sft"]

@@ -19,6 +19,7 @@ from llm_engineering.artifacts import (
     SourceLedger,
     TrackerLink,
     TrainingReport,
+    Verdict,
 )
 from llm_engineering.reporting.bundle import ModelVersion, RunFacts, RunReports
 
@@ -26,6 +27,28 @@ from llm_engineering.reporting.bundle import ModelVersion, RunFacts, RunReports
 @pytest.fixture
 def example_run() -> RunReports:
     return build_example_run()
+
+
+@pytest.fixture
+def watched_run(example_run: RunReports) -> RunReports:
+    """The example with a healthy SFT, and a DPO that was displaced, trained anew, and stopped by the watch."""
+    assert example_run.sft is not None
+    assert example_run.dpo is not None
+    healthy = Verdict(name="healthy", evidence="The loss fell.", remedy="Nothing needs to change.")
+    displaced = Verdict(name="displaced", evidence="Both fell.", remedy="Add the NLL term.", first_seen=20)
+    silent = Verdict(name="no_signal", evidence="The margin is 0.", remedy="Check the labels.", first_seen=30)
+    far = Verdict(name="kl_high", evidence="A KL of 11 nats.", remedy="Raise beta.")
+    dpo = {
+        "verdicts": [silent, far],
+        "stopped_by": silent,
+        "restarted_with_nll": 1.0,
+        "first_attempt": example_run.dpo.model_copy(update={"verdicts": [displaced]}),
+    }
+    stages = {
+        "sft": example_run.sft.model_copy(update={"verdicts": [healthy]}),
+        "dpo": example_run.dpo.model_copy(update=dpo),
+    }
+    return example_run.model_copy(update=stages)
 
 
 def build_example_run() -> RunReports:

@@ -199,3 +199,14 @@ def test_a_run_that_failed_at_once_says_why() -> None:
 
 def test_the_same_run_gives_the_same_page(example_run: RunReports) -> None:
     assert render_report(example_run) == render_report(example_run)
+
+
+def test_verdicts_stand_above_the_curves_of_every_attempt(watched_run: RunReports) -> None:
+    page = render_report(watched_run)
+    assert Outline(page).open == []
+    text = words(page)
+    assert "healthy The loss fell. Raise" not in text
+    assert "trained anew from the SFT model with an NLL term of weight 1." in text
+    assert "no signal, from step 30 The margin is 0. Check the labels." in text
+    assert "DPO, first attempt displaced, from step 20 Both fell. Add the NLL term." in text
+    assert "by the watch: no signal" in text

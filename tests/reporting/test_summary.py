@@ -156,3 +156,19 @@ def test_pairs_from_files_and_from_samples_add_up(example_run: RunReports) -> No
     # 2284 from files + 552 sampled
     assert data["preference"]["rows"] == 2836
     assert "sft" not in data
+
+
+def test_training_holds_the_verdicts_and_the_first_attempt(watched_run: RunReports) -> None:
+    training = build_summary(watched_run)["training"]
+    assert isinstance(training, dict)
+    sft, dpo = training["sft"], training["dpo"]
+    assert [verdict["name"] for verdict in sft["verdicts"]] == ["healthy"]
+    assert (sft["stopped_by"], sft["restarted_with_nll"], sft["first_attempt"]) == (None, None, None)
+    assert dpo["verdicts"][0] == {
+        "name": "no_signal",
+        "evidence": "The margin is 0.",
+        "remedy": "Check the labels.",
+        "first_seen": 30,
+    }
+    assert (dpo["stopped_by"]["name"], dpo["restarted_with_nll"]) == ("no_signal", 1.0)
+    assert [verdict["name"] for verdict in dpo["first_attempt"]["verdicts"]] == ["displaced"]

@@ -69,3 +69,16 @@ def test_a_failed_run_says_so() -> None:
     )
     text = shown(RunReports(run=facts))
     assert "The run failed.\nrows.jsonl is missing." in "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def test_verdicts_of_the_watch_close_the_run_one_line_each(watched_run: RunReports) -> None:
+    lines = shown(watched_run, width=400).splitlines()
+    assert "SFT is healthy." in [line.rstrip() for line in lines]
+    told = [line.rstrip() for line in lines if line.startswith("DPO:")]
+    assert told == [
+        "DPO: A first attempt was displaced; this one was trained anew from the SFT model with an NLL term of weight "
+        "1.",
+        "DPO: The watch stopped it at step 180: no signal. The margin is 0.",
+        "DPO: no signal, from step 30. The margin is 0. Check the labels.",
+        "DPO: KL high. A KL of 11 nats. Raise beta.",
+    ]

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from llm_engineering.config.schema import WatchActions, WatchConfig
 from llm_engineering.data.progress import time_text
 from llm_engineering.errors import TrainingError
-from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries
+from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries, Watch
 
 FP32 = SimpleNamespace(fp16=False)
 
@@ -91,3 +92,61 @@ def test_every_series_reaches_the_tracker_with_its_step():
     tracker = SimpleNamespace(log_metrics=lambda metrics, step: seen.append((metrics, step)))
     TrackSeries(tracker).on_log(FP32, state(7), None, {"loss": 1.0, "eval_loss": 2.0})
     assert seen == [({"loss": 1.0, "eval_loss": 2.0}, 7)]
+
+
+EXPLODING = [{"loss": 1.0, "grad_norm": 50.0, "step": step} for step in range(1, 8)]
+STOPS = WatchConfig(on=WatchActions(exploding_gradients="stop"))
+
+
+def watched(entries, watch, callback=None, should_evaluate=False):
+    """Log entries one by one, as a trainer does, and return the callback and what it asked for after each."""
+    callback, history, asked = callback or Watch("sft", watch), [], []
+    for entry in entries:
+        control = SimpleNamespace(should_training_stop=False, should_save=False, should_evaluate=should_evaluate)
+        history.append(entry)
+        seen = SimpleNamespace(global_step=entry["step"], max_steps=100, log_history=history)
+        callback.on_log(FP32, seen, control, entry)
+        asked.append((control.should_training_stop, control.should_save))
+    return callback, asked
+
+
+def test_new_verdict_is_said_once_and_a_warning_stops_nothing(caplog):
+    _, asked = watched(EXPLODING, WatchConfig())
+    (said,) = caplog.messages
+    assert said.startswith("SFT step 5: exploding gradients. From step 1 to 5 the median of the gradient norm")
+    assert set(asked) == {(False, False)}
+
+
+def test_verdict_that_stops_ends_the_stage_with_a_checkpoint(caplog):
+    _, asked = watched(EXPLODING[:5], STOPS)
+    assert asked == [(False, False)] * 4 + [(True, True)]
+    assert "SFT step 5: exploding gradients; the stage ends here." in caplog.messages[0]
+
+
+def test_step_is_judged_once_its_evaluation_is_in():
+    callback, asked = watched(EXPLODING[:5], STOPS, should_evaluate=True)
+    assert set(asked) == {(False, False)}
+    _, asked = watched([*EXPLODING[:5], {"eval_loss": 1.0, "step": 5}], STOPS, callback, should_evaluate=True)
+    assert asked[-1] == (True, True)
+
+
+def test_resumed_training_does_not_repeat_what_was_said_but_stops_all_the_same(caplog):
+    callback = Watch("sft", STOPS)
+    callback.on_train_begin(FP32, SimpleNamespace(log_history=EXPLODING[:5], max_steps=100), None)
+    _, asked = watched(EXPLODING, STOPS, callback)
+    assert not caplog.messages
+    assert asked[-1] == (True, True)
+
+
+def test_last_step_is_no_stop():
+    seen = SimpleNamespace(global_step=7, max_steps=7, log_history=EXPLODING)
+    control = SimpleNamespace(should_training_stop=True, should_save=False, should_evaluate=False)
+    Watch("sft", STOPS).on_log(FP32, seen, control, EXPLODING[-1])
+    assert not control.should_save
+
+
+@pytest.mark.parametrize(("saves", "logs"), [(True, True), (False, False)])
+def test_checkpoint_is_written_after_a_log(saves, logs):
+    control = SimpleNamespace(should_save=saves, should_log=False)
+    Watch("sft", WatchConfig()).on_step_end(FP32, state(3), control)
+    assert control.should_log is logs
