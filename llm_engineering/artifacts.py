@@ -322,6 +322,8 @@ class TrainingReport(Artifact):
     """The checkpoint step that an interrupted training was taken up from."""
     stopped_early: bool = False
     reference: ReferenceProof | None = None
+    path: str = "TRL's own"
+    """Which forward pass ran: ``fast``, or ``TRL's own`` and why."""
     hardware: str
     tracker: TrackerLink | None = None
 

@@ -57,7 +57,8 @@ def _rows(reports: RunReports, kind: RowKind) -> dict[str, object] | None:
 
 
 def _training(report: TrainingReport) -> dict[str, object]:
-    facts = {"steps", "planned_steps", "effective_batch", "seconds", "best_step", "resumed_from", "stopped_early"}
+    facts = {"steps", "planned_steps", "effective_batch", "seconds", "path"}
+    facts |= {"best_step", "resumed_from", "stopped_early"}
     speed = {name for name in ("tokens_per_second", "pairs_per_second") if getattr(report, name) is not None}
     return report.model_dump(mode="json", include=facts | speed | {"metrics"})
 

@@ -210,6 +210,7 @@ def _report(
         best_metric=config.best_metric,
         resumed_from=resumed_from,
         stopped_early=state.global_step < state.max_steps,
+        path=trainer.path,
         hardware=describe_hardware(),
     )
 
