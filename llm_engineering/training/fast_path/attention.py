@@ -108,9 +108,9 @@ def worst_difference(device: str, dtype: torch.dtype) -> float:
         (pick_attention(device, dtype), device, dtype),
     ):
         query, key, value, weight = (t.to(where, precision) for t in inputs)
-        leaves = [t.clone().requires_grad_() for t in (query, key, value)]
-        output = attention(*leaves, segments, None)
-        gradients = torch.autograd.grad((output * weight).sum(), leaves)
+        q, k, v = (t.clone().requires_grad_() for t in (query, key, value))
+        output = attention(q, k, v, segments, None)
+        gradients = torch.autograd.grad((output * weight).sum(), (q, k, v))
         found.append([t.detach().double().cpu() for t in (output, *gradients)])
     return max(float((a - b).abs().max()) for a, b in zip(*found, strict=True))
 
@@ -225,25 +225,30 @@ def gathered_varlen(
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    index, *starts = _on_device(segments, query.device)
-    output: Tensor = varlen_attn(  # type: ignore[assignment]
+    index, query_starts, key_starts = _on_device(segments, query.device)
+    output = varlen_attn(
         query[0].transpose(0, 1).contiguous(),
         key[0].transpose(0, 1).index_select(0, index),
         value[0].transpose(0, 1).index_select(0, index),
-        *starts,
+        query_starts,
+        key_starts,
         max(segment.stop - segment.start for segment in segments),
         max(segment.span for segment in segments),
         scale=scale,
         window_size=(-1, 0),
     )
+    assert isinstance(output, Tensor)
     return output.transpose(0, 1)[None]
 
 
 @lru_cache(maxsize=4)  # the layers of a pass ask for the same
 def _on_device(segments: tuple[Segment, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     places, query_starts, key_starts = gathered_keys(segments)
-    starts = (torch.tensor(s, device=device, dtype=torch.int32) for s in (query_starts, key_starts))
-    return torch.tensor(places, device=device), *starts
+    return (
+        torch.tensor(places, device=device),
+        torch.tensor(query_starts, device=device, dtype=torch.int32),
+        torch.tensor(key_starts, device=device, dtype=torch.int32),
+    )
 
 
 def gathered_sdpa(

@@ -28,11 +28,11 @@ class Segment(NamedTuple):
 class FlatRows:
     """The rows of a batch as one row of N tokens."""
 
-    input_ids_N: Tensor  # noqa: N815
-    position_ids_N: Tensor  # noqa: N815
+    input_ids_N: Tensor
+    position_ids_N: Tensor
     segments: tuple[Segment, ...]
     """They cover the flat row in order; each has one token at least."""
-    index_BT: Tensor  # noqa: N815
+    index_BT: Tensor
     """Where each token of the padded batch stands in the flat row; padding points anywhere."""
 
     @property

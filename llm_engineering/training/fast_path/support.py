@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from llm_engineering.training.fast_path.attention import IMPLEMENTATION, TOLERANCE, worst_difference
