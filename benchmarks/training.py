@@ -1,9 +1,9 @@
 """How fast SFT and DPO train: ours, TRL's trainers, and loops written by hand, on the same rows in one run.
 
 Models are Llamas of random weights, rows are random tokens whose lengths follow a log-normal law. Every contender
-starts from the same weights and makes the same updates; they take turns, round after round, and the median round counts. Time
-is this process's CPU time (so run it with one thread), without the first update. All get the same batches, except for
-TRL's best settings, which draw batches of like length from the same rows.
+starts from the same weights and makes the same updates; they take turns, round after round, and the median round
+counts. Time is this process's CPU time (so run it with one thread), without the first update. All get the same batches,
+except for TRL's best settings, which draw batches of like length from the same rows.
 """
 
 import ctypes

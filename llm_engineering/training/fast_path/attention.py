@@ -133,9 +133,7 @@ def masked_softmax(
     return scores.masked_fill(hidden, float("-inf")).softmax(-1) @ value
 
 
-def _cpu_flash(
-    query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...], scale: float | None
-) -> Tensor:
+def _cpu_flash(query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...], scale: float | None) -> Tensor:
     """Return segment attention computed in float32: the kernel's backward pass is four times slower in bfloat16."""
     output: Tensor = _CpuFlash.apply(query.float(), key.float(), value.float(), segments, scale)  # type: ignore[no-untyped-call]
     return output.to(query.dtype)
