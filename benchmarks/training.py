@@ -2,8 +2,9 @@
 
 Models are Llamas of random weights, rows are random tokens whose lengths follow a log-normal law. Every contender
 starts from the same weights and makes the same updates; they take turns, round after round, and the median round
-counts. Time is this process's CPU time (so run it with one thread), without the first update. All get the same batches,
-except for TRL's best settings, which draw batches of like length from the same rows.
+counts. Time is this process's CPU time (so run it with one thread) of one pass over the rows. All get the same batches,
+except for TRL's best settings, which draw batches of like length from the same rows. Stored log-probabilities of the
+reference are computed before the clock starts.
 """
 
 import ctypes
@@ -50,7 +51,7 @@ SIZES = {
 }
 CASES = ("sft padded", "sft full", "dpo")
 BASELINE = "TRL, same batches"
-STORED = {"ref_chosen_logps", "ref_rejected_logps"}
+OTHER_BATCHES = "TRL, best settings"
 BETA = 0.1
 
 
@@ -83,17 +84,19 @@ def with_sampler(sampler: type, trainer: type) -> type:
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
-    """CPU seconds of the updates after the first, and the losses of all."""
+    """CPU seconds of all updates, and their losses."""
 
     def __init__(self) -> None:
         self.started = self.ended = 0.0
         self.losses: list[float] = []
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.started = time.process_time()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Read the clock."""
         self.ended = time.process_time()
-        if state.global_step == 1:
-            self.started = self.ended
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Keep the loss."""
@@ -141,10 +144,8 @@ class Bench:
         self.case, self.size, self.steps, self.folder = case, size, steps, folder
         self.task = case.split()[0]
         self.tokenizer = load_chat_tokenizer(locate_base(ModelConfig()), ModelConfig()).tokenizer
-        self.rows = sft_rows(BATCH * (steps + 1), case == "sft padded") if self.task == "sft" else pairs(steps)
-        first = BATCH  # the first update is not timed
-        ids = [self.rows[i] for i in range(first, len(self.rows))]
-        self.tokens = sum(len(values) for row in ids for name, values in row.items() if name.endswith("_ids"))
+        self.rows = sft_rows(BATCH * steps, case == "sft padded") if self.task == "sft" else pairs(BATCH * steps)
+        self.tokens = sum(len(v) for row in self.rows for name, v in row.items() if name.endswith("_ids"))
 
     def contenders(self) -> dict[str, Contender]:
         """Return all of them by name, the baseline first."""
@@ -156,7 +157,7 @@ class Bench:
             BASELINE: lambda: self.train(with_sampler(InOrder, trl), fp32),
             "ours": lambda: self.train(with_sampler(InOrder, ours), fp32),
             "TRL, default settings": lambda: self.train(with_sampler(InOrder, trl), {}),
-            "TRL, best settings": lambda: self.train(with_sampler(ByLength, trl), fp32 | stored),
+            OTHER_BATCHES: lambda: self.train(with_sampler(ByLength, trl), fp32 | stored),
             "loop, padded": lambda: self.loop(fast=False),
             "loop on our kernels": lambda: self.loop(fast=True),
             "TRL, bf16": lambda: self.train(with_sampler(InOrder, trl), half, torch.bfloat16),
@@ -200,7 +201,7 @@ class Bench:
         """Return TRL's arguments, where they are not its own."""
         common = {
             "output_dir": str(self.folder / "work"),
-            "max_steps": self.steps + 1,
+            "max_steps": self.steps,
             "per_device_train_batch_size": BATCH,
             "learning_rate": 2e-4,
             "lr_scheduler_type": "constant",
@@ -222,10 +223,8 @@ class Bench:
         loss_of = FastLosses(model) if fast else PaddedLosses(model)
         weights = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(weights, 2e-4, weight_decay=0.0, fused=True)
-        losses, started = [], 0.0
-        for i, batch in enumerate(self.batches()):
-            if i == 1:
-                started = time.process_time()
+        losses, started = [], time.process_time()
+        for batch in self.batches():
             loss = loss_of.sft(batch) if self.task == "sft" else loss_of.dpo(batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -312,16 +311,15 @@ def sft_rows(count: int, padded: bool) -> Dataset:
     """Return rows of about 160 tokens, half of them trained; batches in order are padded by 45 %, or not at all."""
     draw = np.random.default_rng(0)
     rows = []
-    for length in lengths(draw, 160, count, 0.55) if padded else [160] * count:
+    for length in lengths(draw, 160, count, 0.62) if padded else [160] * count:
         ids = tokens(draw, length)
         rows.append({"input_ids": ids, "labels": [-100] * (length // 2) + ids[length // 2 :]})
     return Dataset.from_list(rows)
 
 
-def pairs(steps: int) -> Dataset:
+def pairs(count: int) -> Dataset:
     """Return prompts of about 100 tokens, chosen answers of 41 and rejected ones of 55."""
     draw = np.random.default_rng(1)
-    count = BATCH * (steps + 1)
     names = ("prompt_ids", "chosen_ids", "rejected_ids")
     columns = [[tokens(draw, n) for n in lengths(draw, mean, count)] for mean in (100, 41, 55)]
     return Dataset.from_dict(dict(zip(names, columns, strict=True)))
@@ -343,10 +341,14 @@ def measure(bench: Bench, rounds: int, only: tuple[str, ...]) -> dict[str, Any]:
             "tokens_per_second": bench.tokens / bench.steps / seconds if bench.task == "sft" else None,
             "pairs_per_second": BATCH / seconds if bench.task == "dpo" else None,
             "peak_memory_mb": statistics.median(turn.memory for turn in c.turns),
-            "loss_difference": max(abs(a - b) for a, b in zip(base[0].losses, c.turns[0].losses, strict=True)),
+            "loss_difference": None if name == OTHER_BATCHES else _apart(base[0].losses, c.turns[0].losses),
         }
         for name, c in contenders.items()
     }
+
+
+def _apart(a: list[float], b: list[float]) -> float:
+    return max(abs(x - y) for x, y in zip(a, b, strict=True))
 
 
 def padding_share(bench: Bench) -> float:
@@ -366,7 +368,7 @@ def show(title: str, found: dict[str, Any]) -> None:
             f"{speed:,.1f}",
             f"{numbers['ratio']:.2f}",
             f"{numbers['peak_memory_mb']:.0f}",
-            f"{numbers['loss_difference']:.0e}",
+            "-" if numbers["loss_difference"] is None else f"{numbers['loss_difference']:.0e}",
         )
     Console(width=120).print(table)
 
@@ -376,7 +378,7 @@ def show(title: str, found: dict[str, Any]) -> None:
 @click.option("--size", "sizes", multiple=True, type=click.Choice(list(SIZES)), help="Only these.")
 @click.option("--only", multiple=True, help="Only these contenders, and the baseline.")
 @click.option("--rounds", default=3, show_default=True, help="Turns of every contender.")
-@click.option("--steps", default=4, show_default=True, help="Timed updates in a turn.")
+@click.option("--steps", default=4, show_default=True, help="Updates in a turn.")
 @click.option("--output", default="outputs/bench-training.json", show_default=True, type=click.Path(path_type=Path))
 def main(
     cases: tuple[str, ...], sizes: tuple[str, ...], only: tuple[str, ...], rounds: int, steps: int, output: Path

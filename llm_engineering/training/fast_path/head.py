@@ -45,8 +45,8 @@ def score_tokens(head: nn.Linear, hidden_KE: Tensor, targets_K: Tensor, statisti
 
 def _mean_logits(head: nn.Linear, hidden_KE: Tensor) -> Tensor:
     """Return the mean logit over the vocabulary: ``mean_v (h . w_v + b_v) = h . mean_v w_v + mean_v b_v``."""
-    mean_K = hidden_KE.float() @ head.weight.detach().float().mean(0)
-    return mean_K if head.bias is None else mean_K + head.bias.detach().float().mean()
+    mean_K = hidden_KE.float() @ head.weight.detach().mean(0, dtype=torch.float32)
+    return mean_K if head.bias is None else mean_K + head.bias.detach().mean(dtype=torch.float32)
 
 
 class _HeadScores(torch.autograd.Function):

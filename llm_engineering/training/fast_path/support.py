@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from llm_engineering.training.fast_path.attention import IMPLEMENTATION, TOLERANCE, worst_difference
@@ -45,7 +46,7 @@ def _reasons(trainer: Any, stage: Literal["sft", "dpo"]) -> Iterator[str]:
     yield from _architecture(model)
     yield from _weights(trainer.model, model)
     yield from _windows(trainer, model)
-    yield from _attention(model)
+    yield from _attention(trainer, model)
 
 
 def base_model(model: Any) -> Any:
@@ -166,10 +167,11 @@ def _longest(dataset: Any) -> int:
     return max(len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in answers)
 
 
-def _attention(model: Any) -> Iterator[str]:
-    device, dtype = next((p.device, p.dtype) for p in model.parameters())
+def _attention(trainer: Any, model: Any) -> Iterator[str]:
+    autocast = torch.bfloat16 if trainer.args.bf16 else torch.float16 if trainer.args.fp16 else None
+    dtype = autocast or next(model.parameters()).dtype
     try:
-        found = worst_difference(device.type, dtype)
+        found = worst_difference(trainer.accelerator.device.type, dtype)
     except RuntimeError as error:
         yield f"segment attention cannot run here ({error})"
         return

@@ -79,6 +79,7 @@ def test_ways_of_training(make_trainer):
 
     def with_args(**changes):
         names = ("n_gpu", "torch_compile", "neftune_noise_alpha", "activation_offloading", "use_liger_kernel")
+        names += ("bf16", "fp16")
         return types.SimpleNamespace(**{name: getattr(trainer.args, name, None) for name in names} | changes)
 
     def accelerator(processes=1, distributed="NO", device="cpu"):
