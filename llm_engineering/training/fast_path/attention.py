@@ -144,7 +144,7 @@ class _CpuFlash(torch.autograd.Function):
 
     The kernel gives the output o and the log-sum-exp of the scores l. With those of the segment (1) and of the prefix
     (2), ``l = log(exp l1 + exp l2)`` and ``o = exp(l1 - l) o1 + exp(l2 - l) o2`` are those of both together (Dao et al.
-    2022, arXiv:2205.14135, section 3.1). Its backward pass takes the weights of the softmax from l, and the term
+    2022, arXiv:2205.14135, section 3.1). The backward pass takes the weights of the softmax from l, and the term
     ``sum(do * o)`` from o: fed with the merged ones it gives each part's share of the gradient.
     """
 
@@ -154,17 +154,15 @@ class _CpuFlash(torch.autograd.Function):
     ) -> Tensor:
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         output, sums = _like(value, query.shape[1]), []
-        for start, stop, prefix_start, prefix_stop in segments:
-            own, prefix = slice(start, stop), slice(prefix_start, prefix_stop)
-            q = query[:, :, own]
-            o, l = flash(q, key[:, :, own], value[:, :, own], 0.0, True, scale=scale)  # noqa: E741
-            if prefix_stop > prefix_start:
-                o2, l2 = flash(q, key[:, :, prefix], value[:, :, prefix], 0.0, False, scale=scale)
-                both = torch.logaddexp(l, l2)
-                share, share2 = ((part - both).exp().unsqueeze(-1).to(o.dtype) for part in (l, l2))
-                o, l = o * share + o2 * share2, both  # noqa: E741
-            output[:, :, own] = o
-            sums.append(l)
+        for segment in segments:
+            own = slice(segment.start, segment.stop)
+            out, lse = flash(query[:, :, own], key[:, :, own], value[:, :, own], 0.0, True, scale=scale)
+            if segment.prefix_stop > segment.prefix_start:
+                prefix = slice(segment.prefix_start, segment.prefix_stop)
+                other = flash(query[:, :, own], key[:, :, prefix], value[:, :, prefix], 0.0, False, scale=scale)
+                out, lse = _merged(out, lse, *other)
+            output[:, :, own] = out
+            sums.append(lse)
         if not (query.sum() + key.sum()).isfinite():  # the kernel gives 0 where a score is no number
             output.fill_(float("nan"))
         ctx.save_for_backward(query, key, value, output, *sums)
@@ -176,22 +174,30 @@ class _CpuFlash(torch.autograd.Function):
         flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
         query, key, value, output, *sums = ctx.saved_tensors
         grad_q, grad_k, grad_v = (_like(t, t.shape[1]) for t in (query, key, value))
-        with_prefix = []
-        for segment, l in zip(ctx.segments, sums, strict=True):  # noqa: E741
+        parts = list(zip(ctx.segments, sums, strict=True))
+        for segment, lse in parts:
             own = slice(segment.start, segment.stop)
-            g, q, o = grads[0][:, :, own], query[:, :, own], output[:, :, own]
+            grad, q, k, v, out = (t[:, :, own] for t in (grads[0], query, key, value, output))
             grad_q[:, :, own], grad_k[:, :, own], grad_v[:, :, own] = flash_backward(
-                g, q, key[:, :, own], value[:, :, own], o, l, 0.0, True, scale=ctx.scale
+                grad, q, k, v, out, lse, 0.0, True, scale=ctx.scale
             )
-            if segment.prefix_stop > segment.prefix_start:
-                with_prefix.append((segment, own, g, q, o, l))
-        for segment, own, g, q, o, l in with_prefix:  # noqa: E741  # once every prefix has its own gradient
-            prefix = slice(segment.prefix_start, segment.prefix_stop)
-            dq, dk, dv = flash_backward(g, q, key[:, :, prefix], value[:, :, prefix], o, l, 0.0, False, scale=ctx.scale)
+        for segment, lse in parts:  # once every prefix has the gradient of its own segment
+            if segment.prefix_stop == segment.prefix_start:
+                continue
+            own, prefix = slice(segment.start, segment.stop), slice(segment.prefix_start, segment.prefix_stop)
+            grad, q, out = (t[:, :, own] for t in (grads[0], query, output))
+            k, v = key[:, :, prefix], value[:, :, prefix]
+            dq, dk, dv = flash_backward(grad, q, k, v, out, lse, 0.0, False, scale=ctx.scale)
             grad_q[:, :, own] += dq
             grad_k[:, :, prefix] += dk
             grad_v[:, :, prefix] += dv
         return grad_q, grad_k, grad_v, None, None
+
+
+def _merged(out: Tensor, lse: Tensor, other_out: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
+    """Return output and log-sum-exp of two parts of the keys together."""
+    both = torch.logaddexp(lse, other_lse)
+    return out * (lse - both).exp().unsqueeze(-1) + other_out * (other_lse - both).exp().unsqueeze(-1), both
 
 
 def _like(t_1HND: Tensor, heads: int) -> Tensor:
