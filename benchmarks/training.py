@@ -3,8 +3,8 @@
 Models are Llamas of random weights, rows are random tokens whose lengths follow a log-normal law. Every contender
 starts from the same weights and makes the same updates; they take turns, round after round, and the median round
 counts. Time is this process's CPU time (so run it with one thread) of one pass over the rows. All get the same batches,
-except for TRL's best settings, which draw batches of like length from the same rows. Stored log-probabilities of the
-reference are computed before the clock starts.
+except for TRL's best settings: float32, no checkpointing, batches of rows of like length, stored log-probabilities of
+the reference. Those are computed before the clock starts.
 """
 
 import ctypes
@@ -41,7 +41,7 @@ from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.hardware import describe_hardware
 from llm_engineering.training.fast_path.forward import FastForward
 from llm_engineering.training.fast_path.layout import flatten_pairs, flatten_rows
-from llm_engineering.training.trainers import LengthGroupedRows, PreparedDPOTrainer, PreparedSFTTrainer
+from llm_engineering.training.trainers import PreparedDPOTrainer, PreparedSFTTrainer
 
 BATCH = 8
 VOCABULARY = 4096
@@ -63,12 +63,12 @@ class InOrder:
 
 
 class ByLength:
-    """Batches of rows of like length; TRL's own grouping cannot read preference rows."""
+    """Batches of rows of like length; TRL's own grouping does not group so few rows, nor read preference rows."""
 
-    def _get_train_sampler(self, *args: Any) -> LengthGroupedRows:
+    def _get_train_sampler(self, *args: Any) -> list[int]:
         names = [name for name in self.train_dataset.column_names if name.endswith("_ids")]  # type: ignore[attr-defined]
         lengths = [sum(len(row[name]) for name in names) for row in self.train_dataset]  # type: ignore[attr-defined]
-        return LengthGroupedRows(BATCH, lengths, 0, lambda: 0)
+        return sorted(range(len(lengths)), key=lengths.__getitem__)
 
 
 class StockDPO(DPOTrainer):  # type: ignore[misc]
