@@ -47,7 +47,7 @@ BATCH = 8
 VOCABULARY = 4096
 SIZES = {
     "5M": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 5, "num_attention_heads": 4},
-    "45M": {"hidden_size": 672, "intermediate_size": 1792, "num_hidden_layers": 8, "num_attention_heads": 8},
+    "45M": {"hidden_size": 640, "intermediate_size": 1920, "num_hidden_layers": 8, "num_attention_heads": 10},
 }
 CASES = ("sft padded", "sft full", "dpo")
 BASELINE = "TRL, same batches"
