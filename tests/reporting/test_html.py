@@ -113,6 +113,10 @@ def test_the_ledger_names_every_reason(example_run: RunReports) -> None:
     assert "Together 2,284 1,648 197 384 12 55" in text
 
 
+def test_the_forward_pass_of_every_stage_is_named_with_its_reason(example_run: RunReports) -> None:
+    assert "Forward pass fast TRL's own: attention dropout" in words(render_report(example_run))
+
+
 def test_offline_archives_come_with_the_command_that_sends_them(example_run: RunReports) -> None:
     assert example_run.sft is not None
     link = TrackerLink(stage="sft", offline_archive="/my runs/a.zip")
