@@ -286,7 +286,7 @@ class FastLosses(PaddedLosses):
         """Return the log-probability of every scored token, row by row."""
         lay_out = flatten_rows if "labels" in batch else flatten_pairs
         rows = lay_out(batch["input_ids"], batch["attention_mask"])
-        hidden = self.fast.hidden_states(rows).index_select(0, rows.index_BT[:, :-1][scored])
+        hidden = self.fast.hidden_states(rows, rows.index_BT[:, :-1][scored])
         return self.fast.score(hidden, batch["input_ids"][:, 1:][scored], statistics=torch.is_grad_enabled()).logps_K
 
 

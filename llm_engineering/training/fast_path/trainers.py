@@ -113,8 +113,7 @@ def _sft_output(fast: FastForward, rows: FlatRows, labels_BT: Tensor, num_items:
 
     targets_BT = labels_BT[:, 1:]
     scored_BT = targets_BT != IGNORED
-    hidden_NE = fast.hidden_states(rows)
-    hidden_KE = hidden_NE.index_select(0, rows.index_BT[:, :-1][scored_BT])
+    hidden_KE = fast.hidden_states(rows, rows.index_BT[:, :-1][scored_BT])
     scores = fast.score(hidden_KE, targets_BT[scored_BT], statistics=True)
     assert scores.hits_K is not None
     assert scores.entropies_K is not None
@@ -178,8 +177,7 @@ class FastDPO(FastPath):
         of_policy, self._policy_is_next = self._policy_is_next, False
         scored_BT, targets_BT = completion_mask[:, 1:].bool(), input_ids[:, 1:]
         with self.accelerator.autocast():  # type: ignore[attr-defined]
-            hidden_NE = self.fast.hidden_states(self._rows)
-            hidden_KE = hidden_NE.index_select(0, self._rows.index_BT[:, :-1][scored_BT])
+            hidden_KE = self.fast.hidden_states(self._rows, self._rows.index_BT[:, :-1][scored_BT])
             scores = self.fast.score(hidden_KE, targets_BT[scored_BT], statistics=of_policy)
         zeros_BT = scores.logps_K.new_zeros(scored_BT.shape)
         logps_BT = zeros_BT.masked_scatter(scored_BT, scores.logps_K)

@@ -266,6 +266,29 @@ def test_generation_goes_the_models_own_way(make_trainer):
     assert tokens[0] == tokens[1] == tokens[2] == tokens[3]
 
 
+@pytest.mark.parametrize("task", ["sft", "dpo"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_last_mlp_runs_on_scored_positions_alone(architecture, task, make_trainer):
+    ours = make_trainer(TRAINERS[task][1], architecture)
+    batch = first_batch(ours)
+    seen = []
+    whole = ours.fast.last_mlp.whole
+    ours.fast.last_mlp.whole = lambda hidden: seen.append(hidden.shape[1]) or whole(hidden)
+    step(ours, batch)
+    # SFT: the answers of the first four rows have 5, 8, 3 and 2 tokens. DPO: the rejected ones have 2, 14, 3 and 7, and
+    # the token before both answers is one position; the second pair's answers have three more tokens in common.
+    assert seen == ([5 + 8 + 3 + 2] if task == "sft" else 2 * [18 + 26 - 4 - 3])
+
+
+def test_last_mlp_runs_whole_where_it_runs_again_in_the_backward_pass(make_trainer):
+    ours = make_trainer(OurSFT, gradient_checkpointing=True, max_steps=1)
+    seen = []
+    whole = ours.fast.last_mlp.whole
+    ours.fast.last_mlp.whole = lambda hidden: seen.append(hidden.shape[1]) or whole(hidden)
+    ours.train()
+    assert seen == 2 * [8 + 28 + 4 + 11]
+
+
 def test_path_that_does_not_run_stops_training(make_trainer):
     ours = make_trainer(OurSFT)
     patch_as_trl_does(ours.fast.model)
