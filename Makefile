@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train test test-slow check lint types imports dashboard bench bench-data clean
+.PHONY: help install train test test-slow check lint types imports dashboard bench bench-data bench-train clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ bench: $(STAMP) ## Measure the embedded default on three seeds (about six minute
 bench-data: $(STAMP) ## Measure the preparation of data against TRL's, and of a million rows (about half an hour)
 	$(BIN)/python benchmarks/data.py compare
 	$(BIN)/python benchmarks/data.py size
+
+bench-train: export OMP_NUM_THREADS = 1
+bench-train: $(STAMP) ## Measure training against TRL's trainers and hand-written loops (about an hour)
+	$(BIN)/python benchmarks/training.py
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -357,6 +357,8 @@ class TrainingReport(Artifact):
     """The weight of the NLL term with which DPO was trained anew, because ``first_attempt`` was displaced."""
     first_attempt: "TrainingReport | None" = None
     reference: ReferenceProof | None = None
+    path: str = "TRL's own"
+    """Which forward pass ran: ``fast``, or ``TRL's own`` and why."""
     hardware: str
     tracker: TrackerLink | None = None
 

@@ -330,6 +330,11 @@ class StageConfig(Block):
     """Gradients are scaled down to this norm."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    fast_path: Literal["auto", "off"] = "auto"
+    """``auto`` trains without padding and computes shared prompts once, where the model allows it; ``off`` never.
+
+    The numbers are TRL's either way, to its last digits; the report says which path ran, and why.
+    """
     logging_steps: PositiveInt = 10
     """Updates between two entries of the log."""
     save_steps: PositiveInt = 50

@@ -98,6 +98,7 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
             train_dataset=rows,
             eval_dataset=held_out,
             processing_class=tokenizer,
+            fast_path=config.fast_path,
             peft_config=adapter_config(inputs.adapter, model),
             callbacks=[
                 Progress("DPO", "pairs", config.batch_size * config.accumulation),

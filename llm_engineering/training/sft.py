@@ -34,6 +34,7 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
             train_dataset=rows,
             eval_dataset=held_out,
             processing_class=tokenizer,
+            fast_path=config.fast_path,
             peft_config=adapter_config(inputs.adapter, model),
             callbacks=[
                 Progress("SFT", "tokens", tokens_per_step),

@@ -228,5 +228,6 @@ def _report(
         best_metric=config.best_metric,
         resumed_from=resumed_from,
         stopped_early=state.global_step < state.max_steps,
+        path=trainer.path,
         hardware=describe_hardware(),
     )

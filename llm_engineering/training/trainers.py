@@ -11,6 +11,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from llm_engineering.errors import TrainingError
+from llm_engineering.training.fast_path.trainers import FastDPO, FastSFT
 from llm_engineering.training.recovery import seal, writing
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class LengthGroupedRows(LengthGroupedSampler):  # type: ignore[misc]  # transfor
         return super().__iter__()  # type: ignore[no-any-return]
 
 
-class PreparedSFTTrainer(StageTrainer, SFTTrainer):  # type: ignore[misc]  # TRL is untyped
+class PreparedSFTTrainer(StageTrainer, FastSFT, SFTTrainer):  # type: ignore[misc]  # TRL is untyped
     """TRL's SFTTrainer on rows with ``input_ids`` and ``labels``."""
 
     args: SFTConfig
@@ -98,7 +99,7 @@ class PreparedSFTTrainer(StageTrainer, SFTTrainer):  # type: ignore[misc]  # TRL
         return LengthGroupedRows(self.args.eval_batch_size, lengths, self.args.seed, lambda: 0)
 
 
-class PreparedDPOTrainer(StageTrainer, DPOTrainer):  # type: ignore[misc]
+class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer on rows with ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``; it drops and cuts none."""
 
     args: DPOConfig
@@ -116,6 +117,7 @@ class PreparedDPOTrainer(StageTrainer, DPOTrainer):  # type: ignore[misc]
 
     def _precompute_ref_logps(self, dataset: "Dataset", name: str, batch_size: int) -> "Dataset":
         """Add the reference's log-probabilities, computed in batches of like length and kept in memory."""
+        self.choose_path()  # TRL computes them before its trainer is complete
         lengths = [len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in dataset]
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         logps = torch.zeros(2, len(order))

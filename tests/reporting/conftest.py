@@ -222,6 +222,7 @@ def _sft() -> TrainingReport:
         history=history,
         metrics={"loss": 0.36, "eval_loss": 0.43},
         resumed_from=200,
+        path="fast",
         hardware="2 CPU cores, float32",
         tracker=TrackerLink(stage="sft", offline_archive="/runs/comet/aa11.zip"),
     )
@@ -276,6 +277,7 @@ def _dpo() -> TrainingReport:
             reference_sha256_after="5f7e" * 16,
             sft_sha256="5f7e" * 16,
         ),
+        path="TRL's own: attention dropout",
         hardware="2 CPU cores, float32",
         tracker=TrackerLink(stage="dpo", url="https://www.comet.com/me/llm-engineering/bb22", failures=1),
     )

@@ -1,4 +1,5 @@
 import re
+from html import unescape
 
 from data_reports import part
 from pages import ATTACK, Outline, words
@@ -111,6 +112,10 @@ def test_the_ledger_names_every_reason(example_run: RunReports) -> None:
     text = words(render_report(example_run))
     assert "40 exact duplicate; 8 too long" in text
     assert "Together 2,284 1,648 197 384 12 55" in text
+
+
+def test_the_forward_pass_of_every_stage_is_named_with_its_reason(example_run: RunReports) -> None:
+    assert "Forward pass fast TRL's own: attention dropout" in unescape(words(render_report(example_run)))
 
 
 def test_offline_archives_come_with_the_command_that_sends_them(example_run: RunReports) -> None:

@@ -99,6 +99,7 @@ def test_training_holds_speed_and_final_metrics(example_run: RunReports) -> None
     assert training["sft"]["tokens_per_second"] == 8421.0
     assert "pairs_per_second" not in training["sft"]
     assert training["sft"]["resumed_from"] == 200
+    assert (training["sft"]["path"], training["dpo"]["path"]) == ("fast", "TRL's own: attention dropout")
     assert training["dpo"]["pairs_per_second"] == 67.1
     assert (training["dpo"]["steps"], training["dpo"]["planned_steps"]) == (180, 240)
     assert training["dpo"]["metrics"] == {"loss": 0.21, "rewards/accuracies": 0.94}
