@@ -10,6 +10,7 @@ from typing import Any, Literal
 from zenml import Model
 from zenml.client import Client
 from zenml.enums import ExecutionMode
+from zenml.exceptions import RunInterruptedException
 from zenml.models import ModelVersionResponse, PipelineRunResponse
 from zenml.utils.io_utils import get_global_config_directory
 
@@ -149,6 +150,9 @@ def start(launch: Launch, *, cache: bool, started: Callable[[str], None]) -> Pip
         launch: From :func:`prepare`.
         cache: Whether results of earlier runs may be taken.
         started: Called with the run's name before the first step.
+
+    Raises:
+        KeyboardInterrupt: Somebody stopped it.
     """
     run_name = f"{launch.config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
     started(run_name)
@@ -160,6 +164,8 @@ def start(launch: Launch, *, cache: bool, started: Callable[[str], None]) -> Pip
             )
         release = False
         return run
+    except RunInterruptedException as error:  # what ZenML makes of a signal that arrives while it starts a step
+        raise KeyboardInterrupt from error
     finally:
         release_work_folders(keep=release)
 
