@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from token_rows import CHOSEN, EOS, PROMPTS, REJECTED
 from transformers import TrainerCallback
 
 from llm_engineering.artifacts import Checkpoint, RowSet
@@ -16,11 +17,6 @@ from llm_engineering.models.checkpoints import EMBEDDED_FOLDER, describe_checkpo
 from llm_engineering.training.stage import StageInputs
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-EOS = 2
-# Token ids as they are trained; lengths differ on purpose, so that batches are padded.
-PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24], [30, 31], [40, 41, 42, 43], [50], [60, 61, 62], [70, 71], [80, 81, 82]]
-CHOSEN = [[100 + 7 * i + j for j in range(2 + i % 3)] + [EOS] for i in range(8)]
-REJECTED = [[300 + 5 * i + j for j in range(1 + i % 4)] + [EOS] for i in range(8)]
 
 
 @pytest.fixture(scope="session")

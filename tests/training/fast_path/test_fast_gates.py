@@ -164,7 +164,8 @@ def test_evaluation_is_trls(task, make_trainer):
     found = []
     for trainer in both(make_trainer, task, per_device_eval_batch_size=2):
         metrics = trainer.evaluate()
-        found.append({k: v for k, v in metrics.items() if not k.endswith(CLOCK)})
+        # the ratios to the reference are ours; TRL logs them times beta alone, as rewards
+        found.append({k: v for k, v in metrics.items() if not k.endswith(CLOCK) and "log_ratio" not in k})
     assert_same_metrics(*found)
 
 
