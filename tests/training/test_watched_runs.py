@@ -16,8 +16,8 @@ from token_rows import CHOSEN, EOS, PROMPTS, REJECTED
 
 from llm_engineering.config.schema import (
     DPOStageConfig,
-    GradientWatch,
     EvaluationConfig,
+    GradientWatch,
     ModelConfig,
     SFTStageConfig,
     WatchActions,
