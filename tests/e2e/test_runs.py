@@ -72,7 +72,7 @@ def test_runs_reuse_what_did_not_change(line: CommandLine, tmp_path: Path) -> No
     shutil.rmtree(Path(edited["artifacts"]["dpo_model"]))
     gone = line.run(*job)
     assert gone.returncode == 2, gone.stdout + gone.stderr
-    assert "is gone. Run with --no-cache to make it again" in gone.stderr
+    assert "is gone. Run with --no-cache to make it again" in " ".join(gone.stderr.split())
     mended = line.summary(tmp_path / "5.json", *job, "--no-cache")
     assert "has no decision or no model folder any more" in mended["promotion"]["reason"]
 
