@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -93,11 +92,9 @@ class Auditor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for writer in (self._systems, self._questions, self._answers):
-            writer.__exit__(kind, error, trace)
+            writer.__exit__(*exception)
 
     def add(self, kind: RowKind, examples: Sequence[Example], keys: Keys) -> None:
         """Count a batch of examples and sketch their texts."""

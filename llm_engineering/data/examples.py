@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from llm_engineering.artifacts import DropReason, RowKind, RowSet, Split
 from llm_engineering.config.schema import RowSource
 from llm_engineering.data.formats import Example, Message, Pair, Reading, RowProblem, choose_format
-from llm_engineering.data.rowsets import read_batches, read_rows
+from llm_engineering.data.rowsets import read_batches, read_rows, source_split
 from llm_engineering.errors import DataError
 
 SPLITS: tuple[Split, ...] = ("train", "eval", "test")
@@ -72,7 +72,7 @@ class SourceRows:
         sample: list[Mapping[str, Any]] = []
         present: set[str] = set()
         problem = "it is no JSON object"
-        for batch in read_batches(raw, _split_name(index)):
+        for batch in read_batches(raw, source_split(index)):
             for row in batch:
                 data = json.loads(row["data"]) if row["data"] is not None else None
                 if isinstance(data, dict):
@@ -90,11 +90,11 @@ class SourceRows:
 
     def place(self, row: int) -> str:
         """Return where a row stands."""
-        return str(read_rows(self.raw, _split_name(self.index))[row - 1]["place"])
+        return str(read_rows(self.raw, source_split(self.index))[row - 1]["place"])
 
     def batches(self) -> Iterator[list["ReadRow"]]:
         """Yield the source's rows, read by its format, a batch at a time."""
-        for batch in read_batches(self.raw, _split_name(self.index)):
+        for batch in read_batches(self.raw, source_split(self.index)):
             yield [self._read(raw) for raw in batch]
 
     def _read(self, raw: Mapping[str, Any]) -> "ReadRow":
@@ -216,7 +216,3 @@ def text_key(text: str) -> int:
     same = unicodedata.normalize("NFKC", text)  # one character may be written in several ways
     digest = hashlib.blake2b(same.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little")
-
-
-def _split_name(index: int) -> str:
-    return f"{index:03d}"

@@ -9,7 +9,7 @@ from llm_engineering.artifacts import RowSet
 from llm_engineering.config.schema import ArtifactSource, DataConfig, FileSource
 from llm_engineering.data.files import find_files, hash_data_files
 from llm_engineering.data.progress import RowProgress
-from llm_engineering.data.rowsets import BATCH_ROWS, RAW, RowWriter
+from llm_engineering.data.rowsets import BATCH_ROWS, RAW, RowWriter, source_split
 from llm_engineering.data.sources import RawRow, read_source
 from llm_engineering.errors import DataError
 
@@ -66,7 +66,7 @@ def load_raw_rows(data: DataConfig, seed: int, folder: Path, artifacts: Mapping[
                 places, texts, problems = zip(*rows, strict=True)
                 numbers = range(number, number + len(rows))
                 columns = {"row": numbers, "place": places, "data": texts, "problem": problems}
-                writer.write(f"{index:03d}", columns)
+                writer.write(source_split(index), columns)
                 progress(len(rows))
                 number += len(rows)
         return writer.close()

@@ -109,3 +109,8 @@ def _arrow_schema(schema: Schema) -> "pyarrow.Schema":
         return pyarrow.type_for_alias(kind)
 
     return pyarrow.schema([(name, arrow_type(kind)) for name, kind in schema.items()])
+
+
+def source_split(index: int) -> str:
+    """Return the name under which the raw rows of one source are kept."""
+    return f"{index:03d}"

@@ -46,3 +46,14 @@ def repetition(token_ids: Sequence[int], size: int = 3) -> float:
     """Return the share of an answer's token n-grams that stood in it before; 0 for a short answer."""
     grams = [tuple(token_ids[i : i + size]) for i in range(len(token_ids) - size + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def smoothed(points: Sequence[tuple[int, float]], span: int) -> list[tuple[int, float]]:
+    """Return the exponential moving average with weight ``2 / (span + 1)``, corrected for its start at zero."""
+    weight = 2 / (span + 1)
+    mean, missing, result = 0.0, 1.0, []
+    for step, value in points:
+        mean += weight * (value - mean)
+        missing *= 1 - weight
+        result.append((step, mean / (1 - missing)))
+    return result

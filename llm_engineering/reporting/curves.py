@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import TrainingReport
+from llm_engineering.evaluation.metrics import smoothed
 from llm_engineering.reporting.drawings import AXES, COLOURS, drawing
 
 if TYPE_CHECKING:
@@ -65,17 +66,6 @@ def training_curves(report: TrainingReport) -> list[Curve]:
     """Return the curves of what one stage has logged; series that were not logged are left out."""
     charts = (*_CHARTS, *_divergence_charts(report.history))
     return [Curve(chart.title, _draw(report, chart)) for chart in charts if _logged(report, chart)]
-
-
-def smoothed(points: Points, span: int) -> Points:
-    """Return the exponential moving average with weight ``2 / (span + 1)``, corrected for its start at zero."""
-    weight = 2 / (span + 1)
-    mean, missing, result = 0.0, 1.0, []
-    for step, value in points:
-        mean += weight * (value - mean)
-        missing *= 1 - weight
-        result.append((step, mean / (1 - missing)))
-    return result
 
 
 def _divergence_charts(history: Iterable[dict[str, float]]) -> list[_Chart]:

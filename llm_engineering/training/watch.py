@@ -27,6 +27,7 @@ from llm_engineering.config.schema import (
     WatchActions,
     WatchConfig,
 )
+from llm_engineering.evaluation.metrics import smoothed
 
 Points = Sequence[tuple[int, float]]
 History = Sequence[Mapping[str, float]]
@@ -89,17 +90,6 @@ def series(history: History, name: str) -> list[tuple[int, float]]:
     """Return one logged series without values that are no number."""
     points = ((int(entry["step"]), float(entry[name])) for entry in history if name in entry)
     return [(step, value) for step, value in points if math.isfinite(value)]
-
-
-def smooth(points: Points, span: int) -> list[tuple[int, float]]:
-    """Return the exponential moving average with weight ``2 / (span + 1)``, corrected for its start at zero."""
-    weight = 2 / (span + 1)
-    mean, missing, result = 0.0, 1.0, []
-    for step, value in points:
-        mean += weight * (value - mean)
-        missing *= 1 - weight
-        result.append((step, mean / (1 - missing)))
-    return result
 
 
 def judge(history: History, stage: StageName, planned_steps: int, watch: WatchConfig) -> list[Verdict]:
@@ -187,9 +177,9 @@ def unstable(loss: Points, watch: WatchConfig, at: UnstableWatch) -> Verdict | N
     """Return whether the smoothed loss stands far above its lowest, by more than noise, or jumps again and again."""
     if len(loss) < watch.min_points:
         return None
-    smoothed, start = smooth(loss, watch.smoothing), _start(loss)
-    settled = [(loss[1][0], fmean(map(_value, loss[:3]))), *smoothed[watch.min_points - 1 :]]
-    lowest, now = min(settled, key=_value), smoothed[-1]
+    curve, start = smoothed(loss, watch.smoothing), _start(loss)
+    settled = [(loss[1][0], fmean(map(_value, loss[:3]))), *curve[watch.min_points - 1 :]]
+    lowest, now = min(settled, key=_value), curve[-1]
     if now[1] - lowest[1] > max(at.rise * start, 4 * _noise(loss, watch.smoothing)):
         return _verdict(
             "unstable",
@@ -198,7 +188,7 @@ def unstable(loss: Points, watch: WatchConfig, at: UnstableWatch) -> Verdict | N
         )
     jumps = [
         (step, value)
-        for (step, value), (_, before) in list(zip(loss[1:], smoothed, strict=False))[-RECENT:]
+        for (step, value), (_, before) in list(zip(loss[1:], curve, strict=False))[-RECENT:]
         if value - before > at.spike * start
     ]
     if len(jumps) < at.spikes:
@@ -217,10 +207,10 @@ def overfitting(loss: Points, held_out: Points, watch: WatchConfig, at: Overfitt
         return None
     lowest, now = min(held_out, key=_value), held_out[-1]
     allowed = lowest[1] + max(at.rise * abs(lowest[1]), at.least)
-    trained = [point for point in smooth(loss, watch.smoothing) if point[0] <= lowest[0]]
+    trained = [point for point in smoothed(loss, watch.smoothing) if point[0] <= lowest[0]]
     if not trained or min(value for _, value in held_out[-2:]) <= allowed:
         return None
-    fitted = smooth(loss, watch.smoothing)[-1]
+    fitted = smoothed(loss, watch.smoothing)[-1]
     if fitted[1] > trained[-1][1]:
         return None
     return _verdict(
@@ -270,7 +260,7 @@ def collapsed(
     fallen = _both_fallen(chosen, rejected, at.nats, watch)
     if fallen is None or len(loss) < watch.min_points:
         return None
-    (step, now), start = smooth(loss, watch.smoothing)[-1], _start(loss)
+    (step, now), start = smoothed(loss, watch.smoothing)[-1], _start(loss)
     broken = answers.kept <= at.broken if answers.measured else now < at.loss * start
     if not broken:
         return None
@@ -338,7 +328,7 @@ def log_ratio_high(chosen: Points, rejected: Points, watch: WatchConfig, at: Log
     """Return whether a mean log-ratio to the reference is large; on given answers, so that it is no KL."""
     for side, points in (("chosen", chosen), ("rejected", rejected)):
         if len(points) >= watch.min_points:
-            step, value = smooth(points, watch.smoothing)[-1]
+            step, value = smoothed(points, watch.smoothing)[-1]
             if abs(value) > at.nats:
                 return _verdict(
                     "log_ratio_high",
@@ -410,7 +400,7 @@ def _both_fallen(chosen: Points, rejected: Points, nats: float, watch: WatchConf
     """Return in words how far both smoothed log-ratios lie below zero, where both lie far enough."""
     if min(len(chosen), len(rejected)) < watch.min_points:
         return None
-    (step, up), (_, down) = smooth(chosen, watch.smoothing)[-1], smooth(rejected, watch.smoothing)[-1]
+    (step, up), (_, down) = smoothed(chosen, watch.smoothing)[-1], smoothed(rejected, watch.smoothing)[-1]
     if max(up, down) > -nats:
         return None
     return (
@@ -423,7 +413,7 @@ def _healthy(history: History, watch: WatchConfig) -> list[Verdict]:
     loss = series(history, "loss")
     if len(loss) < watch.min_points:
         return []
-    step, now = smooth(loss, watch.smoothing)[-1]
+    step, now = smoothed(loss, watch.smoothing)[-1]
     went = f"The training loss went from {_start(loss):.3g} to {now:.3g} at step {step}"
     return [_verdict("healthy", f"{went}, and the curves show no sign of harm.")]
 

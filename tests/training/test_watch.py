@@ -6,6 +6,7 @@ import pytest
 
 from llm_engineering.artifacts import EvaluationReport, Metric, ModelScores, TrainingReport
 from llm_engineering.config.schema import RunConfig, WatchActions, WatchConfig
+from llm_engineering.evaluation.metrics import smoothed
 from llm_engineering.training.watch import (
     REMEDIES,
     acting,
@@ -22,7 +23,6 @@ from llm_engineering.training.watch import (
     overfitting,
     plateau,
     series,
-    smooth,
     trivial_pairs,
     unstable,
     watched,
@@ -68,7 +68,7 @@ def report(history, stage="dpo", planned_steps=100):
 
 def test_moving_average_by_hand():
     # weight 2 / (3 + 1) = 1/2; mean 4/2 = 2, then 2 + (0 - 2)/2 = 1; corrected by 1 - 1/2 and 1 - 1/4
-    assert smooth(points(4, 0), span=3) == [(10, 4.0), (20, pytest.approx(1 / 0.75))]
+    assert smoothed(points(4, 0), span=3) == [(10, 4.0), (20, pytest.approx(1 / 0.75))]
 
 
 def test_series_leaves_out_what_is_no_number_or_was_not_logged():
