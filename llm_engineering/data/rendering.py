@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
 
 from llm_engineering.data.examples import texts_of
@@ -210,11 +210,12 @@ class ChatRenderer:
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         """Return the tokens of texts that nothing stands before."""
-        ids: list[list[int]] = []
-        for group in _groups(texts):
-            encoded = self.tokenizer(group, add_special_tokens=False, return_attention_mask=False, verbose=False)
-            ids += encoded["input_ids"]
-        return ids
+        call = partial(self.tokenizer, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        if not self.tokenizer.is_fast:
+            return [ids for group in _groups(texts) for ids in call(group)["input_ids"]]
+        call("")  # takes out what tokenizer.json says of truncation and padding
+        encode = self.tokenizer.backend_tokenizer.encode_batch_fast  # as the call above, without offsets
+        return [row.ids for group in _groups(texts) for row in encode(group, add_special_tokens=False)]
 
     def _tokenize_pieces(self, pieces: list[tuple[str, str]]) -> list[list[int]]:
         """Return the tokens of texts, each behind another one, without the mark of a text's start."""
