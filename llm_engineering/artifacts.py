@@ -283,7 +283,7 @@ class TrackerLink(Artifact):
 
 
 class ReferenceProof(Artifact):
-    """The frozen reference of DPO, before and after training."""
+    """The frozen reference of DPO, before and after training; none is made where the loss has no reference."""
 
     step0_loss: float
     """Loss of the untrained policy on the first batch."""
@@ -359,6 +359,8 @@ class TrainingReport(Artifact):
     reference: ReferenceProof | None = None
     path: str = "TRL's own"
     """Which forward pass ran: ``fast``, or ``TRL's own`` and why."""
+    notes: list[str] = []
+    """What was done in another way than configured."""
     hardware: str
     tracker: TrackerLink | None = None
 

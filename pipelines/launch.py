@@ -21,6 +21,7 @@ from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.evaluation.checkers import load_checker
+from llm_engineering.models.adapters import require_hardware
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import check_export, locate_base, max_positions
 from llm_engineering.reporting.bundle import RunReports
@@ -56,6 +57,11 @@ class Launch:
     model_version: str | None = None
     """The version that is measured again; else the run makes a new one."""
 
+    @property
+    def warnings(self) -> list[str]:
+        """What can run and is seldom meant."""
+        return self.config.warnings if self.job == "training" else []
+
 
 def prepare(job: Job, config: RunConfig) -> Launch:
     """Resolve model, data and versions, and refuse what cannot run.
@@ -72,6 +78,8 @@ def prepare(job: Job, config: RunConfig) -> Launch:
     base = _resolve_base(config)
     require_length(config.data, max_positions(base.path))
     chat = load_chat_tokenizer(base, config.model)
+    if job != "evaluation":
+        require_hardware(config.model, config.adapter)
     arguments: dict[str, Any] = {"origins": _origins(config)}
     version = None
     if job == "evaluation":

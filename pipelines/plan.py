@@ -64,8 +64,7 @@ def _prepare(launch: Launch) -> DatasetReport:
 
 
 def _stage(config: StageConfig, rows: int, *, sampled: bool) -> str:
-    effective = config.batch_size * config.accumulation
-    batch = f"effective batch {effective} ({config.batch_size} × {config.accumulation})"
+    batch = f"effective batch {config.effective_batch} ({config.batch_size} × {config.accumulation})"
     if sampled and config.max_steps is None:
         return f"pairs are sampled first, so that the number of steps is open; {batch}"
     of = "sampled pairs" if sampled else f"{rows} rows"

@@ -159,6 +159,8 @@ def _go(
     try:
         launch = prepare(job, config)
         console.print(facts_table(_header(launch)))
+        for warning in launch.warnings:
+            console.print(f"Warning: {warning}", style="yellow", markup=False)
         if plan_only:
             _show_plan(launch, console, cache=cache)
         else:
@@ -175,14 +177,13 @@ def _header(launch: "Launch") -> dict[str, str]:
     if config.data.sampling:
         sources.append(f"pairs sampled from the SFT model, judged by {config.data.sampling.checker}")
     batches = {
-        stage: f"{settings.batch_size} × {settings.accumulation} = {settings.batch_size * settings.accumulation} rows"
+        stage: f"{settings.batch_size} × {settings.accumulation} = {settings.effective_batch} rows"
         for stage, settings in (("SFT", config.sft), ("DPO", config.dpo))
         if launch.job in ("training", stage.lower())
     }
-    adapter = config.adapter
     return {
         "run": f"{launch.job} · {config.name} · seed {config.seed}",
-        "model": f"{config.model.base} · {adapter.type} r {adapter.r} on {adapter.targets}",
+        "model": f"{config.model.base} · {config.adapter.words}",
         "template": launch.template,
         "data": ", ".join(sources),
         "effective batch": ", ".join(f"{stage} {text}" for stage, text in batches.items()) or "none",

@@ -16,6 +16,7 @@ def _check_name(name: str) -> str:
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1)]
 ModelName = Annotated[str, Field(max_length=80), AfterValidator(_check_name)]
 
 
@@ -23,6 +24,10 @@ class Block(BaseModel):
     """The base of every block: strict about keys, never changed once validated."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def _is_default(block: Block, name: str) -> bool:
+    return bool(getattr(block, name) == type(block).model_fields[name].default)
 
 
 class SpecialTokens(Block):
@@ -47,8 +52,13 @@ class ModelConfig(Block):
     """``embedded``, a model folder, a hub id, or ``NAME@VERSION_OR_STAGE`` of a model that an earlier run made."""
     revision: str | None = None
     """Commit, tag or branch of a hub id."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of weights; ``auto``: bfloat16 on a GPU that has it, else float32."""
+    dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
+    """Precision of weights and products; ``auto``: bfloat16 on a GPU that has it, float16 on another, else float32.
+
+    ``tf32``: float32 weights whose products a GPU computes with TF32's shorter mantissa.
+    """
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """The attention kernel while training; ``auto`` is transformers' choice for the model."""
     chat_template: str = "auto"
     """``auto``, ``model``, ``chatml``, ``llama3``, ``alpaca`` or the path of a Jinja file.
 
@@ -70,6 +80,13 @@ class LoraAdapter(Block):
     """Share of the adapter's inputs that are zeroed while training."""
     targets: Literal["all-linear"] | list[str] = "all-linear"
     """Names of the modules that get an adapter."""
+    rank_stabilized: bool = False
+    """Scale by alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023, arXiv:2312.03732)."""
+
+    @property
+    def words(self) -> str:
+        """What is trained, in a phrase."""
+        return f"{self.type} r {self.r} on {self.targets}"
 
 
 class DoraAdapter(LoraAdapter):
@@ -78,7 +95,29 @@ class DoraAdapter(LoraAdapter):
     type: Literal["dora"] = "dora"  # type: ignore[assignment]  # the tag of the union
 
 
-AdapterConfig = Annotated[LoraAdapter | DoraAdapter, Field(discriminator="type")]
+class QloraAdapter(LoraAdapter):
+    """Low-rank adapters on a base whose weights are kept in 4 or 8 bits (Dettmers et al. 2023, arXiv:2305.14314).
+
+    Needs a CUDA GPU and the extra ``cuda``. The merge reads the base in 16 bits or more again.
+    """
+
+    type: Literal["qlora"] = "qlora"  # type: ignore[assignment]  # the tag of the union
+    bits: Literal[4, 8] = 4
+    """4: NormalFloat with double quantisation; 8: LLM.int8()."""
+
+
+class FullFineTuning(Block):
+    """No adapter: all weights are trained, in float32 where the model is in half precision."""
+
+    type: Literal["full"] = "full"
+
+    @property
+    def words(self) -> str:
+        """What is trained, in a phrase."""
+        return "all weights"
+
+
+AdapterConfig = Annotated[LoraAdapter | DoraAdapter | QloraAdapter | FullFineTuning, Field(discriminator="type")]
 
 
 class Source(Block):
@@ -307,6 +346,18 @@ class DataConfig(Block):
         return self
 
 
+Optimizer = Literal[
+    "adamw_torch_fused",
+    "adamw_torch",
+    "adamw_8bit",
+    "paged_adamw_32bit",
+    "paged_adamw_8bit",
+    "rmsprop",
+    "adafactor",
+    "sgd",
+]
+
+
 class StageConfig(Block):
     """What SFT and DPO have in common."""
 
@@ -318,18 +369,35 @@ class StageConfig(Block):
     """Rows in one forward pass."""
     accumulation: PositiveInt = 1
     """Forward passes per optimizer update: the effective batch is batch_size x accumulation."""
-    learning_rate: PositiveFloat
-    """Peak rate of AdamW, after the warm-up."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    optimizer: Optimizer = "adamw_torch_fused"
+    """transformers' name; 8-bit and paged ones need a CUDA GPU and the extra ``cuda``.
+
+    Where those are missing ``adamw_torch_fused`` steps in, and log and report say so.
+    """
+    learning_rate: Rate
+    """Peak rate, after the warm-up."""
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """AdamW's decay of the mean gradient."""
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """AdamW's decay of the mean squared gradient."""
+    adam_epsilon: PositiveFloat = 1e-8
+    """AdamW's term against division by 0."""
+    schedule: Literal["cosine", "linear", "constant", "inverse_sqrt"] = "cosine"
     """How the learning rate falls after the warm-up."""
+    min_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Where the cosine ends, as a share of ``learning_rate``."""
     warmup: Annotated[float, Field(ge=0)] = 0.05
     """Warm-up: a share of the steps below 1, a number of steps from 1 on."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW's decoupled weight decay."""
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The optimizer's weight decay, decoupled in AdamW."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are scaled down to this norm."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """Let torch compile the model, by TRL's own path; needs a C++ compiler, and pays off on long GPU trainings."""
+    liger_kernel: bool = False
+    """Liger's fused kernels, by TRL's own path; needs a CUDA GPU and the package ``liger-kernel``."""
     fast_path: Literal["auto", "off"] = "auto"
     """``auto`` trains without padding and computes shared prompts once, where the model allows it; ``off`` never.
 
@@ -339,8 +407,14 @@ class StageConfig(Block):
     """Updates between two entries of the log."""
     save_steps: PositiveInt = 50
     """Updates between two checkpoints, which a killed run resumes from."""
+    save_total_limit: Annotated[int, Field(ge=2)] = 2
+    """So many of the newest checkpoints are kept while training, the best besides; at least two, as one may be torn."""
     evaluation_steps: PositiveInt | None = None
     """Updates between two evaluations on the held-out rows; none: at the end only."""
+    evaluation_examples: PositiveInt | None = None
+    """Training rows between two evaluations, rounded to whole updates, in place of ``evaluation_steps``."""
+    evaluate_first: bool = False
+    """Evaluate before the first update too."""
     best_metric: Literal["loss", "answer_accuracy", "preferred_rate", "answer_score"] | None = None
     """Keep the weights of the evaluation with the best value of this metric; a checkpoint is then saved at each.
 
@@ -353,39 +427,116 @@ class StageConfig(Block):
     def _check_best(self) -> "StageConfig":
         if self.patience and not self.best_metric:
             raise ValueError("patience needs best_metric, the metric to be patient about")
-        if self.best_metric and not self.evaluation_steps:
-            raise ValueError("best_metric needs evaluation_steps")
+        if self.evaluation_steps and self.evaluation_examples:
+            raise ValueError("evaluation_steps and evaluation_examples say the same; name one")
+        if self.best_metric and not self.evaluation_interval:
+            raise ValueError("best_metric needs evaluation_steps or evaluation_examples")
         return self
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> "StageConfig":
+        if self.min_rate and self.schedule != "cosine":
+            raise ValueError(f"min_rate does nothing for the schedule {self.schedule}; use cosine, or 0")
+        if self.max_steps and self.warmup >= self.max_steps:
+            raise ValueError(f"warmup ({self.warmup:g}) is no shorter than the training (max_steps {self.max_steps})")
+        adam = [name for name in ("adam_beta1", "adam_beta2", "adam_epsilon") if not _is_default(self, name)]
+        if adam and "adamw" not in self.optimizer:
+            raise ValueError(
+                f"{adam[0]} does nothing for the optimizer {self.optimizer}; use an adamw, or leave it out"
+            )
+        return self
+
+    @property
+    def effective_batch(self) -> int:
+        """Rows per optimizer update."""
+        return self.batch_size * self.accumulation
+
+    @property
+    def evaluation_interval(self) -> int | None:
+        """Updates between two evaluations on the held-out rows."""
+        if self.evaluation_examples:
+            return max(round(self.evaluation_examples / self.effective_batch), 1)
+        return self.evaluation_steps
 
 
 class SFTStageConfig(StageConfig):
     """Supervised fine-tuning: cross-entropy on the answer tokens."""
 
-    learning_rate: PositiveFloat = 2.0e-4
-    """Peak rate of AdamW, after the warm-up."""
+    learning_rate: Rate = 2.0e-4
+    """Peak rate, after the warm-up."""
+    disable_dropout: bool = False
+    """Take out the dropout that the base model was built with; DPO always does. ``adapter.dropout`` stays."""
+    neftune_alpha: PositiveFloat | None = None
+    """Noise on the embeddings (NEFTune, Jain et al. 2023, arXiv:2310.05914; theirs: 5 to 15); not on the fast path."""
 
 
-DPOLoss = Literal["sigmoid", "ipo", "hinge", "robust"]
+DPOLoss = Literal[
+    "sigmoid",
+    "ipo",
+    "hinge",
+    "robust",
+    "sigmoid_norm",
+    "exo_pair",
+    "nca_pair",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+]
+SMOOTHED_LOSSES = ("sigmoid", "robust", "exo_pair", "aot", "aot_unpaired")
+DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop")
+"""Losses of the difference between chosen and rejected score, where f-divergences apply."""
 
 
 class DPOStageConfig(StageConfig):
     """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
 
-    learning_rate: PositiveFloat = 5.0e-6
-    """Peak rate of AdamW, after the warm-up."""
-    beta: PositiveFloat = 0.1
+    learning_rate: Rate = 5.0e-6
+    """Peak rate, after the warm-up."""
+    beta: Annotated[float, Field(gt=0, le=100)] = 0.1
     """How strongly the policy is held to the reference."""
     loss: DPOLoss = "sigmoid"
-    """TRL's name of the preference loss."""
+    """TRL's name of the preference loss; docs/losses.md gives the formula and the source of each.
+
+    ``sigmoid_norm`` is ``sigmoid`` on log-ratios per token of the answer; ``ipo`` is per token, too.
+    """
+    f_divergence: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = "reverse_kl"
+    """What holds the policy to the reference (Wang et al. 2023, arXiv:2309.16240)."""
+    alpha_divergence: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The alpha of ``f_divergence: alpha_divergence``."""
+    ld_alpha: Share | None = None
+    """Weight of an answer's tokens beyond the length of the other one (LD-DPO, Liu et al. 2024, arXiv:2409.06411)."""
+    discopop_tau: PositiveFloat = 0.05
+    """Temperature of the loss ``discopop`` (Lu et al. 2024, arXiv:2406.08414)."""
+    reference_free: bool = False
+    """Leave the reference out: log-ratios become the policy's log-probabilities alone."""
     nll_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the mean token cross-entropy on the chosen answers, added to the loss."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Assumed share of flipped labels (cDPO for ``sigmoid``)."""
 
     @model_validator(mode="after")
-    def _check_smoothing(self) -> "DPOStageConfig":
-        if self.label_smoothing and self.loss not in ("sigmoid", "robust"):
-            raise ValueError(f"label_smoothing does nothing for the loss {self.loss}; use sigmoid or robust, or 0")
+    def _check_loss(self) -> "DPOStageConfig":
+        if self.label_smoothing and self.loss not in SMOOTHED_LOSSES:
+            raise ValueError(
+                f"label_smoothing does nothing for the loss {self.loss}; use one of {', '.join(SMOOTHED_LOSSES)}, or 0"
+            )
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            raise ValueError("the loss exo_pair needs label_smoothing above 0; its paper's is 1e-3")
+        if self.f_divergence != "reverse_kl" and self.loss not in DIVERGENCE_LOSSES:
+            raise ValueError(
+                f"f_divergence {self.f_divergence} is not defined for the loss {self.loss}; use one of "
+                f"{', '.join(DIVERGENCE_LOSSES)}, or reverse_kl"
+            )
+        for name, needs, value in (
+            ("alpha_divergence", "f_divergence", "alpha_divergence"),
+            ("discopop_tau", "loss", "discopop"),
+        ):
+            if not _is_default(self, name) and getattr(self, needs) != value:
+                raise ValueError(f"{name} does nothing unless {needs} is {value}")
         return self
 
 
@@ -646,6 +797,17 @@ class RunConfig(Block):
                 )
         return self
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is allowed but seldom meant."""
+        found = []
+        if self.data.preference and self.data.sft and self.dpo.learning_rate >= self.sft.learning_rate:
+            found.append(
+                f"dpo.learning_rate {self.dpo.learning_rate:g} is not below sft.learning_rate "
+                f"{self.sft.learning_rate:g}: DPO usually wants a tenth of it or less."
+            )
+        return found
+
     @model_validator(mode="after")
     def _check_restart(self) -> "RunConfig":
         if self.watch.on.displaced == "restart_with_nll" and self.dpo.nll_weight >= self.watch.displaced.nll_weight:
@@ -657,7 +819,7 @@ class RunConfig(Block):
 
     def evaluation_while_training(self, stage: StageConfig) -> EvaluationConfig:
         """Return what a training stage uses of ``evaluation``, so that a change of the rest does not train anew."""
-        if stage.evaluation_steps is None:
+        if stage.evaluation_interval is None:
             return EvaluationConfig()
         used = {"checker", "max_new_tokens", "batch_size", "max_questions"}
         return EvaluationConfig.model_validate(self.evaluation.model_dump(include=used))

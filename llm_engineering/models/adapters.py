@@ -1,21 +1,74 @@
-"""Low-rank adapters by PEFT."""
+"""What is trained of a model: low-rank adapters by PEFT, or all of its weights."""
 
 from typing import TYPE_CHECKING
 
-from llm_engineering.config.schema import DoraAdapter, LoraAdapter
+from llm_engineering.config.schema import AdapterConfig, DoraAdapter, FullFineTuning, ModelConfig, QloraAdapter
 from llm_engineering.errors import ConfigError
+from llm_engineering.models.checkpoints import load_model
+from llm_engineering.models.hardware import pick_dtype, require_attention, require_bitsandbytes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
     from peft import LoraConfig
-    from transformers import PreTrainedModel
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
 
-def adapter_config(config: LoraAdapter, model: "PreTrainedModel") -> "LoraConfig":
-    """Return PEFT's configuration of the adapter.
+def load_for_training(folder: "Path", model: ModelConfig, adapter: AdapterConfig) -> "PreTrainedModel":
+    """Return the model in a folder as it is trained: quantised for QLoRA, in float32 where all weights are trained.
+
+    Updates of a half-precision weight would be rounded away where they are small (mixed precision, Micikevicius et al.
+    2018, arXiv:1710.03740, section 3.1); products are still computed in ``model.dtype``, by autocast.
+
+    Raises:
+        ConfigError: The hardware or a package does not allow what is configured.
+        ModelError: The folder holds no complete causal language model.
+    """
+    import torch
+
+    dtype = require_hardware(model, adapter)
+    if isinstance(adapter, QloraAdapter):
+        return load_model(folder, dtype, attention=model.attention, quantization=quantization(adapter.bits, dtype))
+    weights = torch.float32 if isinstance(adapter, FullFineTuning) else dtype
+    return load_model(folder, weights, attention=model.attention)
+
+
+def require_hardware(model: ModelConfig, adapter: AdapterConfig) -> "torch.dtype":
+    """Return the precision of the weights, if this machine can train in the configured way.
+
+    Raises:
+        ConfigError: The hardware or a package does not allow it.
+    """
+    dtype = pick_dtype(model.dtype)
+    require_attention(model.attention, dtype)
+    if isinstance(adapter, QloraAdapter):
+        require_bitsandbytes(adapter.bits)
+    return dtype
+
+
+def quantization(bits: int, dtype: "torch.dtype") -> "BitsAndBytesConfig":
+    """Return how weights are kept: in 4 bits as NormalFloat, its scales quantised too (QLoRA, section 3); or in 8."""
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def adapter_config(config: AdapterConfig, model: "PreTrainedModel") -> "LoraConfig | None":
+    """Return PEFT's configuration of the adapter; none where all weights are trained.
 
     Raises:
         ConfigError: There are no targets, or one of them matches no linear layer of the model.
     """
+    if isinstance(config, FullFineTuning):
+        return None
     from peft import LoraConfig
     from torch import nn
     from transformers.pytorch_utils import Conv1D
@@ -33,6 +86,7 @@ def adapter_config(config: LoraAdapter, model: "PreTrainedModel") -> "LoraConfig
         lora_dropout=config.dropout,
         target_modules=config.targets,
         use_dora=isinstance(config, DoraAdapter),
+        use_rslora=config.rank_stabilized,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         task_type="CAUSAL_LM",
     )

@@ -15,7 +15,7 @@ from llm_engineering.models.hardware import pick_device
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded" / "base"
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
@@ -150,8 +150,16 @@ def hash_frozen(model: "PreTrainedModel") -> str:
     return hash_tensors(revert_weight_conversion(inner, named).items())
 
 
-def load_model(folder: Path, dtype: "torch.dtype") -> "PreTrainedModel":
+def load_model(
+    folder: Path, dtype: "torch.dtype", *, attention: str = "auto", quantization: "BitsAndBytesConfig | None" = None
+) -> "PreTrainedModel":
     """Return the causal language model in a folder, on the machine's device.
+
+    Args:
+        folder: Has the weights as safetensors.
+        dtype: Precision of the weights, or of what is computed with quantised ones.
+        attention: ``model.attention`` of the configuration.
+        quantization: Keeps the linear layers' weights in fewer bits.
 
     Raises:
         ModelError: The folder holds something else, or not all of the weights.
@@ -160,7 +168,13 @@ def load_model(folder: Path, dtype: "torch.dtype") -> "PreTrainedModel":
 
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            dtype=dtype,
+            attn_implementation=None if attention == "auto" else attention,
+            quantization_config=quantization,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise ModelError(f"{folder} is no causal language model that transformers can load: {error}") from error
@@ -169,7 +183,7 @@ def load_model(folder: Path, dtype: "torch.dtype") -> "PreTrainedModel":
             f"{folder} lacks {len(found['missing_keys'])} of the model's weights, {min(found['missing_keys'])} among "
             "them; they would be random. Name the folder of a complete causal language model."
         )
-    loaded: PreTrainedModel = model.to(pick_device())
+    loaded: PreTrainedModel = model if quantization else model.to(pick_device())  # bitsandbytes places its own
     return loaded
 
 

@@ -1,7 +1,9 @@
 """What the machine can do."""
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
+from llm_engineering.config.schema import Optimizer
 from llm_engineering.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,23 +17,90 @@ def pick_device() -> "torch.device":
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def pick_dtype(asked: Literal["auto", "float32", "bfloat16", "float16"]) -> "torch.dtype":
-    """Return the precision of weights; ``auto`` is bfloat16 on a GPU that has it, else float32.
+def pick_dtype(asked: Literal["auto", "float32", "tf32", "bfloat16", "float16"]) -> "torch.dtype":
+    """Return the precision of weights; ``auto`` is bfloat16 on a GPU that has it, float16 on another, else float32.
 
     Raises:
-        ConfigError: Half precision was asked for where the hardware lacks it.
+        ConfigError: A precision was asked for that the hardware lacks.
     """
     import torch
+    from transformers.utils import is_torch_tf32_available
 
     has_gpu = torch.cuda.is_available()
     if asked == "auto":
-        return torch.bfloat16 if has_gpu and torch.cuda.is_bf16_supported() else torch.float32
+        if not has_gpu:
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if asked == "tf32":
+        if not is_torch_tf32_available():
+            raise ConfigError(
+                "model.dtype tf32 needs an NVIDIA GPU that has it (Ampere or newer). Use auto or float32."
+            )
+        return torch.float32
     if asked == "float16" and not has_gpu:
         raise ConfigError("model.dtype float16 needs a GPU and there is none. Use auto, float32 or bfloat16.")
     if asked == "bfloat16" and has_gpu and not torch.cuda.is_bf16_supported():
         raise ConfigError("model.dtype bfloat16 is not supported by this GPU. Use auto, float16 or float32.")
     dtype: torch.dtype = getattr(torch, asked)
     return dtype
+
+
+def pick_optimizer(asked: Optimizer) -> str:
+    """Return transformers' name of the optimizer: AdamW where the asked one cannot run here."""
+    needs_bitsandbytes = "8bit" in asked or "paged" in asked
+    return "adamw_torch_fused" if needs_bitsandbytes and not _has_bitsandbytes() else asked
+
+
+def _has_bitsandbytes() -> bool:
+    import torch
+
+    return torch.cuda.is_available() and find_spec("bitsandbytes") is not None
+
+
+def require_bitsandbytes(bits: int) -> None:
+    """Refuse weights in few bits where they cannot be computed with.
+
+    Raises:
+        ConfigError: There is no CUDA GPU, or the package is missing.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(f"adapter.type qlora ({bits} bits) needs a CUDA GPU and there is none. Use lora or dora.")
+    if not _has_bitsandbytes():
+        raise ConfigError("adapter.type qlora needs bitsandbytes. Install the extra cuda, or use lora or dora.")
+
+
+def require_liger(asked: bool) -> bool:
+    """Return whether Liger's kernels are used.
+
+    Raises:
+        ConfigError: They are asked for and cannot run here.
+    """
+    import torch
+
+    if asked and not (torch.cuda.is_available() and find_spec("liger_kernel")):
+        raise ConfigError("liger_kernel needs a CUDA GPU and the package liger-kernel. Install it, or set it to false.")
+    return asked
+
+
+def require_attention(asked: str, dtype: "torch.dtype") -> None:
+    """Refuse an attention kernel that cannot run here.
+
+    Raises:
+        ConfigError: FlashAttention was asked for where it is not installed, or not in half precision.
+    """
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    if asked != "flash_attention_2":
+        return
+    if not is_flash_attn_2_available():
+        raise ConfigError("model.attention flash_attention_2 needs a CUDA GPU and flash-attn. Use auto or sdpa.")
+    if dtype == torch.float32:
+        raise ConfigError(
+            "model.attention flash_attention_2 needs model.dtype bfloat16 or float16. Use those, or sdpa."
+        )
 
 
 def describe_hardware() -> str:

@@ -1,4 +1,4 @@
-"""Merge an adapter into its base, in fp32, and prove that nothing changed on the way."""
+"""Merge what was trained into its base, in fp32, and prove that nothing changed on the way."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +30,12 @@ def merge_adapter(
 ) -> tuple[Checkpoint, MergeReport]:
     """Merge ``adapter`` into ``base``, save the full model, and compare adapter, merged and reloaded model.
 
+    A base that was trained on in 4 or 8 bits is read as it was before. Where all weights were trained there is nothing
+    to merge; they are cast, saved and compared with what was saved.
+
     Args:
         base: The model that the adapter was trained on.
-        adapter: The adapter.
+        adapter: The adapter, or the model where all weights were trained.
         tokenizer: Saved beside the weights, chat template included.
         probes: Prompts as token ids on which the three models are compared.
         stage: The training stage that made the adapter.
@@ -52,11 +55,14 @@ def merge_adapter(
             f"{base.weights_sha256[:12]}. Merge it into the base it was trained on."
         )
     assert probes, "no probes: nothing would be proven"
-    attached = PeftModel.from_pretrained(load_model(base.path, torch.float32), adapter.path)
+    if adapter.kind == "model":
+        attached = load_model(adapter.path, torch.float32)
+    else:
+        attached = PeftModel.from_pretrained(load_model(base.path, torch.float32), adapter.path)
     attached.eval()
     logits, tokens = _probe(attached, tokenizer, probes)
     try:
-        merged = attached.merge_and_unload(safe_merge=True)
+        merged = attached.merge_and_unload(safe_merge=True) if adapter.kind == "adapter" else attached
     except ValueError as error:
         raise ProofError(
             f"The {stage} adapter cannot be merged ({error}). Lower the learning rate and train again; nothing was "

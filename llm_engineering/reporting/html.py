@@ -252,6 +252,7 @@ def _facts(training: TrainingReport) -> dict[str, str | None]:
         "Tokens per second": None if tokens is None else f"{tokens:,.0f}",
         "Pairs per second": None if pairs is None else f"{pairs:,.1f}",
         "Forward pass": training.path,
+        "Notes": " ".join(training.notes) or None,
         "Hardware": training.hardware,
         "Resumed from": None if training.resumed_from is None else f"step {training.resumed_from}",
         "Weights kept": _kept(training),

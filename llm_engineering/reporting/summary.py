@@ -58,7 +58,7 @@ def _rows(reports: RunReports, kind: RowKind) -> dict[str, object] | None:
 
 def _training(report: TrainingReport) -> dict[str, object]:
     """Return what one stage did; ``first_attempt`` is the same of a DPO that was displaced and trained anew."""
-    facts = {"steps", "planned_steps", "effective_batch", "seconds", "path"}
+    facts = {"steps", "planned_steps", "effective_batch", "seconds", "path", "notes"}
     facts |= {"best_step", "resumed_from", "stopped_early"}
     speed = {name for name in ("tokens_per_second", "pairs_per_second") if getattr(report, name) is not None}
     watch = {"verdicts", "stopped_by", "restarted_with_nll"}

@@ -4,10 +4,11 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.config.schema import DPOStageConfig, SFTStageConfig, StageConfig
+from llm_engineering.config.schema import DPOStageConfig, ModelConfig, SFTStageConfig, StageConfig
+from llm_engineering.errors import ConfigError
+from llm_engineering.models.hardware import pick_dtype, pick_optimizer, require_liger
 
 if TYPE_CHECKING:
-    import torch
     from trl import DPOConfig, SFTConfig
 
 
@@ -19,14 +20,28 @@ def planned_steps(config: StageConfig, rows: int) -> int:
     return math.ceil(config.epochs * max(math.ceil(batches / config.accumulation), 1))
 
 
+def require_warmup(config: StageConfig, steps: int) -> None:
+    """Refuse a warm-up that fills the whole training: its peak rate would never be reached.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if config.warmup >= max(steps, 1):
+        raise ConfigError(
+            f"warmup ({config.warmup:g} steps) is no shorter than the training ({steps} steps). Lower it, or give it "
+            "as a share below 1."
+        )
+
+
 def sft_arguments(
-    config: SFTStageConfig, work_dir: Path, dtype: "torch.dtype", seed: int, evaluates: bool
+    config: SFTStageConfig, model: ModelConfig, work_dir: Path, seed: int, evaluates: bool
 ) -> "SFTConfig":
     """Return TRL's SFT arguments; the rows are tokenised, masked and cut already."""
     from trl import SFTConfig
 
     return SFTConfig(
-        **_common(config, work_dir, dtype, seed, evaluates),
+        **_common(config, model, work_dir, seed, evaluates),
+        neftune_noise_alpha=config.neftune_alpha,
         max_length=None,
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -35,22 +50,26 @@ def sft_arguments(
 
 
 def dpo_arguments(
-    config: DPOStageConfig, work_dir: Path, dtype: "torch.dtype", seed: int, evaluates: bool, rows: int
+    config: DPOStageConfig, model: ModelConfig, work_dir: Path, seed: int, evaluates: bool, rows: int
 ) -> "DPOConfig":
     """Return TRL's DPO arguments; reference log-probabilities are computed once where rows are seen more than once."""
     from trl import DPOConfig
 
-    seen = planned_steps(config, rows) * config.batch_size * config.accumulation
+    seen = planned_steps(config, rows) * config.effective_batch
     losses = dpo_losses(config)
     return DPOConfig(
-        **_common(config, work_dir, dtype, seed, evaluates),
+        **_common(config, model, work_dir, seed, evaluates),
         loss_type=list(losses),
         loss_weights=list(losses.values()),
         max_length=None,
         disable_dropout=False,
         beta=config.beta,
         label_smoothing=config.label_smoothing,
-        precompute_ref_log_probs=seen > 1.5 * rows,
+        f_divergence_type=config.f_divergence,
+        f_alpha_divergence_coef=config.alpha_divergence,
+        ld_alpha=config.ld_alpha,
+        discopop_tau=config.discopop_tau,
+        precompute_ref_log_probs=config.reference_free or seen > 1.5 * rows,
         precompute_ref_batch_size=4 * config.batch_size,
     )
 
@@ -68,43 +87,62 @@ def dpo_losses(config: DPOStageConfig) -> dict[str, float]:
     return losses | ({"sft": config.nll_weight} if config.nll_weight else {})
 
 
-def _common(config: StageConfig, work_dir: Path, dtype: "torch.dtype", seed: int, evaluates: bool) -> dict[str, Any]:
+def _schedule(config: StageConfig) -> dict[str, Any]:
+    """Return the schedule as transformers names it; its ``constant`` knows no warm-up, its ``cosine`` no floor."""
+    name, kwargs = config.schedule, {}
+    if config.schedule == "constant":
+        name = "constant_with_warmup"  # type: ignore[assignment]  # one of transformers' names
+    if config.min_rate:
+        name, kwargs = "cosine_with_min_lr", {"min_lr_rate": config.min_rate}  # type: ignore[assignment]
+    warmup = config.warmup if config.warmup < 1 else int(config.warmup)
+    return {"lr_scheduler_type": name, "lr_scheduler_kwargs": kwargs, "warmup_steps": warmup}
+
+
+def _common(config: StageConfig, model: ModelConfig, work_dir: Path, seed: int, evaluates: bool) -> dict[str, Any]:
     import torch
 
+    dtype = pick_dtype(model.dtype)
     arguments: dict[str, Any] = {
+        **_schedule(config),
         "output_dir": str(work_dir),
         "num_train_epochs": config.epochs,
         "max_steps": config.max_steps or -1,
         "per_device_train_batch_size": config.batch_size,
         "per_device_eval_batch_size": 4 * config.batch_size,
         "gradient_accumulation_steps": config.accumulation,
+        "optim": pick_optimizer(config.optimizer),
         "learning_rate": config.learning_rate,
-        "lr_scheduler_type": config.schedule,
-        "warmup_steps": config.warmup if config.warmup < 1 else int(config.warmup),
+        "adam_beta1": config.adam_beta1,
+        "adam_beta2": config.adam_beta2,
+        "adam_epsilon": config.adam_epsilon,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "gradient_checkpointing": config.gradient_checkpointing,
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
+        "tf32": True if model.dtype == "tf32" else None,
+        "torch_compile": config.compile,
+        "use_liger_kernel": require_liger(config.liger_kernel),
         "seed": seed,
         "use_cpu": not torch.cuda.is_available(),
         "logging_steps": config.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "save_steps": config.save_steps,
-        "save_total_limit": 2,
+        "save_total_limit": config.save_total_limit,
+        "eval_on_start": config.evaluate_first and evaluates,
         "report_to": "none",
         "disable_tqdm": True,
         "restore_callback_states_from_checkpoint": True,  # a resumed training is as patient as before
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
-    if config.evaluation_steps and evaluates:
-        arguments |= {"eval_strategy": "steps", "eval_steps": config.evaluation_steps}
+    if config.evaluation_interval and evaluates:
+        arguments |= {"eval_strategy": "steps", "eval_steps": config.evaluation_interval}
     if config.best_metric and evaluates:
         arguments |= {
             "load_best_model_at_end": True,
             "metric_for_best_model": config.best_metric,
             "greater_is_better": config.best_metric != "loss",
-            "save_steps": config.evaluation_steps,
+            "save_steps": config.evaluation_interval,
         }
     return arguments

@@ -2,18 +2,19 @@
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.artifacts import Checkpoint, ReferenceProof, TrainingReport
-from llm_engineering.config.schema import DPOStageConfig, WatchConfig
+from llm_engineering.config.schema import DPOStageConfig, FullFineTuning, WatchConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.errors import ProofError
 from llm_engineering.evaluation.likelihood import labelled, score_rows
-from llm_engineering.models.adapters import adapter_config
+from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.chat import load_chat_tokenizer
-from llm_engineering.models.checkpoints import hash_frozen, hash_weights, load_model
-from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.models.checkpoints import hash_frozen, hash_weights
 from llm_engineering.training.stage import StageInputs, early_stopping, generated_metrics, seed_everything, train
 
 if TYPE_CHECKING:
@@ -32,11 +33,12 @@ HALF_LOGP_TOLERANCE = 0.02
 
 
 def train_dpo(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
-    """Train a fresh adapter on preference pairs and return it with a report.
+    """Train on preference pairs and return a fresh adapter, or the whole model, with a report.
 
     The policy is the merged SFT model with the adapter; the reference is the same model with the adapter off: the SFT
-    model bit for bit, at no extra memory. Loss: Rafailov et al. 2023 (arXiv:2305.18290), equation 7, or the configured
-    one, plus ``nll_weight`` times the token mean of the chosen answers' cross-entropy.
+    model bit for bit, at no extra memory. Where all weights are trained it is a frozen copy. Loss: Rafailov et al. 2023
+    (arXiv:2305.18290), equation 7, or the configured one, plus ``nll_weight`` times the token mean of the chosen
+    answers' cross-entropy.
 
     Where the watch finds the policy displaced and is configured to, DPO is trained anew from the same SFT model with
     the NLL term, once. The first attempt's folder stays until the step ends, so that a run that is killed in the second
@@ -81,9 +83,8 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
     from llm_engineering.training.trainers import PreparedDPOTrainer
 
     seed_everything(inputs.seed)
-    dtype = pick_dtype(inputs.model.dtype)
     tokenizer = load_chat_tokenizer(inputs.base, inputs.model).tokenizer
-    model = load_model(inputs.base.path, dtype)
+    model = load_for_training(inputs.base.path, inputs.model, inputs.adapter)
     sft_sha256 = hash_as_loaded(inputs.base, model)
     disable_dropout_in_model(model)  # the reference is deterministic; adapter.dropout is the adapter's alone
     # The training loop does this too, but the reference's log-probabilities are computed before it starts.
@@ -91,17 +92,20 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
     rows = read_rows(inputs.rows, "train")
     held_out = read_rows(inputs.rows, "eval") if inputs.rows.rows.get("eval") else None
     lengths = [2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
+    arguments = dpo_arguments(config, inputs.model, inputs.work_dir, inputs.seed, held_out is not None, len(rows))
     with inputs.tracked("dpo", config) as tracker:
         trainer = PreparedDPOTrainer(
             model=model,
-            args=dpo_arguments(config, inputs.work_dir, dtype, inputs.seed, held_out is not None, len(rows)),
+            ref_model=None if arguments.precompute_ref_log_probs else _frozen_copy(inputs),
+            args=arguments,
             train_dataset=rows,
             eval_dataset=held_out,
             processing_class=tokenizer,
             fast_path=config.fast_path,
+            reference_free=config.reference_free,
             peft_config=adapter_config(inputs.adapter, model),
             callbacks=[
-                Progress("DPO", "pairs", config.batch_size * config.accumulation),
+                Progress("DPO", "pairs", config.effective_batch),
                 TrackSeries(tracker),
                 FiniteLoss(),
                 Watch("dpo", inputs.watch),
@@ -109,25 +113,57 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
             ],
         )
         trainer.generated_metrics = generated_metrics(inputs, config, tokenizer)
-        before = prove_reference(trainer, config, sft_sha256)
+        proof = None if config.reference_free else prove_reference(trainer, config, sft_sha256)
         checkpoint, report = train(trainer, "dpo", config, inputs, tracker, lengths)
-        proof = before.model_copy(update={"reference_sha256_after": hash_frozen(trainer.model)})
-        _require_frozen(proof)
+        if proof and (reference := _kept_reference(trainer)) is not None:
+            proof = proof.model_copy(update={"reference_sha256_after": hash_frozen(reference)})
+            _require_frozen(proof)
     return checkpoint, report.model_copy(update={"tracker": tracker.link, "reference": proof})
+
+
+def _frozen_copy(inputs: StageInputs) -> "PreTrainedModel | None":
+    """Return the reference where all weights are trained; an adapter is only switched off."""
+    if not isinstance(inputs.adapter, FullFineTuning):
+        return None
+    return load_for_training(inputs.base.path, inputs.model, inputs.adapter).requires_grad_(False)
+
+
+def _kept_reference(trainer: "PreparedDPOTrainer") -> "PreTrainedModel | None":
+    """Return the model that holds the reference's weights; none where they are trained and its results were stored."""
+    if trainer.ref_model is not None:
+        return trainer.accelerator.unwrap_model(trainer.ref_model)
+    return trainer.model if hasattr(trainer.model, "peft_config") else None
+
+
+@contextmanager
+def _as_reference(trainer: "PreparedDPOTrainer") -> Iterator["PreTrainedModel"]:
+    """Give the reference as a model, before the first update."""
+    model: Any = trainer.model
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            yield model
+    else:
+        yield _kept_reference(trainer) or model
 
 
 def zero_ratio_loss(config: DPOStageConfig, nll: float) -> float:
     """Return the loss of a policy that equals its reference.
 
-    With log-ratios of zero ``sigmoid`` and ``robust`` give ``-log sigma(0) = ln 2`` (label smoothing mixes two equal
-    terms), ``hinge`` gives ``max(0, 1 - 0) = 1``, ``ipo`` gives ``(0 - 1 / (2 beta))^2`` (Azar et al. 2023, equation
-    17).
+    All scores are zero then, under every f-divergence too, and docs/losses.md's formulas become constants: ``-log
+    sigma(0) = ln 2`` for ``sigmoid`` and its kin (label smoothing mixes two equal terms), ``(0 - 1 / (2 beta))^2`` for
+    ``ipo`` (Azar et al. 2023, equation 17), and so on.
 
     Args:
         config: The stage's configuration.
         nll: Token mean of the chosen answers' cross-entropy under the reference, in nats.
     """
-    losses = {"sigmoid": math.log(2), "robust": math.log(2), "hinge": 1.0, "ipo": (1 / (2 * config.beta)) ** 2}
+    ln2, smoothing = math.log(2), config.label_smoothing
+    losses = dict.fromkeys(("sigmoid", "robust", "sigmoid_norm", "aot", "aot_unpaired"), ln2)
+    losses |= dict.fromkeys(("hinge", "apo_zero", "apo_down"), 1.0)
+    losses |= dict.fromkeys(("nca_pair", "bco_pair"), 2 * ln2)
+    losses |= {"ipo": (0.5 / config.beta) ** 2, "sppo_hard": 2 * (0.5 / config.beta) ** 2, "discopop": (ln2 + 1) / 2}
+    if smoothing:
+        losses["exo_pair"] = -ln2 - 0.5 * math.log(smoothing * (1 - smoothing))
     return losses[config.loss] + config.nll_weight * nll
 
 
@@ -160,15 +196,15 @@ def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft_s
     chosen = [labelled(row["prompt_ids"], row["chosen_ids"]) for row in examples]
     rejected = [labelled(row["prompt_ids"], row["rejected_ids"]) for row in examples]
     policy = score_rows(model, chosen + rejected)
-    with model.disable_adapter():
-        reference = score_rows(model, chosen + rejected)
+    with _as_reference(trainer) as reference_model:
+        reference = score_rows(reference_model, chosen + rejected)
     nll = -sum(s.logp for s in reference[: len(chosen)]) / sum(s.tokens for s in reference[: len(chosen)])
     with torch.no_grad(), trainer.accelerator.autocast():
         batch = trainer.data_collator(examples)
         loss = trainer.compute_loss(model, {name: value.to(model.device) for name, value in batch.items()})
     trainer._metrics["eval"].clear()  # the probe is no evaluation
     model.train()
-    frozen = hash_frozen(model)
+    frozen = hash_frozen(_kept_reference(trainer) or model)
     proof = ReferenceProof(
         step0_loss=float(loss),
         expected_loss=zero_ratio_loss(config, nll),
@@ -177,7 +213,7 @@ def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft_s
         reference_sha256_after=frozen,
         sft_sha256=sft_sha256,
     )
-    if model.dtype == torch.float32:
+    if not (trainer.args.bf16 or trainer.args.fp16):
         _require_equal(proof, LOSS_TOLERANCE, LOGP_TOLERANCE)
     else:
         _require_equal(proof, HALF_LOSS_TOLERANCE, HALF_LOGP_TOLERANCE * max(score.tokens for score in policy))

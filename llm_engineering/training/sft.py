@@ -1,36 +1,37 @@
-"""Supervised fine-tuning: cross-entropy on the answer tokens, an adapter on the frozen base."""
+"""Supervised fine-tuning: cross-entropy on the answer tokens, by an adapter on the frozen base or by all weights."""
 
 from llm_engineering.artifacts import Checkpoint, TrainingReport
 from llm_engineering.config.schema import SFTStageConfig
 from llm_engineering.data.rowsets import read_rows
-from llm_engineering.models.adapters import adapter_config
+from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.chat import load_chat_tokenizer
-from llm_engineering.models.checkpoints import load_model
-from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.training.stage import StageInputs, early_stopping, generated_metrics, seed_everything, train
 
 
 def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
-    """Train an adapter on conversations and return it with a report.
+    """Train on conversations and return the adapter, or the whole model, with a report.
 
     Minimises ``-sum log p(y_t | x, y_<t)`` over the answer tokens, EOS included, averaged over the tokens of an update.
     """
+    from trl.trainer.utils import disable_dropout_in_model
+
     from llm_engineering.training.arguments import sft_arguments
     from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries, Watch
     from llm_engineering.training.trainers import PreparedSFTTrainer
 
     seed_everything(inputs.seed)
-    dtype = pick_dtype(inputs.model.dtype)
     tokenizer = load_chat_tokenizer(inputs.base, inputs.model).tokenizer
-    model = load_model(inputs.base.path, dtype)
+    model = load_for_training(inputs.base.path, inputs.model, inputs.adapter)
+    if config.disable_dropout:
+        disable_dropout_in_model(model)
     rows = read_rows(inputs.rows, "train")
     held_out = read_rows(inputs.rows, "eval") if inputs.rows.rows.get("eval") else None
     lengths = [len(ids) for ids in rows["input_ids"]]
-    tokens_per_step = config.batch_size * config.accumulation * sum(lengths) / len(lengths)
+    tokens_per_step = config.effective_batch * sum(lengths) / len(lengths)
     with inputs.tracked("sft", config) as tracker:
         trainer = PreparedSFTTrainer(
             model=model,
-            args=sft_arguments(config, inputs.work_dir, dtype, inputs.seed, evaluates=held_out is not None),
+            args=sft_arguments(config, inputs.model, inputs.work_dir, inputs.seed, evaluates=held_out is not None),
             train_dataset=rows,
             eval_dataset=held_out,
             processing_class=tokenizer,

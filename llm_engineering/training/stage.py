@@ -1,4 +1,4 @@
-"""What SFT and DPO do alike: attach the adapter, train or take up an interrupted training, keep the adapter, report."""
+"""What SFT and DPO do alike: train or take up an interrupted training, keep the adapter or the model, report."""
 
 import logging
 import time
@@ -21,10 +21,10 @@ from llm_engineering.config.schema import (
 from llm_engineering.errors import ConfigError
 from llm_engineering.evaluation.answers import ask, average, read_questions
 from llm_engineering.evaluation.checkers import load_checker
-from llm_engineering.models.checkpoints import describe_checkpoint
+from llm_engineering.models.checkpoints import describe_checkpoint, save_model
 from llm_engineering.models.hardware import describe_hardware
 from llm_engineering.tracking import Tracker, tracked_stage
-from llm_engineering.training.arguments import planned_steps
+from llm_engineering.training.arguments import planned_steps, require_warmup
 from llm_engineering.training.recovery import is_finished, last_checkpoint, step_of, writing
 from llm_engineering.training.watch import acting, history_of, judge, watched
 
@@ -94,7 +94,7 @@ def generated_metrics(
         raise ConfigError(
             f"best_metric {config.best_metric} needs evaluation.checker and held-out questions (data.evaluation_share)."
         )
-    if not (config.evaluation_steps and inputs.evaluation.checker and questions):
+    if not (config.evaluation_interval and inputs.evaluation.checker and questions):
         return None
     checker = load_checker(inputs.evaluation.checker)
     how = {"max_new_tokens": inputs.evaluation.max_new_tokens, "batch_size": inputs.evaluation.batch_size}
@@ -123,7 +123,7 @@ def early_stopping(config: StageConfig) -> "list[TrainerCallback]":
 def train(
     trainer: Any, stage: StageName, config: StageConfig, inputs: StageInputs, tracker: Tracker, lengths: Sequence[int]
 ) -> tuple[Checkpoint, TrainingReport]:
-    """Train, from the last valid checkpoint where there is one, and return the adapter and what was done.
+    """Train, from the last valid checkpoint where there is one, and return what was trained and what was done.
 
     Args:
         trainer: A :class:`~llm_engineering.training.trainers.StageTrainer`, ready to train.
@@ -141,21 +141,25 @@ def train(
         f"{total:,}",
         100 * trained / total,
         planned_steps(config, len(lengths)),
-        config.batch_size * config.accumulation,
+        config.effective_batch,
     )
+    notes = _notes(trainer, config)
+    for note in notes:
+        _log.warning(note)
+    require_warmup(config, planned_steps(config, len(lengths)))
     interrupted = last_checkpoint(inputs.work_dir)
     started = time.perf_counter()
     _take_up(trainer, stage, interrupted)
     seconds = time.perf_counter() - started - trainer.evaluation_seconds
     stopped_by = _stopped_by(trainer, stage, inputs.watch)  # before the closing evaluation adds to the log
-    if trainer.eval_dataset is not None and not config.evaluation_steps:
+    if trainer.eval_dataset is not None and not config.evaluation_interval:
         trainer.evaluate()
-    adapter = _keep_adapter(trainer, inputs)
+    result = _keep_adapter(trainer, inputs) if hasattr(trainer.model, "peft_config") else _keep_model(trainer, inputs)
     report = _report(trainer, stage, config, lengths, seconds, step_of(interrupted) if interrupted else None)
     speed = {"tokens_per_second": report.tokens_per_second, "pairs_per_second": report.pairs_per_second}
     totals = {"train_seconds": seconds, **{name: value for name, value in speed.items() if value is not None}}
     tracker.log_metrics(totals, step=report.steps)
-    return adapter, watched(report.model_copy(update={"stopped_by": stopped_by}), inputs.watch)
+    return result, watched(report.model_copy(update={"stopped_by": stopped_by, "notes": notes}), inputs.watch)
 
 
 def _stopped_by(trainer: Any, stage: StageName, watch: WatchConfig) -> Verdict | None:
@@ -190,11 +194,30 @@ def _parameters(trainer: Any) -> tuple[int, int]:
 def _keep_adapter(trainer: Any, inputs: StageInputs) -> Checkpoint:
     """Write the adapter alone, with the name of the model it belongs to."""
     folder = inputs.work_dir / "adapter"
-    trainer.model.peft_config["default"].base_model_name_or_path = inputs.base.base
+    adapter = trainer.model.peft_config["default"]
+    adapter.base_model_name_or_path, adapter.revision = inputs.base.base, inputs.model.revision
     with writing(folder):
         trainer.model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     return describe_checkpoint(folder, "adapter", inputs.base)
+
+
+def _keep_model(trainer: Any, inputs: StageInputs) -> Checkpoint:
+    """Write all weights, where all were trained."""
+    folder = inputs.work_dir / "model"
+    with writing(folder):
+        save_model(trainer.model, trainer.processing_class, folder)
+    return describe_checkpoint(folder, "model", inputs.base)
+
+
+def _notes(trainer: Any, config: StageConfig) -> list[str]:
+    """Return what is done in another way than configured."""
+    if trainer.args.optim == config.optimizer:
+        return []
+    return [
+        f"The optimizer {config.optimizer} needs a CUDA GPU and bitsandbytes, which are not here: "
+        f"{trainer.args.optim.value} steps in."
+    ]
 
 
 def _report(
@@ -206,8 +229,7 @@ def _report(
     resumed_from: int | None,
 ) -> TrainingReport:
     state = trainer.state
-    effective_batch = config.batch_size * config.accumulation
-    rows_per_second = (state.global_step - (resumed_from or 0)) * effective_batch / seconds
+    rows_per_second = (state.global_step - (resumed_from or 0)) * config.effective_batch / seconds
     history = history_of(state.log_history)
     trained, total = _parameters(trainer)
     return TrainingReport(
@@ -217,7 +239,7 @@ def _report(
         epochs=state.epoch or 0.0,
         seconds=seconds,
         rows=len(lengths),
-        effective_batch=effective_batch,
+        effective_batch=config.effective_batch,
         tokens_per_second=rows_per_second * fmean(lengths) if stage == "sft" else None,
         pairs_per_second=rows_per_second if stage == "dpo" else None,
         trainable_parameters=trained,

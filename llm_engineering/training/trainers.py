@@ -104,23 +104,30 @@ class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[mis
 
     args: DPOConfig
 
+    def __init__(self, *args: Any, reference_free: bool = False, **kwargs: Any) -> None:
+        self.reference_free = reference_free
+        super().__init__(*args, **kwargs)
+
     def _prepare_dataset(self, dataset: "Dataset", *args: Any) -> "Dataset":
         return dataset
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the mean log-ratios to the reference too, in nats an answer: TRL's rewards are beta times them."""
         metrics = self._metrics["train" if self.model.training else "eval"]
-        for side in ("chosen", "rejected"):
+        for side in () if self.reference_free else ("chosen", "rejected"):
             if rewards := metrics.get(f"rewards/{side}"):
                 metrics[f"log_ratio/{side}"] = [reward / self.beta for reward in rewards]
         super().log(logs, start_time)
 
     def _precompute_ref_logps(self, dataset: "Dataset", name: str, batch_size: int) -> "Dataset":
-        """Add the reference's log-probabilities, computed in batches of like length and kept in memory."""
+        """Add the reference's log-probabilities, computed in batches of like length and kept in memory.
+
+        Without a reference they are 0.
+        """
         self.choose_path()  # TRL computes them before its trainer is complete
         lengths = [len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in dataset]
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        logps = torch.zeros(2, len(order))
+        order = [] if self.reference_free else sorted(range(len(lengths)), key=lengths.__getitem__)
+        logps = torch.zeros(2, len(lengths))
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             batch = self.data_collator([dataset[i] for i in indices])

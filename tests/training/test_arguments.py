@@ -5,8 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from llm_engineering.config.schema import DoraAdapter, DPOStageConfig, LoraAdapter, SFTStageConfig
-from llm_engineering.models.adapters import adapter_config
+from llm_engineering.config.schema import (
+    DoraAdapter,
+    DPOStageConfig,
+    FullFineTuning,
+    LoraAdapter,
+    ModelConfig,
+    QloraAdapter,
+    SFTStageConfig,
+)
+from llm_engineering.models.adapters import adapter_config, quantization
 from llm_engineering.models.checkpoints import load_model
 from llm_engineering.training.arguments import dpo_arguments, dpo_losses, planned_steps, sft_arguments
 from llm_engineering.training.stage import early_stopping
@@ -20,15 +28,30 @@ STAGE = [
     ("batch_size", 3, {}, "per_device_train_batch_size", 3),
     ("accumulation", 5, {}, "gradient_accumulation_steps", 5),
     ("learning_rate", 1.5e-3, {}, "learning_rate", 1.5e-3),
-    ("schedule", "constant", {}, "lr_scheduler_type", "constant"),
+    ("optimizer", "rmsprop", {}, "optim", "rmsprop"),
+    ("optimizer", "adamw_8bit", {}, "optim", "adamw_torch_fused"),  # no CUDA GPU here
+    ("optimizer", "paged_adamw_32bit", {}, "optim", "adamw_torch_fused"),
+    ("adam_beta1", 0.8, {}, "adam_beta1", 0.8),
+    ("adam_beta2", 0.95, {}, "adam_beta2", 0.95),
+    ("adam_epsilon", 1e-6, {}, "adam_epsilon", 1e-6),
+    ("schedule", "constant", {}, "lr_scheduler_type", "constant_with_warmup"),
+    ("schedule", "inverse_sqrt", {}, "lr_scheduler_type", "inverse_sqrt"),
+    ("min_rate", 0.1, {}, "lr_scheduler_type", "cosine_with_min_lr"),
+    ("min_rate", 0.1, {}, "lr_scheduler_kwargs", {"min_lr_rate": 0.1}),
     ("warmup", 0.25, {}, "warmup_steps", 0.25),
     ("warmup", 12.0, {}, "warmup_steps", 12),
     ("weight_decay", 0.3, {}, "weight_decay", 0.3),
     ("max_grad_norm", 0.4, {}, "max_grad_norm", 0.4),
     ("gradient_checkpointing", True, {}, "gradient_checkpointing", True),
+    ("compile", True, {}, "torch_compile", True),
+    ("liger_kernel", False, {}, "use_liger_kernel", False),
     ("logging_steps", 4, {}, "logging_steps", 4),
     ("save_steps", 6, {}, "save_steps", 6),
+    ("save_total_limit", 4, {}, "save_total_limit", 4),
     ("evaluation_steps", 5, {}, "eval_steps", 5),
+    ("evaluation_examples", 100, {"batch_size": 4, "accumulation": 5}, "eval_steps", 5),
+    ("evaluation_examples", 1, {}, "eval_steps", 1),
+    ("evaluate_first", True, {}, "eval_on_start", True),
     ("evaluation_steps", 5, {}, "eval_strategy", "steps"),
     ("evaluation_steps", None, {}, "eval_strategy", "no"),
     ("best_metric", "loss", EVALUATED, "metric_for_best_model", "loss"),
@@ -37,21 +60,27 @@ STAGE = [
     ("best_metric", "loss", EVALUATED, "load_best_model_at_end", True),
     ("best_metric", "loss", EVALUATED, "save_steps", 5),
 ]
+SFT = [("neftune_alpha", 5.0, {}, "neftune_noise_alpha", 5.0)]
 DPO = [
     ("beta", 0.3, {}, "beta", 0.3),
     ("loss", "ipo", {}, "loss_type", ["ipo"]),
     ("nll_weight", 0.5, {}, "loss_type", ["sigmoid", "sft"]),
     ("nll_weight", 0.5, {}, "loss_weights", [1.0, 0.5]),
     ("label_smoothing", 0.2, {"loss": "robust"}, "label_smoothing", 0.2),
+    ("f_divergence", "js_divergence", {}, "f_divergence_type", "js_divergence"),
+    ("alpha_divergence", 0.3, {"f_divergence": "alpha_divergence"}, "f_alpha_divergence_coef", 0.3),
+    ("ld_alpha", 0.4, {}, "ld_alpha", 0.4),
+    ("discopop_tau", 0.1, {"loss": "discopop"}, "discopop_tau", 0.1),
+    ("reference_free", True, {}, "precompute_ref_log_probs", True),
 ]
 
 
 def sft_of(config):
-    return sft_arguments(config, Path("work"), torch.float32, 3, evaluates=True)
+    return sft_arguments(config, ModelConfig(), Path("work"), 3, evaluates=True)
 
 
 def dpo_of(config, rows=100):
-    return dpo_arguments(config, Path("work"), torch.float32, 3, evaluates=True, rows=rows)
+    return dpo_arguments(config, ModelConfig(), Path("work"), 3, evaluates=True, rows=rows)
 
 
 def plain(value):
@@ -64,6 +93,11 @@ def test_field_of_a_stage_reaches_both_trainers(field, value, others, argument, 
     assert plain(getattr(dpo_of(DPOStageConfig(**{field: value}, **others)), argument)) == expected
 
 
+@pytest.mark.parametrize(("field", "value", "others", "argument", "expected"), SFT)
+def test_field_of_sft_reaches_its_trainer(field, value, others, argument, expected):
+    assert plain(getattr(sft_of(SFTStageConfig(**{field: value}, **others)), argument)) == expected
+
+
 @pytest.mark.parametrize(("field", "value", "others", "argument", "expected"), DPO)
 def test_field_of_dpo_reaches_its_trainer(field, value, others, argument, expected):
     assert plain(getattr(dpo_of(DPOStageConfig(**{field: value}, **others)), argument)) == expected
@@ -71,7 +105,7 @@ def test_field_of_dpo_reaches_its_trainer(field, value, others, argument, expect
 
 def test_no_field_is_forgotten():
     elsewhere = {"patience", "fast_path"}  # a callback's, and the trainers' own
-    assert {case[0] for case in STAGE} | elsewhere == set(SFTStageConfig.model_fields)
+    assert {case[0] for case in STAGE + SFT} | elsewhere | {"disable_dropout"} == set(SFTStageConfig.model_fields)
     assert {case[0] for case in STAGE + DPO} | elsewhere == set(DPOStageConfig.model_fields)
 
 
@@ -90,6 +124,8 @@ def test_patience_reaches_the_callback():
         (LoraAdapter(targets=["q_proj", "up_proj"]), "target_modules", {"q_proj", "up_proj"}),
         (LoraAdapter(), "use_dora", False),
         (DoraAdapter(), "use_dora", True),
+        (LoraAdapter(rank_stabilized=True), "use_rslora", True),
+        (QloraAdapter(r=3), "r", 3),
     ],
 )
 def test_field_of_the_adapter_reaches_peft(adapter, argument, expected, tiny_base):
@@ -97,17 +133,27 @@ def test_field_of_the_adapter_reaches_peft(adapter, argument, expected, tiny_bas
 
 
 def test_no_field_of_the_adapter_is_forgotten():
-    assert (
-        set(LoraAdapter.model_fields) == {"type", "r", "alpha", "dropout", "targets"} == set(DoraAdapter.model_fields)
-    )
+    fields = {"type", "r", "alpha", "dropout", "targets", "rank_stabilized"}
+    assert set(LoraAdapter.model_fields) == fields == set(DoraAdapter.model_fields)
+    assert set(QloraAdapter.model_fields) == fields | {"bits"}
+
+
+@pytest.mark.parametrize(("bits", "argument", "expected"), [(4, "load_in_4bit", True), (8, "load_in_8bit", True)])
+def test_bits_of_qlora_reach_the_quantisation(bits, argument, expected):
+    assert getattr(quantization(bits, torch.bfloat16), argument) is expected
+    assert quantization(4, torch.bfloat16).bnb_4bit_compute_dtype == torch.bfloat16
+
+
+def test_full_fine_tuning_has_no_adapter(tiny_base):
+    assert adapter_config(FullFineTuning(), load_model(tiny_base.path, torch.float32)) is None
 
 
 @pytest.mark.parametrize(
     ("dtype", "bf16", "fp16"),
-    [(torch.float32, False, False), (torch.bfloat16, True, False)],
+    [("auto", False, False), ("float32", False, False), ("bfloat16", True, False)],
 )
 def test_precision_of_the_weights_decides_autocast(dtype, bf16, fp16):
-    arguments = sft_arguments(SFTStageConfig(), Path("work"), dtype, 3, evaluates=True)
+    arguments = sft_arguments(SFTStageConfig(), ModelConfig(dtype=dtype), Path("work"), 3, evaluates=True)
     assert (arguments.bf16, arguments.fp16) == (bf16, fp16)
 
 
@@ -123,7 +169,7 @@ def test_rows_are_neither_cut_nor_dropped_nor_prepared_again():
 
 def test_stage_without_held_out_rows_does_not_evaluate():
     config = SFTStageConfig(evaluation_steps=5)
-    arguments = sft_arguments(config, Path("work"), torch.float32, 3, evaluates=False)
+    arguments = sft_arguments(config, ModelConfig(), Path("work"), 3, evaluates=False)
     assert plain(arguments.eval_strategy) == "no"
 
 

@@ -28,7 +28,7 @@ def make_trainer(tiny_base, preference_rows, tmp_path):
         model = load_model(tiny_base.path, torch.float32)
         return PreparedDPOTrainer(
             model=model,
-            args=dpo_arguments(config, tmp_path / "trainer", torch.float32, 3, evaluates=False, rows=8),
+            args=dpo_arguments(config, ModelConfig(), tmp_path / "trainer", 3, evaluates=False, rows=8),
             train_dataset=read_rows(preference_rows, "train"),
             processing_class=load_chat_tokenizer(tiny_base, ModelConfig()).tokenizer,
             peft_config=adapter_config(LoraAdapter(r=4), model),

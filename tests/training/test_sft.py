@@ -52,7 +52,7 @@ def make_trainer(tiny_base, sft_rows, tmp_path):
         model = load_model(tiny_base.path, torch.float32)
         return PreparedSFTTrainer(
             model=model,
-            args=sft_arguments(config, tmp_path / "trainer", torch.float32, 3, evaluates=True),
+            args=sft_arguments(config, ModelConfig(), tmp_path / "trainer", 3, evaluates=True),
             train_dataset=read_rows(rows, "train"),
             eval_dataset=read_rows(rows, "eval"),
             processing_class=load_chat_tokenizer(tiny_base, ModelConfig()).tokenizer,
