@@ -20,27 +20,30 @@ def planned_steps(config: StageConfig, rows: int) -> int:
     return math.ceil(config.epochs * max(math.ceil(batches / config.accumulation), 1))
 
 
-def require_warmup(config: StageConfig, steps: int) -> None:
-    """Refuse a warm-up that fills the whole training: its peak rate would never be reached.
+def warmup_steps(config: StageConfig, steps: int) -> int:
+    """Return the updates of the warm-up; one at least is left for the peak rate, since the first warm-up's rate is 0.
 
     Raises:
-        ConfigError: It does.
+        ConfigError: So many steps are configured that the peak rate would never be reached.
     """
-    if config.warmup >= max(steps, 1):
+    if config.warmup < 1:
+        return min(math.ceil(config.warmup * steps), steps - 1)
+    if config.warmup >= steps:
         raise ConfigError(
             f"warmup ({config.warmup:g} steps) is no shorter than the training ({steps} steps). Lower it, or give it "
             "as a share below 1."
         )
+    return int(config.warmup)
 
 
 def sft_arguments(
-    config: SFTStageConfig, model: ModelConfig, work_dir: Path, seed: int, evaluates: bool
+    config: SFTStageConfig, model: ModelConfig, work_dir: Path, seed: int, evaluates: bool, rows: int
 ) -> "SFTConfig":
     """Return TRL's SFT arguments; the rows are tokenised, masked and cut already."""
     from trl import SFTConfig
 
     return SFTConfig(
-        **_common(config, model, work_dir, seed, evaluates),
+        **_common(config, model, work_dir, seed, evaluates, planned_steps(config, rows)),
         neftune_noise_alpha=config.neftune_alpha,
         max_length=None,
         packing=False,
@@ -55,10 +58,11 @@ def dpo_arguments(
     """Return TRL's DPO arguments; reference log-probabilities are computed once where rows are seen more than once."""
     from trl import DPOConfig
 
-    seen = planned_steps(config, rows) * config.effective_batch
+    steps = planned_steps(config, rows)
+    seen = steps * config.effective_batch
     losses = dpo_losses(config)
     return DPOConfig(
-        **_common(config, model, work_dir, seed, evaluates),
+        **_common(config, model, work_dir, seed, evaluates, steps),
         loss_type=list(losses),
         loss_weights=list(losses.values()),
         max_length=None,
@@ -87,23 +91,24 @@ def dpo_losses(config: DPOStageConfig) -> dict[str, float]:
     return losses | ({"sft": config.nll_weight} if config.nll_weight else {})
 
 
-def _schedule(config: StageConfig) -> dict[str, Any]:
+def _schedule(config: StageConfig, steps: int) -> dict[str, Any]:
     """Return the schedule as transformers names it; its ``constant`` knows no warm-up, its ``cosine`` no floor."""
     name, kwargs = config.schedule, {}
     if config.schedule == "constant":
         name = "constant_with_warmup"  # type: ignore[assignment]  # one of transformers' names
     if config.min_rate:
         name, kwargs = "cosine_with_min_lr", {"min_lr_rate": config.min_rate}  # type: ignore[assignment]
-    warmup = config.warmup if config.warmup < 1 else int(config.warmup)
-    return {"lr_scheduler_type": name, "lr_scheduler_kwargs": kwargs, "warmup_steps": warmup}
+    return {"lr_scheduler_type": name, "lr_scheduler_kwargs": kwargs, "warmup_steps": warmup_steps(config, steps)}
 
 
-def _common(config: StageConfig, model: ModelConfig, work_dir: Path, seed: int, evaluates: bool) -> dict[str, Any]:
+def _common(
+    config: StageConfig, model: ModelConfig, work_dir: Path, seed: int, evaluates: bool, steps: int
+) -> dict[str, Any]:
     import torch
 
     dtype = pick_dtype(model.dtype)
     arguments: dict[str, Any] = {
-        **_schedule(config),
+        **_schedule(config, steps),
         "output_dir": str(work_dir),
         "num_train_epochs": config.epochs,
         "max_steps": config.max_steps or -1,

@@ -31,7 +31,7 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
     with inputs.tracked("sft", config) as tracker:
         trainer = PreparedSFTTrainer(
             model=model,
-            args=sft_arguments(config, inputs.model, inputs.work_dir, inputs.seed, evaluates=held_out is not None),
+            args=sft_arguments(config, inputs.model, inputs.work_dir, inputs.seed, held_out is not None, len(rows)),
             train_dataset=rows,
             eval_dataset=held_out,
             processing_class=tokenizer,

@@ -24,7 +24,7 @@ from llm_engineering.evaluation.checkers import load_checker
 from llm_engineering.models.checkpoints import describe_checkpoint, save_model
 from llm_engineering.models.hardware import describe_hardware
 from llm_engineering.tracking import Tracker, tracked_stage
-from llm_engineering.training.arguments import planned_steps, require_warmup
+from llm_engineering.training.arguments import planned_steps
 from llm_engineering.training.recovery import is_finished, last_checkpoint, step_of, writing
 from llm_engineering.training.watch import acting, history_of, judge, watched
 
@@ -146,7 +146,6 @@ def train(
     notes = _notes(trainer, config)
     for note in notes:
         _log.warning(note)
-    require_warmup(config, planned_steps(config, len(lengths)))
     interrupted = last_checkpoint(inputs.work_dir)
     started = time.perf_counter()
     _take_up(trainer, stage, interrupted)

@@ -363,7 +363,10 @@ def test_an_alias_bomb_is_refused() -> None:
         ("sft:", "1: sft must be a block of keys, got null."),
         ("adapter: lora", "1: adapter must be a block of keys, got 'lora'."),
         ("promotion: {tolerances: 3}", "1: promotion.tolerances must be a block of keys, got 3."),
-        ("dpo: {loss: sigmiod}", "1: dpo.loss must be sigmoid, ipo, hinge, robust, sigmoid_norm, exo_pair, nca_pair, bco_pair, sppo_hard, aot, aot_unpaired, apo_zero, apo_down or discopop, got 'sigmiod'."),
+        (
+            "dpo: {schedule: cosinus}",
+            "1: dpo.schedule must be cosine, linear, constant or inverse_sqrt, got 'cosinus'.",
+        ),
         ("adapter:\n  r: 8\n  type: lroa", "3: adapter.type must be lora, dora, qlora or full, got 'lroa'."),
         ("adapter: {type: null}", "1: adapter.type must be lora, dora, qlora or full, got null."),
         ("adapter: {r: -1}", "1: adapter.r must be greater than 0, got -1."),

@@ -14,6 +14,7 @@ from llm_engineering.config.schema import (
     QloraAdapter,
     SFTStageConfig,
 )
+from llm_engineering.errors import ConfigError
 from llm_engineering.models.adapters import adapter_config, quantization
 from llm_engineering.models.checkpoints import load_model
 from llm_engineering.training.arguments import dpo_arguments, dpo_losses, planned_steps, sft_arguments
@@ -38,7 +39,9 @@ STAGE = [
     ("schedule", "inverse_sqrt", {}, "lr_scheduler_type", "inverse_sqrt"),
     ("min_rate", 0.1, {}, "lr_scheduler_type", "cosine_with_min_lr"),
     ("min_rate", 0.1, {}, "lr_scheduler_kwargs", {"min_lr_rate": 0.1}),
-    ("warmup", 0.25, {}, "warmup_steps", 0.25),
+    ("warmup", 0.25, {}, "warmup_steps", 4),  # of 13 steps
+    ("warmup", 0.99, {}, "warmup_steps", 12),
+    ("warmup", 0.05, {"max_steps": 1}, "warmup_steps", 0),  # the only step would have the rate 0
     ("warmup", 12.0, {}, "warmup_steps", 12),
     ("weight_decay", 0.3, {}, "weight_decay", 0.3),
     ("max_grad_norm", 0.4, {}, "max_grad_norm", 0.4),
@@ -75,8 +78,8 @@ DPO = [
 ]
 
 
-def sft_of(config):
-    return sft_arguments(config, ModelConfig(), Path("work"), 3, evaluates=True)
+def sft_of(config, rows=100):
+    return sft_arguments(config, ModelConfig(), Path("work"), 3, evaluates=True, rows=rows)
 
 
 def dpo_of(config, rows=100):
@@ -148,12 +151,18 @@ def test_full_fine_tuning_has_no_adapter(tiny_base):
     assert adapter_config(FullFineTuning(), load_model(tiny_base.path, torch.float32)) is None
 
 
+@pytest.mark.parametrize("config", [{"epochs": 1, "warmup": 13}, {"epochs": 2, "warmup": 26}])
+def test_warmup_that_fills_the_training_is_refused(config):
+    with pytest.raises(ConfigError, match="no shorter than the training"):
+        sft_of(SFTStageConfig(**config))
+
+
 @pytest.mark.parametrize(
     ("dtype", "bf16", "fp16"),
     [("auto", False, False), ("float32", False, False), ("bfloat16", True, False)],
 )
 def test_precision_of_the_weights_decides_autocast(dtype, bf16, fp16):
-    arguments = sft_arguments(SFTStageConfig(), ModelConfig(dtype=dtype), Path("work"), 3, evaluates=True)
+    arguments = sft_arguments(SFTStageConfig(), ModelConfig(dtype=dtype), Path("work"), 3, evaluates=True, rows=100)
     assert (arguments.bf16, arguments.fp16) == (bf16, fp16)
 
 
@@ -169,7 +178,7 @@ def test_rows_are_neither_cut_nor_dropped_nor_prepared_again():
 
 def test_stage_without_held_out_rows_does_not_evaluate():
     config = SFTStageConfig(evaluation_steps=5)
-    arguments = sft_arguments(config, ModelConfig(), Path("work"), 3, evaluates=False)
+    arguments = sft_arguments(config, ModelConfig(), Path("work"), 3, evaluates=False, rows=100)
     assert plain(arguments.eval_strategy) == "no"
 
 

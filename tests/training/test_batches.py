@@ -78,7 +78,7 @@ def trainer_of(tiny_base, prepared, tmp_path):
         work = tmp_path / kind
         if kind == "sft":
             config = SFTStageConfig(batch_size=batch_size)
-            return PreparedSFTTrainer(args=sft_arguments(config, ModelConfig(), work, 3, True), **common)
+            return PreparedSFTTrainer(args=sft_arguments(config, ModelConfig(), work, 3, True, len(train)), **common)
         config = DPOStageConfig(batch_size=batch_size)
         return PreparedDPOTrainer(args=dpo_arguments(config, ModelConfig(), work, 3, True, len(train)), **common)
 

@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import logsigmoid
+from loss_formulas import EVERY_LOSS, answer_logps, dpo_loss
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from llm_engineering.config.schema import DoraAdapter, DPOStageConfig, LoraAdapter, ModelConfig
 from llm_engineering.data.rowsets import read_rows
@@ -31,6 +33,7 @@ def make_trainer(tiny_base, preference_rows, tmp_path):
             args=dpo_arguments(config, ModelConfig(), tmp_path / "trainer", 3, evaluates=False, rows=8),
             train_dataset=read_rows(preference_rows, "train"),
             processing_class=load_chat_tokenizer(tiny_base, ModelConfig()).tokenizer,
+            reference_free=config.reference_free,
             peft_config=adapter_config(LoraAdapter(r=4), model),
         )
 
@@ -50,57 +53,78 @@ def sides(rows):
     return [[(pair["prompt_ids"], pair[side]) for pair in pairs] for side in ("chosen_ids", "rejected_ids")]
 
 
+def first_batch(trainer):
+    return trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
+
+
 def loss_of_batch(trainer):
-    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
     trainer.model.eval()
     with torch.no_grad():
-        return float(trainer.compute_loss(trainer.model, batch))
+        return float(trainer.compute_loss(trainer.model, first_batch(trainer)))
 
 
-def loss_by_hand(config, policy, reference):
-    """Return the mean loss of pairs; each side is a list of token log-probabilities a completion."""
-    losses = []
-    for pc, pr, rc, rr in zip(*policy, *reference, strict=True):
-        delta = (pc.sum() - rc.sum()) - (pr.sum() - rr.sum())
-        clean, flipped, e = -logsigmoid(config.beta * delta), -logsigmoid(-config.beta * delta), config.label_smoothing
-        per_token = (pc - rc).mean() - (pr - rr).mean()
-        losses.append(
-            {
-                "sigmoid": (1 - e) * clean + e * flipped,  # Mitchell 2023, a note on DPO with noisy preferences
-                "robust": ((1 - e) * clean - e * flipped) / (1 - 2 * e),  # Chowdhury et al. 2024, equation 12
-                "hinge": torch.relu(1 - config.beta * delta),  # Zhao et al. 2023
-                "ipo": (per_token - 1 / (2 * config.beta)) ** 2,  # Azar et al. 2023, equation 17, per token
-            }[config.loss]
-        )
-    return float(torch.stack(losses).mean() - config.nll_weight * torch.cat(policy[0]).mean())
+def moved_twin(trainer, tiny_base, adapter):
+    """Return the trainer's policy in float64, and its adapter's weights moved away from zero in both."""
+    perturb(trainer.model)
+    trainer.model.save_pretrained(adapter, save_embedding_layers=False)
+    model = AutoModelForCausalLM.from_pretrained(tiny_base.path, dtype=torch.float64)
+    return PeftModel.from_pretrained(model, adapter, is_trainable=True).double()
 
 
-LOSSES = [
-    {"loss": "sigmoid"},
-    {"loss": "sigmoid", "label_smoothing": 0.2},
-    {"loss": "robust"},
-    {"loss": "robust", "label_smoothing": 0.2},
-    {"loss": "hinge"},
-    {"loss": "ipo"},
-]
-
-
-@pytest.mark.parametrize("nll_weight", [0.0, 0.3])
-@pytest.mark.parametrize("kind", LOSSES, ids=lambda kind: "-".join(map(str, kind.values())))
-def test_loss_is_the_configured_one_before_and_after_a_move(
-    kind, nll_weight, make_trainer, preference_rows, tiny_base, exact_logps, tmp_path
-):
-    config = DPOStageConfig(epochs=ON_THE_FLY, beta=0.7, nll_weight=nll_weight, **kind)
+@pytest.mark.parametrize("kind", EVERY_LOSS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_loss_and_gradient_are_the_formulas(kind, make_trainer, preference_rows, tiny_base, exact_logps, tmp_path):
+    config = DPOStageConfig(**{"epochs": ON_THE_FLY, "beta": 0.7, **kind})
     trainer = make_trainer(config)
     reference = [exact_logps(tiny_base, side) for side in sides(preference_rows)]
-    assert loss_of_batch(trainer) == pytest.approx(loss_by_hand(config, reference, reference), rel=1e-5)
+    assert loss_of_batch(trainer) == pytest.approx(float(dpo_loss(config, reference, reference)), rel=1e-5)
 
-    perturb(trainer.model)
-    trainer.model.save_pretrained(tmp_path / "moved", save_embedding_layers=False)
-    policy = [exact_logps(tiny_base, side, tmp_path / "moved") for side in sides(preference_rows)]
-    moved = loss_by_hand(config, policy, reference)
-    assert abs(moved - loss_by_hand(config, reference, reference)) > 1e-3
-    assert loss_of_batch(trainer) == pytest.approx(moved, rel=1e-4)
+    twin = moved_twin(trainer, tiny_base, tmp_path / "moved")
+    expected = dpo_loss(config, [answer_logps(twin, side) for side in sides(preference_rows)], reference)
+    expected.backward()
+    expected = expected.detach()
+    assert abs(float(expected) - float(dpo_loss(config, reference, reference))) > 1e-3
+    trainer.model.train()
+    loss = trainer.compute_loss(trainer.model, first_batch(trainer))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-4)
+    exact = {name: parameter.grad for name, parameter in twin.named_parameters() if parameter.grad is not None}
+    found = {name: p.grad.double() for name, p in trainer.model.named_parameters() if p.grad is not None}
+    assert found.keys() == exact.keys()
+    size = sum((gradient**2).sum() for gradient in exact.values()).sqrt()
+    distance = sum(((found[name] - exact[name]) ** 2).sum() for name in exact).sqrt()
+    assert distance <= 1e-4 * size
+
+
+def test_gradient_of_dpo_is_the_papers(make_trainer, preference_rows, tiny_base, exact_logps, tmp_path):
+    # Rafailov et al. 2023, section 4: -beta sigma(-beta delta) (grad log pi(chosen) - grad log pi(rejected))
+    trainer = make_trainer(DPOStageConfig(epochs=ON_THE_FLY, beta=0.7))
+    reference = [exact_logps(tiny_base, side) for side in sides(preference_rows)]
+    twin = moved_twin(trainer, tiny_base, tmp_path / "moved")
+    trained = {name: parameter for name, parameter in twin.named_parameters() if parameter.requires_grad}
+    expected = dict.fromkeys(trained, 0)
+    for chosen, rejected, rc, rr in zip(*sides(preference_rows), *reference, strict=True):
+        (logp_c,), (logp_r,) = answer_logps(twin, [chosen]), answer_logps(twin, [rejected])
+        delta = (logp_c.sum() - rc.sum()) - (logp_r.sum() - rr.sum())
+        weight = 0.7 * torch.sigmoid(-0.7 * delta.detach()) / 8
+        rise = [torch.autograd.grad(logp.sum(), trained.values()) for logp in (logp_c, logp_r)]
+        expected = {n: expected[n] - weight * (c - r) for n, c, r in zip(trained, *rise, strict=True)}
+    trainer.model.train()
+    trainer.compute_loss(trainer.model, first_batch(trainer)).backward()
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad:
+            assert torch.allclose(parameter.grad.double(), expected[name], rtol=1e-3, atol=1e-5), name
+
+
+@pytest.mark.parametrize("kind", EVERY_LOSS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_reference_is_proven_for_every_loss(kind, make_inputs, preference_rows, tiny_base):
+    config = DPOStageConfig(max_steps=1, warmup=0, **{"beta": 0.7, **kind})
+    _, report = train_dpo(config, make_inputs(preference_rows))
+    if config.reference_free:
+        assert report.reference is None
+        assert not any(name.startswith("log_ratio") for name in report.metrics)
+    else:
+        assert report.reference.step0_loss == pytest.approx(report.reference.expected_loss, rel=1e-4)
+        assert report.reference.reference_sha256_after == tiny_base.weights_sha256
 
 
 @pytest.mark.parametrize(

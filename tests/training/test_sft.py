@@ -1,5 +1,6 @@
 """SFT on a random Llama of 56k parameters: 8 rows of 3 to 9 tokens, whose numbers are checked in float64."""
 
+import re
 import resource
 from itertools import count
 
@@ -7,10 +8,10 @@ import pytest
 import torch
 
 from llm_engineering.artifacts import Judgement
-from llm_engineering.config.schema import EvaluationConfig, LoraAdapter, ModelConfig, SFTStageConfig
+from llm_engineering.config.schema import EvaluationConfig, LoraAdapter, ModelConfig, QloraAdapter, SFTStageConfig
 from llm_engineering.data.rowsets import SFT, read_rows, write_rows
 from llm_engineering.errors import ConfigError, TrainingError
-from llm_engineering.models.adapters import adapter_config
+from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, load_model
 from llm_engineering.training.arguments import sft_arguments
@@ -52,7 +53,7 @@ def make_trainer(tiny_base, sft_rows, tmp_path):
         model = load_model(tiny_base.path, torch.float32)
         return PreparedSFTTrainer(
             model=model,
-            args=sft_arguments(config, ModelConfig(), tmp_path / "trainer", 3, evaluates=True),
+            args=sft_arguments(config, ModelConfig(), tmp_path / "trainer", 3, evaluates=True, rows=8),
             train_dataset=read_rows(rows, "train"),
             eval_dataset=read_rows(rows, "eval"),
             processing_class=load_chat_tokenizer(tiny_base, ModelConfig()).tokenizer,
@@ -320,3 +321,104 @@ def test_disk_without_space_stops_training_in_a_sentence_and_keeps_what_was_ther
 def spoil(model):
     with torch.no_grad():
         next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
+
+
+def rates(report):
+    return [round(rate, 9) for _, rate in report.series("learning_rate")]
+
+
+def test_constant_rate_warms_up_too(make_inputs, sft_rows):
+    config = SFTStageConfig(max_steps=4, warmup=2, schedule="constant", learning_rate=1e-3, logging_steps=1)
+    assert rates(train_sft(config, make_inputs(sft_rows))[1]) == [0.0, 0.0005, 0.001, 0.001]
+
+
+def test_cosine_ends_at_the_configured_share_of_the_peak(make_inputs, sft_rows):
+    config = SFTStageConfig(max_steps=3, warmup=0, min_rate=0.1, learning_rate=1e-3, logging_steps=1)
+    # after 0, 1 and 2 of 3 updates: 0.1 + 0.9 (1 + cos(pi s / 3)) / 2
+    assert rates(train_sft(config, make_inputs(sft_rows))[1]) == pytest.approx([1e-3, 0.775e-3, 0.325e-3])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "rmsprop", "adafactor", "sgd", "adamw_8bit"])
+def test_optimizer_lowers_the_loss_and_a_substitute_is_named(optimizer, make_inputs, sft_rows, caplog):
+    rate = 0.5 if optimizer == "sgd" else 1e-2
+    config = SFTStageConfig(epochs=6, optimizer=optimizer, learning_rate=rate, logging_steps=1)
+    _, report = train_sft(config, make_inputs(sft_rows))
+    assert report.metrics["loss"] < report.history[0]["loss"]
+    substituted = optimizer == "adamw_8bit" and not torch.cuda.is_available()
+    assert bool(report.notes) == substituted
+    assert ("adamw_torch_fused steps in" in caplog.text) == substituted
+
+
+def test_evaluation_by_examples_and_before_the_first_update(make_inputs, sft_rows):
+    config = SFTStageConfig(epochs=2, batch_size=2, evaluation_examples=4, evaluate_first=True, logging_steps=1)
+    _, report = train_sft(config, make_inputs(sft_rows))
+    assert [step for step, _ in report.series("eval_loss")] == [0, 2, 4, 6, 8]
+
+
+def test_so_many_checkpoints_are_kept_while_training(make_inputs, sft_rows, killed_at, tmp_path):
+    config = SFTStageConfig(epochs=8, batch_size=8, save_steps=1, save_total_limit=3)
+    with killed_at(7):
+        train_sft(config, make_inputs(sft_rows))
+    assert sorted(path.name for path in (tmp_path / "work").glob("checkpoint-*")) == [
+        f"checkpoint-{i}" for i in (4, 5, 6)
+    ]
+
+
+def test_noise_on_the_embeddings_acts_while_training_alone(make_inputs, sft_rows):
+    config = SFTStageConfig(max_steps=1, batch_size=8, neftune_alpha=5.0)
+    _, noisy = train_sft(config, make_inputs(sft_rows, "noisy"))
+    _, plain = train_sft(SFTStageConfig(max_steps=1, batch_size=8), make_inputs(sft_rows, "plain"))
+    assert "NEFTune" in noisy.path
+    assert noisy.history[0]["loss"] != pytest.approx(plain.history[0]["loss"], rel=1e-4)
+
+
+def test_rank_stabilized_adapter_trains_with_another_scale(make_inputs, sft_rows, weights_of):
+    config = SFTStageConfig(max_steps=2, warmup=0, learning_rate=1e-2)
+    adapters = {flag: LoraAdapter(r=4, rank_stabilized=flag) for flag in (False, True)}
+    inputs = {flag: make_inputs(sft_rows, str(flag), adapter=adapter) for flag, adapter in adapters.items()}
+    plain, stabilized = (weights_of(train_sft(config, inputs[flag])[0]) for flag in (False, True))
+    assert any(not torch.equal(plain[name], stabilized[name]) for name in plain)
+
+
+def test_base_models_dropout_can_be_taken_out(make_inputs, sft_rows, monkeypatch):
+    from torch import nn
+
+    from llm_engineering.training import sft
+
+    def with_dropout(*args):
+        model = load_for_training(*args)
+        model.model.layers[0].mlp.act_fn = nn.Sequential(nn.SiLU(), nn.Dropout(0.5))
+        return model
+
+    monkeypatch.setattr(sft, "load_for_training", with_dropout)
+    losses = [
+        train_sft(
+            SFTStageConfig(max_steps=1, batch_size=8, disable_dropout=off, fast_path="off"),
+            make_inputs(sft_rows, f"{off} {seed}", seed=seed),
+        )[1].history[0]["loss"]
+        for off in (True, False)
+        for seed in (3, 4)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[2] != pytest.approx(losses[3], rel=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"adapter": QloraAdapter()}, "adapter.type qlora (4 bits) needs a CUDA GPU"),
+        ({"model": ModelConfig(dtype="tf32")}, "model.dtype tf32 needs an NVIDIA GPU"),
+        ({"model": ModelConfig(dtype="float16")}, "model.dtype float16 needs a GPU"),
+        ({"model": ModelConfig(attention="flash_attention_2")}, "model.attention flash_attention_2 needs a CUDA GPU"),
+    ],
+)
+def test_what_the_machine_cannot_do_is_refused_in_a_sentence(changes, message, make_inputs, sft_rows):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        train_sft(SFTStageConfig(), make_inputs(sft_rows, **changes))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_attention_kernel_reaches_the_model(attention, tiny_base):
+    model = load_for_training(tiny_base.path, ModelConfig(attention=attention), LoraAdapter())
+    assert model.config._attn_implementation == attention
