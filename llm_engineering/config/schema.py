@@ -96,14 +96,14 @@ class DoraAdapter(LoraAdapter):
 
 
 class QloraAdapter(LoraAdapter):
-    """Low-rank adapters on a base whose weights are kept in 4 or 8 bits (Dettmers et al. 2023, arXiv:2305.14314).
-
-    Needs a CUDA GPU and the extra ``cuda``. The merge reads the base in 16 bits or more again.
-    """
+    """Low-rank adapters on a base kept in few bits (Dettmers et al. 2023, arXiv:2305.14314); needs a CUDA GPU."""
 
     type: Literal["qlora"] = "qlora"  # type: ignore[assignment]  # the tag of the union
     bits: Literal[4, 8] = 4
-    """4: NormalFloat with double quantisation; 8: LLM.int8()."""
+    """4: NormalFloat with double quantisation; 8: LLM.int8(). Needs the extra ``cuda``.
+
+    Merging reads the base in its own precision again.
+    """
 
 
 class FullFineTuning(Block):

@@ -114,6 +114,19 @@ def test_rows_are_read_from_all_sources_but_the_sampled_one() -> None:
             "sft.best_metric answer_score needs evaluation.checker",
         ),
         ({"dpo": {"label_smoothing": 0.5}}, "less than 0.5"),
+        ({"dpo": {"loss": "exo_pair"}}, "exo_pair needs label_smoothing above 0"),
+        ({"dpo": {"loss": "apo_zero", "f_divergence": "forward_kl"}}, "is not defined for the loss apo_zero"),
+        ({"dpo": {"alpha_divergence": 0.3}}, "alpha_divergence does nothing unless f_divergence is alpha_divergence"),
+        ({"dpo": {"discopop_tau": 0.3}}, "discopop_tau does nothing unless loss is discopop"),
+        ({"dpo": {"beta": 0}}, "greater than 0"),
+        ({"dpo": {"beta": 101}}, "less than or equal to 100"),
+        ({"sft": {"learning_rate": 2}}, "less than or equal to 1"),
+        ({"sft": {"max_steps": 0}}, "greater than 0"),
+        ({"sft": {"max_steps": 10, "warmup": 10}}, "no shorter than the training"),
+        ({"sft": {"schedule": "linear", "min_rate": 0.1}}, "min_rate does nothing for the schedule linear"),
+        ({"sft": {"optimizer": "sgd", "adam_beta2": 0.95}}, "adam_beta2 does nothing for the optimizer sgd"),
+        ({"sft": {"evaluation_steps": 5, "evaluation_examples": 50}}, "say the same"),
+        ({"sft": {"save_total_limit": 1}}, "greater than or equal to 2"),
         ({"data": {"max_length": 7}}, "greater than or equal to 8"),
         ({"seed": 2**32}, "less than 4294967296"),
         ({"name": "-x"}, "must consist of letters"),
@@ -129,3 +142,11 @@ def test_settings_that_make_no_sense_together_are_refused(block: dict[str, Any],
 @pytest.mark.parametrize("name", ["a", "7", "embedded-default", "A.b_c-1", "x" * 80])
 def test_ordinary_names_pass(name: str) -> None:
     assert RunConfig(name=name).name == name
+
+
+@pytest.mark.parametrize(("sft", "dpo", "warned"), [(2e-4, 5e-6, False), (1e-5, 1e-5, True), (1e-5, 2e-5, True)])
+def test_a_dpo_rate_that_is_not_below_the_sft_rate_is_warned_of(sft: float, dpo: float, warned: bool) -> None:
+    source = {"path": "rows.jsonl"}
+    block = {"data": {"sft": [source], "preference": [source]}}
+    config = RunConfig.model_validate({**block, "sft": {"learning_rate": sft}, "dpo": {"learning_rate": dpo}})
+    assert bool(config.warnings) == warned
