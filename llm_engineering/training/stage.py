@@ -1,5 +1,6 @@
 """What SFT and DPO do alike: train or take up an interrupted training, keep the adapter or the model, report."""
 
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -191,12 +192,19 @@ def _parameters(trainer: Any) -> tuple[int, int]:
 
 
 def _keep_adapter(trainer: Any, inputs: StageInputs) -> Checkpoint:
-    """Write the adapter alone, with the name of the model it belongs to."""
-    folder = inputs.work_dir / "adapter"
+    """Write the adapter alone, with name, revision and hash of the model it belongs to.
+
+    That is the base in SFT, but the merged SFT model in DPO, which has no name but its folder.
+    """
+    folder, base = inputs.work_dir / "adapter", inputs.base
+    is_named = base.weights_sha256 == base.base_sha256
     adapter = trainer.model.peft_config["default"]
-    adapter.base_model_name_or_path, adapter.revision = inputs.base.base, inputs.model.revision
+    adapter.base_model_name_or_path = base.base if is_named else str(base.path)
+    adapter.revision = inputs.model.revision if is_named else None
+    belongs_to = {"name": adapter.base_model_name_or_path, "revision": adapter.revision, "sha256": base.weights_sha256}
     with writing(folder):
         trainer.model.save_pretrained(folder, save_embedding_layers=False)
+        (folder / "base_model.json").write_text(json.dumps(belongs_to, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").unlink(missing_ok=True)
     return describe_checkpoint(folder, "adapter", inputs.base)
 

@@ -1,5 +1,6 @@
 """DPO on a random Llama of 56k parameters: 8 pairs, whose losses are checked in float64."""
 
+import json
 import math
 
 import pytest
@@ -8,7 +9,7 @@ from loss_formulas import EVERY_LOSS, answer_logps, dpo_loss
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from llm_engineering.config.schema import DoraAdapter, DPOStageConfig, LoraAdapter, ModelConfig
+from llm_engineering.config.schema import DoraAdapter, DPOStageConfig, LoraAdapter, ModelConfig, SFTStageConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.errors import ProofError
 from llm_engineering.models.adapters import adapter_config
@@ -16,6 +17,7 @@ from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, load_model
 from llm_engineering.training.arguments import dpo_arguments
 from llm_engineering.training.dpo import prove_reference, train_dpo, zero_ratio_loss
+from llm_engineering.training.sft import train_sft
 from llm_engineering.training.trainers import PreparedDPOTrainer
 
 ON_THE_FLY = 1
@@ -285,3 +287,19 @@ def test_report_of_dpo_counts_pairs(make_inputs, preference_rows, tiny_base, at_
     assert hashes == [tiny_base.weights_sha256]
     assert checkpoint.base_sha256 == tiny_base.weights_sha256
     assert {"rewards/margins", "rewards/chosen", "rewards/rejected", "eval_loss"} <= report.metrics.keys()
+
+
+def test_adapters_say_which_model_they_belong_to(make_inputs, sft_rows, preference_rows, tiny_base):
+    def belongs_to(adapter):
+        config = json.loads((adapter.path / "adapter_config.json").read_text())
+        base = json.loads((adapter.path / "base_model.json").read_text())
+        assert (config["base_model_name_or_path"], config["revision"]) == (base["name"], base["revision"])
+        return base
+
+    sft_inputs = make_inputs(sft_rows, "sft", model=ModelConfig(revision="abc"))
+    of_sft, _ = train_sft(SFTStageConfig(max_steps=1), sft_inputs)
+    assert belongs_to(of_sft) == {"name": "tiny", "revision": "abc", "sha256": tiny_base.weights_sha256}
+    merged = tiny_base.model_copy(update={"base_sha256": "0" * 64})  # made from another model
+    of_dpo, _ = train_dpo(DPOStageConfig(max_steps=1), make_inputs(preference_rows, "dpo", base=merged))
+    path, weights = str(tiny_base.path), tiny_base.weights_sha256
+    assert belongs_to(of_dpo) == {"name": path, "revision": None, "sha256": weights}
