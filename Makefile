@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train test test-slow check lint types imports dashboard bench bench-data bench-train clean
+.PHONY: help install train test test-slow check lint types imports dashboard bench bench-data bench-train bench-cuda clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench-data: $(STAMP) ## Measure the preparation of data against TRL's, and of a 
 bench-train: export OMP_NUM_THREADS = 1
 bench-train: $(STAMP) ## Measure training against TRL's trainers and hand-written loops (about an hour)
 	$(BIN)/python benchmarks/training.py
+
+bench-cuda: $(STAMP) ## Measure training on a CUDA GPU against TRL's trainers, with models of 0.5B to 8B parameters
+	$(BIN)/python benchmarks/training_cuda.py
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
