@@ -8,7 +8,7 @@ from pathlib import Path
 from zenml.utils.io_utils import get_global_config_directory
 
 from llm_engineering.artifacts import Checkpoint, DatasetReport, RowKind
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.schema import QloraAdapter, RunConfig
 from llm_engineering.data.sources import count_rows
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.chat import load_chat_tokenizer
@@ -18,7 +18,7 @@ from llm_engineering.models.shape import read_shape
 from llm_engineering.models.tiny import write_tiny_model
 from llm_engineering.training.estimate import GPU_SPEED, Estimate, Machine, estimate, rows_of
 from llm_engineering.training.rehearsal import rehearsal_of
-from pipelines.launch import Job, warnings_of, find_version_model
+from pipelines.launch import Job, find_version_model, warnings_of
 from steps.artifact_sources import find_artifacts, load_artifacts
 
 LONG = 3600.0
@@ -83,9 +83,7 @@ def estimates(
     """
     shape = read_shape(folder)
     rows = {stage: own for stage, own in rows_of(report, config, share).items() if job in ("training", stage)}
-    adapter: str = config.adapter.type
-    precision: str = config.model.dtype
-    needs_gpu = adapter == "qlora" or precision in ("float16", "tf32")
+    needs_gpu = isinstance(config.adapter, QloraAdapter) or config.model.dtype in ("float16", "tf32")
     gpu = Machine("an assumed GPU", on_gpu=True, speed=GPU_SPEED, measured=False)
     if pick_device().type == "cpu" and needs_gpu:
         return [estimate(config, shape, rows, gpu)]

@@ -6,10 +6,9 @@ total is a range. N are parameters, T tokens, V the vocabulary, E the width of t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from llm_engineering.artifacts import DatasetReport, RowKind, StageName
-from llm_engineering.config.schema import RunConfig, StageConfig
+from llm_engineering.config.schema import DoraAdapter, FullFineTuning, QloraAdapter, RunConfig, StageConfig
 from llm_engineering.models.shape import ModelShape
 from llm_engineering.training.arguments import planned_steps
 
@@ -95,21 +94,19 @@ class Estimate:
 
 
 def weight_bytes(config: RunConfig, on_gpu: bool) -> int:
-    """Return the bytes of a weight that is loaded but not trained; ``auto`` is bfloat16 on a GPU."""
-    dtype: str = config.model.dtype
+    """Return the bytes of a weight that is loaded but not trained; ``auto`` is half precision on a GPU."""
+    dtype = config.model.dtype
     return 2 if dtype in ("bfloat16", "float16") or (dtype == "auto" and on_gpu) else 4
 
 
 def trained_parameters(config: RunConfig, shape: ModelShape) -> int:
     """Return how many parameters are trained: of an adapter r (inputs + outputs) a layer, DoRA's magnitudes besides."""
-    kind: str = config.adapter.type
-    if kind == "full":
+    adapter = config.adapter
+    if isinstance(adapter, FullFineTuning):
         return shape.parameters
-    adapter: Any = config.adapter
-    rank = int(adapter.r)
     targeted = [layer for layer in shape.linear if adapter.targets == "all-linear" or layer.name in adapter.targets]
-    magnitudes = sum(layer.count * layer.outputs for layer in targeted) if kind == "dora" else 0
-    return sum(layer.count * rank * (layer.inputs + layer.outputs) for layer in targeted) + magnitudes
+    magnitudes = sum(layer.count * layer.outputs for layer in targeted) if isinstance(adapter, DoraAdapter) else 0
+    return sum(layer.count * adapter.r * (layer.inputs + layer.outputs) for layer in targeted) + magnitudes
 
 
 def estimate(config: RunConfig, shape: ModelShape, rows: Mapping[StageName, StageRows], machine: Machine) -> Estimate:
@@ -163,27 +160,24 @@ def stage_memory(
     """
     trained = trained_parameters(config, shape)
     width = weight_bytes(config, on_gpu)
-    kind: str = config.adapter.type
-    is_full = kind == "full"
-    optimizer: str = getattr(settings, "optimizer", "adamw")
+    is_full = isinstance(config.adapter, FullFineTuning)
     tokens = settings.batch_size * rows.longest * (2 if stage == "dpo" else 1)
     return {
         "weights": 4.0 * shape.parameters if is_full else _frozen_bytes(config, shape, width),
         "adapter": 0.0 if is_full else 4.0 * trained,
         "gradients": 4.0 * trained,
-        "optimizer": float(OPTIMIZER_BYTES.get(optimizer, 8) * trained),
+        "optimizer": float(OPTIMIZER_BYTES.get(settings.optimizer, 8) * trained),
         "activations": tokens * _activation_bytes(shape, settings.gradient_checkpointing, width),
         "logits": _logit_bytes(settings, stage, shape, tokens, in_chunks=stage == "sft" or not is_full),
-        "reference": float(shape.parameters * width) if stage == "dpo" and is_full else 0.0,
+        "reference": 4.0 * shape.parameters if stage == "dpo" and is_full else 0.0,
     }
 
 
 def _frozen_bytes(config: RunConfig, shape: ModelShape, width: int) -> float:
     """Return the bytes of frozen weights; quantisation is for the linear layers, without the head."""
-    kind: str = config.adapter.type
-    if kind != "qlora":
+    if not isinstance(config.adapter, QloraAdapter):
         return float(shape.parameters * width)
-    each = 1.0 if getattr(config.adapter, "bits", 4) == 8 else NF4_BYTES
+    each = 1.0 if config.adapter.bits == 8 else NF4_BYTES
     return shape.linear_parameters * each + (shape.parameters - shape.linear_parameters) * width
 
 

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 from transformers import GPT2Config, LlamaConfig
 
 from llm_engineering.artifacts import DatasetReport, Histogram
-from llm_engineering.config import schema
 from llm_engineering.config.schema import (
     DataConfig,
     DoraAdapter,
     DPOStageConfig,
     EvaluationConfig,
     FileSource,
+    FullFineTuning,
     LoraAdapter,
     ModelConfig,
+    QloraAdapter,
     RunConfig,
     SampledSource,
     SampleSettings,
@@ -175,20 +175,23 @@ def test_memory_overlaps_the_axolotl_guides(
     assert overlap(guide(shape, 2048).stages["dpo"].peak, dpo)
 
 
-@pytest.mark.skipif(not hasattr(schema, "QloraAdapter"), reason="the configuration has no qlora")
 def test_eight_billion_parameters_in_four_bits_take_about_ten_gigabytes(tmp_path: Path) -> None:
-    adapter = TypeAdapter(schema.AdapterConfig).validate_python({"type": "qlora", "r": 32})
-    peak = guide(shape_of(tmp_path, False, **LLAMA_8B), 1024, adapter=adapter).stages["sft"].peak
+    peak = guide(shape_of(tmp_path, False, **LLAMA_8B), 1024, adapter=QloraAdapter(r=32)).stages["sft"].peak
     assert overlap(peak, (9e9, 11e9))
 
 
-@pytest.mark.skipif(not hasattr(schema, "FullFineTuning"), reason="the configuration has no full fine-tuning")
 def test_full_fine_tuning_holds_sixteen_bytes_a_parameter_and_a_reference() -> None:
-    adapter = TypeAdapter(schema.AdapterConfig).validate_python({"type": "full"})
     rows = StageRows(10, 5.0, 7)
-    memory = stage_memory(config(adapter=adapter), DPOStageConfig(**PLAIN), "dpo", SMALL, rows, on_gpu=False)
+    memory = stage_memory(config(adapter=FullFineTuning()), DPOStageConfig(**PLAIN), "dpo", SMALL, rows, on_gpu=False)
     assert memory["weights"] + memory["gradients"] + memory["optimizer"] == 16 * 1200
     assert memory["reference"] == 4 * 1200
+
+
+@pytest.mark.parametrize(("optimizer", "each"), [("adamw_torch", 8), ("adamw_8bit", 2), ("rmsprop", 4), ("sgd", 0)])
+def test_an_optimizers_state_is_counted_by_its_kind(optimizer: Any, each: int) -> None:
+    settings = SFTStageConfig(**PLAIN, optimizer=optimizer)
+    memory = stage_memory(config(), settings, "sft", SMALL, StageRows(10, 5.0, 7), on_gpu=True)
+    assert memory["optimizer"] == each * 120
 
 
 def overlap(span: Range, other: tuple[float, float]) -> bool:

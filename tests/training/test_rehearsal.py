@@ -3,9 +3,7 @@
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 
-from llm_engineering.config import schema
 from llm_engineering.config.loader import CONFIGS_DIR, load_config
 from llm_engineering.config.schema import (
     DataConfig,
@@ -15,8 +13,11 @@ from llm_engineering.config.schema import (
     ExportConfig,
     FileSource,
     HubSource,
+    LoraAdapter,
     ModelConfig,
     NoTracking,
+    QloraAdapter,
+    RulesConfig,
     RunConfig,
     SampledSource,
     SampleSettings,
@@ -62,7 +63,7 @@ def test_what_shapes_the_data_stays_the_users() -> None:
         sft=[FileSource(path="a.jsonl", first=3, weight=2.0, columns={"instruction": "q"})],
         max_length=77,
         evaluation_share=0.3,
-        rules=schema.RulesConfig(exact_duplicate="error"),
+        rules=RulesConfig(exact_duplicate="error"),
     )
     assert rehearsed(data=data).config.data == data
 
@@ -79,14 +80,13 @@ def test_half_precision_is_replaced_and_said() -> None:
     assert "model.dtype float16 is not rehearsed; float32 stands in." in found.changes
 
 
-@pytest.mark.skipif(not hasattr(schema, "QloraAdapter"), reason="the configuration has no qlora")
 def test_settings_that_need_a_gpu_are_replaced_and_said() -> None:
     found = rehearsed(
-        adapter=TypeAdapter(schema.AdapterConfig).validate_python({"type": "qlora", "r": 7, "bits": 4}),
-        model=ModelConfig(**{"dtype": "bfloat16", "attention": "flash_attention_2"}),
-        sft=SFTStageConfig(**{"optimizer": "paged_adamw_8bit", "evaluation_examples": 1000}),
+        adapter=QloraAdapter(r=7, bits=4),
+        model=ModelConfig(dtype="bfloat16", attention="flash_attention_2"),
+        sft=SFTStageConfig(optimizer="paged_adamw_8bit", evaluation_examples=1000),
     )
-    assert (found.config.adapter.type, found.config.adapter.r) == ("lora", 7)
+    assert found.config.adapter == LoraAdapter(r=7)
     assert found.config.sft.optimizer == "adamw_torch_fused"
     assert found.config.sft.evaluation_steps == 3
     said = " ".join(found.changes)
