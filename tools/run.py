@@ -237,7 +237,8 @@ def _rehearse(
 
     rehearsal = prepare_rehearsal(job, config)
     launch = prepare(job, rehearsal.config)
-    console.print(facts_table(_header(launch)))
+    model = f"tiny and random, built like {config.model.base} · {launch.config.adapter.words}"
+    console.print(facts_table(_header(launch) | {"model": model}))
     for warning in rehearsal.warnings:
         console.print(f"Warning: {warning}", style="yellow", markup=False)
     for sentence in rehearsal.changes:

@@ -11,7 +11,7 @@ def estimate_facts(estimate: Estimate) -> dict[str, str]:
     share = estimate.trained / estimate.parameters
     facts = {"parameters": f"{_count(estimate.parameters)}, {_count(estimate.trained)} trained ({share:.1%})"}
     for stage, found in estimate.stages.items():
-        facts[stage] = f"{_stage(found)} on {estimate.machine.name}"
+        facts[stage] = _stage(found)
         facts[f"{stage} memory"] = f"{span_of_bytes(found.peak)}: {_parts(found)}"
     facts["merging"] = f"{span_of_bytes(estimate.merge)}, since it is done in float32"
     facts["evaluating"] = span_of_bytes(estimate.evaluation)

@@ -17,6 +17,8 @@ NEW_TOKENS = 16
 QUESTIONS = 8
 SAMPLED_PROMPTS = 24
 ANSWERS_AT_ONCE = 16
+UNJUDGED = 10**6
+"""Logged points before which the watch says nothing: curves of a random model mean nothing."""
 LONGEST_NAME = 60
 """Characters of the run's name that are kept, so that what is added leaves a valid name."""
 ORDERED_BY = "llm_engineering.training.rehearsal:judge"
@@ -68,8 +70,8 @@ def rehearsal_of(config: RunConfig, base: str, key: str) -> Rehearsal:
     changes += _order_samples(tree)
     published = {"name": f"{config.name[:LONGEST_NAME]}-rehearsal-{key[:6]}", "tracking": {"type": "none"}}
     tree |= published | {"export": {"dir": None}}
-    tree["watch"]["on"] = {}
-    changes.append("Nothing is tracked or exported, the watch only warns, and the model has a name of its own.")
+    tree["watch"] |= {"on": {}, "min_points": UNJUDGED}
+    changes.append("Nothing is tracked, exported or watched, and the model has a name of its own.")
     return Rehearsal(RunConfig.model_validate(tree), tuple(changes))
 
 

@@ -26,7 +26,7 @@ from llm_engineering.config.schema import (
     WatchConfig,
 )
 from llm_engineering.evaluation.checkers import load_checker
-from llm_engineering.training.rehearsal import ORDERED_BY, Rehearsal, judge, rehearsal_of
+from llm_engineering.training.rehearsal import ORDERED_BY, STEPS, Rehearsal, judge, rehearsal_of
 
 
 def rehearsed(**changes: Any) -> Rehearsal:
@@ -104,9 +104,10 @@ def test_sampled_pairs_are_ordered_at_random_and_the_checker_judges_the_evaluati
     assert load_checker(ORDERED_BY)("a", "b") == judge("a", "c") != judge("b", "c")
 
 
-def test_a_verdict_neither_stops_nor_restarts_a_rehearsal() -> None:
-    watch = WatchConfig(on=WatchActions(unstable="stop", displaced="restart_with_nll"))
-    assert rehearsed(watch=watch).config.watch.on == WatchActions()
+def test_the_watch_neither_speaks_nor_acts_in_a_rehearsal() -> None:
+    watch = rehearsed(watch=WatchConfig(on=WatchActions(unstable="stop", displaced="restart_with_nll"))).config.watch
+    assert watch.on == WatchActions()
+    assert watch.min_points > STEPS
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS_DIR.rglob("*.yaml")), ids=lambda path: path.stem)
