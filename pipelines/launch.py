@@ -22,7 +22,7 @@ from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.evaluation.checkers import load_checker
 from llm_engineering.models.adapters import require_hardware
-from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_chat_tokenizer
 from llm_engineering.models.checkpoints import check_export, locate_base, max_positions
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.training.watch import judged_anew
@@ -56,11 +56,8 @@ class Launch:
     """What the pipeline function gets beside configuration and base."""
     model_version: str | None = None
     """The version that is measured again; else the run makes a new one."""
-
-    @property
-    def warnings(self) -> list[str]:
-        """What can run and is seldom meant."""
-        return self.config.warnings if self.job == "training" else []
+    warnings: tuple[str, ...] = ()
+    """What can run and is seldom meant."""
 
 
 def prepare(job: Job, config: RunConfig) -> Launch:
@@ -85,7 +82,15 @@ def prepare(job: Job, config: RunConfig) -> Launch:
     if job == "evaluation":
         version, arguments["models"] = _trained_models(config.name)
         _require_same_base(arguments["models"], base, version)
-    return Launch(job, config, base, chat.template, arguments, version)
+    return Launch(job, config, base, chat.template, arguments, version, warnings_of(job, config, chat))
+
+
+def warnings_of(job: Job, config: RunConfig, chat: ChatTokenizer) -> tuple[str, ...]:
+    """Return what can run and is seldom meant; of the base, where SFT starts from one that is not this project's."""
+    found = config.warnings if job == "training" else []
+    is_own = config.model.base == "embedded" or "@" in config.model.base
+    of_base = instruct_warning(config.model.base, chat) if job in ("training", "sft") and not is_own else None
+    return (*found, of_base) if of_base else tuple(found)
 
 
 def _require_data(job: Job, config: RunConfig) -> None:
@@ -106,10 +111,19 @@ def _origins(config: RunConfig) -> Origins:
 
 
 def _resolve_base(config: RunConfig) -> Checkpoint:
-    """Return the base; ``NAME@VERSION_OR_STAGE`` is the model that a version of an earlier run stands for."""
+    """Return the base."""
+    return find_version_model(config) or locate_base(config.model)
+
+
+def find_version_model(config: RunConfig) -> Checkpoint | None:
+    """Return the model of an earlier run that ``NAME@VERSION_OR_STAGE`` stands for; None if the base is another kind.
+
+    Raises:
+        StoreError: There is no such version, or its folder is gone.
+    """
     name, at, version = config.model.base.partition("@")
     if not at or Path(config.model.base).exists():
-        return locate_base(config.model)
+        return None
     found = _model_version(name, version)
     checkpoint = promoted_model(found)
     if checkpoint is None or not checkpoint.path.is_dir():

@@ -16,7 +16,9 @@ from llm_engineering.data.loading import load_raw_rows
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.training.arguments import planned_steps
+from llm_engineering.training.estimate import Estimate
 from pipelines.launch import Launch, configured
+from pipelines.rehearsal import estimates
 from steps.artifact_sources import load_artifacts
 from steps.work import plan_folder
 
@@ -38,6 +40,8 @@ class Plan:
     data: DatasetReport
     stages: dict[str, str]
     """What each training stage would do, in words."""
+    estimates: list[Estimate]
+    """What the run would need: on this machine and, where it would take long here, on a GPU."""
 
 
 def make_plan(launch: Launch, *, cache: bool) -> Plan:
@@ -51,7 +55,8 @@ def make_plan(launch: Launch, *, cache: bool) -> Plan:
         if launch.job in ("training", stage):
             rows = sum(ledger.train for ledger in report.sources if ledger.kind == kind)
             stages[stage] = _stage(settings, rows, sampled=kind == "preference" and config.data.sampling is not None)
-    return Plan(steps, report, stages)
+    needed = estimates(config, launch.base.path, report, launch.job) if stages else []
+    return Plan(steps, report, stages, needed)
 
 
 def _prepare(launch: Launch) -> DatasetReport:

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.append(str(Path.cwd()))  # a checker of the user's own may lie there
@@ -22,9 +22,11 @@ from tools.terminal import facts_table, take_over_logging
 if TYPE_CHECKING:
     from llm_engineering.config import RunConfig
     from llm_engineering.reporting.bundle import RunReports
+    from llm_engineering.training.estimate import Estimate
     from pipelines.launch import Launch
 
 INTERRUPTED = 130
+How = Literal["run", "plan", "rehearse"]
 
 
 def _job(flag: str, job: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -57,6 +59,7 @@ def _job(flag: str, job: str, text: str) -> Callable[[Callable[..., None]], Call
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, such as dpo.beta=0.2.")
 @click.option("--no-cache", is_flag=True, help="Run every step, even where an earlier result would do.")
 @click.option("--plan", is_flag=True, help="Show what is cached and what would run, on how much; train nothing.")
+@click.option("--rehearse", is_flag=True, help="Run every step in small: your data, a tiny random model; and estimate.")
 @click.option("--summary", type=click.Path(path_type=Path, dir_okay=False), help="Write the run's numbers as JSON.")
 @click.option("--verbose", is_flag=True, help="Show what the libraries log, and tracebacks.")
 def main(
@@ -65,6 +68,7 @@ def main(
     overrides: tuple[str, ...],
     no_cache: bool,
     plan: bool,
+    rehearse: bool,
     summary: Path | None,
     verbose: bool,
 ) -> None:
@@ -74,6 +78,8 @@ def main(
     """
     if len(jobs) != 1:
         raise click.UsageError("Say one thing to run: --run-training, --run-sft, --run-dpo or --run-evaluation.")
+    if plan and rehearse:
+        raise click.UsageError("--plan trains nothing and --rehearse trains in small: say one of them.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not verbose:
         sys.excepthook = _say_unexpected
@@ -83,7 +89,8 @@ def main(
         set_environment(config)
         if summary is not None:
             _require_writable(summary)
-        _go(jobs[0], config, console, cache=not no_cache, plan_only=plan, summary=summary, verbose=verbose)
+        how: How = "plan" if plan else "rehearse" if rehearse else "run"
+        _go(jobs[0], config, console, cache=not no_cache, how=how, summary=summary, verbose=verbose)
     except KeyboardInterrupt:
         console.print("Interrupted: the run is marked failed; start it again to go on from the last checkpoint.")
         raise SystemExit(INTERRUPTED) from None
@@ -142,7 +149,7 @@ def _go(
     console: Console,
     *,
     cache: bool,
-    plan_only: bool,
+    how: How,
     summary: Path | None,
     verbose: bool,
 ) -> None:
@@ -157,11 +164,14 @@ def _go(
 
     names: list[str] = []
     try:
+        if how == "rehearse":
+            _rehearse(job, config, console, names, cache=cache, summary=summary)
+            return
         launch = prepare(job, config)
         console.print(facts_table(_header(launch)))
         for warning in launch.warnings:
             console.print(f"Warning: {warning}", style="yellow", markup=False)
-        if plan_only:
+        if how == "plan":
             _show_plan(launch, console, cache=cache)
         else:
             _run(launch, console, names, cache=cache, summary=summary)
@@ -203,24 +213,73 @@ def _show_plan(launch: "Launch", console: Console, *, cache: bool) -> None:
     console.print(ledger_and_audit(plan.data))
     console.print("\nTraining", style="bold")
     console.print(facts_table({f"  {stage}": text for stage, text in plan.stages.items()}))
+    _show_estimates(plan.estimates, console)
+
+
+def _show_estimates(estimates: "list[Estimate]", console: Console) -> None:
+    from llm_engineering.training.estimate import LEFT_OUT
+    from llm_engineering.training.estimate_text import estimate_facts
+
+    for found in estimates:
+        console.print(f"\nEstimate for {found.machine.name}", style="bold", markup=False)
+        console.print(facts_table({f"  {name}": text for name, text in estimate_facts(found).items()}))
+    if estimates:
+        console.print(f"  {LEFT_OUT}", style="dim")
+
+
+def _rehearse(
+    job: Any, config: "RunConfig", console: Console, names: list[str], *, cache: bool, summary: Path | None
+) -> None:
+    """Run every step in small, and show what the real run would need."""
+    from llm_engineering.reporting.text import places
+    from pipelines.launch import prepare
+    from pipelines.rehearsal import estimate_rehearsed, prepare_rehearsal
+
+    rehearsal = prepare_rehearsal(job, config)
+    launch = prepare(job, rehearsal.config)
+    model = f"tiny and random, built like {config.model.base} · {launch.config.adapter.words}"
+    console.print(facts_table(_header(launch) | {"model": model}))
+    for warning in rehearsal.warnings:
+        console.print(f"Warning: {warning}", style="yellow", markup=False)
+    for sentence in rehearsal.changes:
+        console.print(f"  {sentence}", style="yellow", markup=False)
+    reports = _start(launch, console, names, cache=cache)
+    run = reports.run
+    steps = [*run.step_seconds, *run.cached_steps]
+    console.print(f"\nRehearsed: all {len(steps)} steps passed in {run.seconds:.0f} s.", style="bold green")
+    for line in places(reports):
+        console.print(line, soft_wrap=True)
+    if reports.dataset is not None:
+        estimates, unknown = estimate_rehearsed(rehearsal, reports.dataset)
+        _show_estimates(estimates, console)
+        for name in unknown:
+            console.print(f"  {name}: how many rows it has is not known; those rehearsed are counted.", markup=False)
+    if summary is not None:
+        _write_summary(reports, summary)
 
 
 def _run(launch: "Launch", console: Console, names: list[str], *, cache: bool, summary: Path | None) -> None:
-    """Run the pipeline, and show and write what came out; the run's name is added to ``names`` once it begins."""
+    """Run the pipeline, and show and write what came out."""
     from llm_engineering.reporting.text import closing, places
-    from pipelines.launch import collect, start
 
-    def started(name: str) -> None:
-        names.append(name)
-        console.print(f"[dim]name[/dim]             {name}")
-
-    reports = collect(launch.config, start(launch, cache=cache, started=started))
+    reports = _start(launch, console, names, cache=cache)
     console.print(closing(reports), "")
     for line in places(reports):
         console.print(line, soft_wrap=True)
     console.print("dashboard         make dashboard", style="dim")
     if summary is not None:
         _write_summary(reports, summary)
+
+
+def _start(launch: "Launch", console: Console, names: list[str], *, cache: bool) -> "RunReports":
+    """Run the pipeline and return its reports; the run's name is added to ``names`` once it begins."""
+    from pipelines.launch import collect, start
+
+    def started(name: str) -> None:
+        names.append(name)
+        console.print(f"[dim]name[/dim]             {name}")
+
+    return collect(launch.config, start(launch, cache=cache, started=started))
 
 
 def _write_failure(job: str, config: "RunConfig", names: list[str], error: BaseException, summary: Path) -> None:

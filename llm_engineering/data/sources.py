@@ -63,6 +63,27 @@ def read_source(source: RowSource, seed: int, artifact: object = None) -> Iterat
         raise DataError(f"{source.name} has no rows. Check that the file was written, or remove the source.")
 
 
+def count_rows(source: RowSource, seed: int, artifact: object = None) -> int | None:
+    """Return how many rows a source has, None where the hub does not say; they are read, but not kept.
+
+    Args:
+        source: As for :func:`read_source`.
+        seed: As there.
+        artifact: As there.
+
+    Raises:
+        DataError: The source cannot be read.
+    """
+    if not isinstance(source, HubSource):
+        return sum(1 for _ in read_source(source, seed, artifact))
+    from datasets import load_dataset_builder
+
+    with _hub_errors(source):
+        splits = load_dataset_builder(source.hub, source.subset, revision=source.revision).info.splits or {}
+    rows = splits[source.hub_split].num_examples if source.hub_split in splits else None
+    return min(rows, source.first) if rows and source.first else rows
+
+
 def _read(source: RowSource, seed: int, artifact: object) -> Rows:
     if isinstance(source, FileSource):
         return chain_rows(map(read_file, find_files(source.path)))

@@ -18,6 +18,8 @@ TEMPLATE_TOKENS: dict[str, tuple[str, ...]] = {
     "alpaca": (),
 }
 """The bundled templates, and the tokens that each needs; the last one ends a turn."""
+INSTRUCT_MARKS = ("-Instruct", "-it", "-chat", "-chat-hf")
+"""How the names of instruct-tuned models end."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class ChatTokenizer:
     template: str
     """Which template it is, and why."""
     notes: tuple[str, ...]
+    own_template: bool = False
+    """The tokenizer came with a template of its own, whether it is used or not."""
 
 
 def load_chat_tokenizer(base: Checkpoint, config: ModelConfig) -> ChatTokenizer:
@@ -44,6 +48,7 @@ def load_chat_tokenizer(base: Checkpoint, config: ModelConfig) -> ChatTokenizer:
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(f"The tokenizer in {base.path} cannot be loaded: {error}") from error
     notes: list[str] = []
+    own_template = bool(tokenizer.chat_template)
     template_text, template = _choose_template(tokenizer, config.chat_template)
     vocabulary = tokenizer.get_vocab()
     for role in ("eos", "pad"):
@@ -68,7 +73,7 @@ def load_chat_tokenizer(base: Checkpoint, config: ModelConfig) -> ChatTokenizer:
         notes.append("The tokenizer has no padding token; EOS pads, and the loss mask keeps every real EOS.")
     tokenizer.chat_template = template_text
     tokenizer.padding_side = "left"
-    return ChatTokenizer(tokenizer, template, tuple(notes))
+    return ChatTokenizer(tokenizer, template, tuple(notes), own_template)
 
 
 def _choose_template(tokenizer: "PreTrainedTokenizerBase", asked: str) -> tuple[str, str]:
@@ -113,3 +118,16 @@ def _read_template(asked: str) -> str:
 
 def _bundled(name: str) -> str:
     return (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def instruct_warning(base: str, chat: ChatTokenizer) -> str | None:
+    """Return a warning for a base that looks instruct-tuned already, None for one that does not."""
+    name = Path(base).name
+    marks = [f"its name ends in {mark}" for mark in INSTRUCT_MARKS if name.lower().endswith(mark.lower())]
+    marks += ["its tokenizer has a chat template"] if chat.own_template else []
+    if not marks:
+        return None
+    return (
+        f"{name} looks instruct-tuned already ({' and '.join(marks)}): SFT will change what it can do. Start from the "
+        "base model where you want your own data alone to speak, and keep evaluation.prompts of what must not suffer."
+    )

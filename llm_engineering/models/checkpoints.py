@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded" / "base"
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+_DESCRIPTION = ["*.json", "*.jinja", "*.txt", "*.model"]
+_HUB_FILES = ["*.safetensors", *_DESCRIPTION]
 
 
 def locate_base(config: ModelConfig) -> Checkpoint:
@@ -27,12 +28,7 @@ def locate_base(config: ModelConfig) -> Checkpoint:
     Raises:
         ModelError: The folder or the repository cannot be used as a model.
     """
-    if config.base == "embedded":
-        folder = EMBEDDED_FOLDER
-    elif Path(config.base).exists():
-        folder = Path(config.base).resolve()
-    else:
-        folder = _fetch(config.base, config.revision)
+    folder = _locate(config, _HUB_FILES)
     _require_model(folder, config.base)
     weights = hash_weights(folder)
     return Checkpoint(
@@ -45,12 +41,31 @@ def locate_base(config: ModelConfig) -> Checkpoint:
     )
 
 
-def _fetch(repository: str, revision: str | None) -> Path:
+def locate_description(config: ModelConfig) -> Path:
+    """Return a folder with the base's configuration and tokenizer; its weights are neither fetched nor asked for.
+
+    Raises:
+        ModelError: The folder or the repository describes no model.
+    """
+    folder = _locate(config, _DESCRIPTION)
+    _require_description(folder, config.base)
+    return folder
+
+
+def _locate(config: ModelConfig, hub_files: list[str]) -> Path:
+    if config.base == "embedded":
+        return EMBEDDED_FOLDER
+    if Path(config.base).exists():
+        return Path(config.base).resolve()
+    return _fetch(config.base, config.revision, hub_files)
+
+
+def _fetch(repository: str, revision: str | None, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=files))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         at = f" at revision {revision!r}" if revision else ""
         raise ModelError(
@@ -60,17 +75,21 @@ def _fetch(repository: str, revision: str | None) -> Path:
 
 
 def _require_model(folder: Path, name: str) -> None:
+    _require_description(folder, name)
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"model.base {name!r} has no safetensors weights. Load it once with transformers and save it again: other "
+            "formats can run code when they are read."
+        )
+
+
+def _require_description(folder: Path, name: str) -> None:
     if not folder.is_dir():
         raise ModelError(f"model.base {name!r} is a file. Name the folder that holds config.json and the weights.")
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise ModelError(f"model.base {name!r} is an adapter. Merge it into its base first.")
         raise ModelError(f"model.base {name!r} has no config.json. Name a folder that `save_pretrained` has written.")
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"model.base {name!r} has no safetensors weights. Load it once with transformers and save it again: other "
-            "formats can run code when they are read."
-        )
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise ModelError(f"model.base {name!r} has no tokenizer. Save the model's tokenizer into the same folder.")
     _read_config(folder)

@@ -111,3 +111,28 @@ def describe_hardware() -> str:
         return str(torch.cuda.get_device_name())
     threads = torch.get_num_threads()
     return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def matmul_speed(dtype: "torch.dtype", seconds: float = 0.2) -> float:
+    """Return the FLOP/s of a large matrix product here, the best of several.
+
+    Args:
+        dtype: Precision of the matrices.
+        seconds: For about so long it is measured.
+    """
+    import time
+
+    import torch
+
+    device = pick_device()
+    side = 4096 if device.type == "cuda" else 768
+    left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    shortest, until = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        started = time.perf_counter()
+        product = left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        del product
+        shortest = min(shortest, time.perf_counter() - started)
+    return float(2 * side**3 / shortest)

@@ -1,5 +1,6 @@
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,12 @@ import pytest
 from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import ModelConfig, SpecialTokens
 from llm_engineering.errors import ConfigError, ModelError
-from llm_engineering.models.chat import TEMPLATES, load_chat_tokenizer
+from llm_engineering.models.chat import TEMPLATES, ChatTokenizer, instruct_warning, load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base
 
 Folders = Callable[[str], Path]
 Checkpoints = Callable[[str], Checkpoint]
+Chats = Callable[[str], ChatTokenizer]
 
 PAD_NOTE = "The tokenizer has no padding token; EOS pads, and the loss mask keeps every real EOS."
 
@@ -258,3 +260,26 @@ def test_damaged_tokenizer_is_one_sentence(text: str, model_folders: Folders, tm
     base = locate_base(ModelConfig(base=str(folder)))
     with pytest.raises(ModelError, match=rf"The tokenizer in {folder} cannot be loaded"):
         load_chat_tokenizer(base, ModelConfig())
+
+
+@pytest.mark.parametrize(
+    ("base", "own_template", "marks"),
+    [
+        ("org/Llama-3.2-1B-Instruct", False, "its name ends in -Instruct"),
+        ("org/gemma-2b-it", True, "its name ends in -it and its tokenizer has a chat template"),
+        ("/models/mine", True, "its tokenizer has a chat template"),
+    ],
+)
+def test_an_instruct_tuned_base_earns_a_warning(base: str, own_template: bool, marks: str, chats: Chats) -> None:
+    warning = instruct_warning(base, replace(chats("qwen2"), own_template=own_template))
+    assert warning is not None
+    assert f"{Path(base).name} looks instruct-tuned already ({marks})" in warning
+
+
+def test_a_base_model_earns_no_warning(chats: Chats) -> None:
+    assert instruct_warning("org/Llama-3.2-1B", chats("gpt2")) is None
+
+
+def test_a_template_of_the_tokenizers_own_is_noticed(chats: Chats) -> None:
+    assert chats("qwen2").own_template
+    assert not chats("gpt2").own_template

@@ -111,7 +111,7 @@ def choose_format(
     wanted = "; ".join(f"{format.name}: {', '.join(format.required)}" for format in _formats(kind))
     raise DataError(
         f"{source.name} fits no {kind} format. {_there(present)}{_say_mapped(source)}{_say_matching(matching)} Formats "
-        f"and their columns: {wanted}. Map names with `columns`."
+        f"and their columns: {wanted}. Map names with `columns`.{_say_raw(kind, present)}"
     )
 
 
@@ -162,6 +162,16 @@ def _there(present: set[str]) -> str:
 
 def _say_mapped(source: RowSource) -> str:
     return f" `columns` maps {', '.join(sorted(source.columns))}." if source.columns else ""
+
+
+def _say_raw(kind: RowKind, present: set[str]) -> str:
+    """Return a hint where SFT is given raw text, which teaches no answers."""
+    if kind != "sft" or "text" not in present:
+        return ""
+    return (
+        " A column `text` looks like raw text for pre-training, which is not done here: write rows such as "
+        '{"instruction": ..., "output": ...}, or {"messages": [...]} where the text is a transcript.'
+    )
 
 
 def _say_matching(matching: list[Reading]) -> str:

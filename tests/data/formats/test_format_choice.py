@@ -161,6 +161,11 @@ def test_columns_that_fit_no_format_are_listed_beside_the_formats() -> None:
     )
 
 
+def test_raw_text_is_refused_with_a_hint_at_what_sft_needs() -> None:
+    with pytest.raises(DataError, match=r"fits no sft format.* looks like raw text for pre-training"):
+        choose_format(source(), "sft", {"text"})
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "said"),
     [
