@@ -199,7 +199,10 @@ def configured(launch: Launch, **options: Any) -> Any:
         model=Model(name=config.name, version=launch.model_version),
         tags=[launch.job, f"base:{Path(config.model.base).name}"],
         execution_mode=ExecutionMode.FAIL_FAST,
-        extra={name: getattr(config, name).model_dump(mode="json") for name in ("tracking", "watch")},
+        extra={
+            **{name: getattr(config, name).model_dump(mode="json") for name in ("tracking", "watch")},
+            "sources": config.data.source_names,
+        },
         **options,
     )
 

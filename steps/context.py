@@ -33,6 +33,11 @@ def watch() -> WatchConfig:
     return WatchConfig.model_validate(run_settings()["watch"])
 
 
+def sources() -> list[str]:
+    """Return what the user calls the sources of rows."""
+    return list(run_settings()["sources"])
+
+
 def archive_folder() -> Path:
     """Return the folder of the tracker's offline archives."""
     return work_root().parent / "comet-offline"

@@ -5,7 +5,7 @@ from pathlib import Path
 from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig
 from llm_engineering.training.stage import StageInputs
-from steps.context import archive_folder, run_name, tracking, watch
+from steps.context import archive_folder, run_name, sources, tracking, watch
 
 
 def stage_inputs(
@@ -18,7 +18,7 @@ def stage_inputs(
     seed: int,
     work_dir: Path,
 ) -> StageInputs:
-    """Return the inputs of a training stage, with the run's name, tracker and watch."""
+    """Return the inputs of a training stage, with the run's name, sources, tracker and watch."""
     return StageInputs(
         base=base,
         rows=rows,
@@ -31,5 +31,6 @@ def stage_inputs(
         run=run_name(),
         work_dir=work_dir,
         archive_dir=archive_folder(),
+        sources=sources(),
         watch=watch(),
     )

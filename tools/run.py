@@ -92,6 +92,8 @@ def main(
         how: How = "plan" if plan else "rehearse" if rehearse else "run"
         _go(jobs[0], config, console, cache=not no_cache, how=how, summary=summary, verbose=verbose)
     except KeyboardInterrupt:
+        for again in (signal.SIGINT, signal.SIGTERM):  # a second one would end this in a traceback
+            signal.signal(again, signal.SIG_IGN)
         console.print("Interrupted: the run is marked failed; start it again to go on from the last checkpoint.")
         raise SystemExit(INTERRUPTED) from None
     except (PipelineError, OSError) as error:
@@ -110,7 +112,7 @@ def _say(error: Exception) -> int:
 
 def _say_unexpected(kind: type[BaseException], error: BaseException, _: object) -> None:
     """Show an error that nobody foresaw as one sentence, too; Python exits with code 1 after it."""
-    foreseen = _no_space(error)
+    foreseen = _no_space(error) or _no_memory(error)
     text = f"Error: {foreseen}" if foreseen else f"Unexpected {kind.__name__}: {error}"
     _print_error(text if foreseen else f"{text} Run again with --verbose for the traceback.")
 
@@ -122,6 +124,15 @@ def _no_space(error: BaseException | None) -> TrainingError | None:
             return TrainingError("No space is left on the disk. Free some and start again: finished work is kept.")
         error = error.__cause__ or error.__context__
     return None
+
+
+def _no_memory(error: BaseException) -> TrainingError | None:
+    """Return what to say where memory ran out; training says so itself, and more of it."""
+    from llm_engineering.training.memory import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return None
+    return TrainingError("Memory ran out. Lower evaluation.batch_size and start again: finished work is kept.")
 
 
 def _print_error(text: str) -> None:

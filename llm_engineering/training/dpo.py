@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from llm_engineering.artifacts import Checkpoint, ReferenceProof, TrainingReport
 from llm_engineering.config.schema import DPOStageConfig, FullFineTuning, WatchConfig
 from llm_engineering.data.rowsets import read_rows
-from llm_engineering.errors import ProofError
+from llm_engineering.errors import ProofError, TrainingError
 from llm_engineering.evaluation.likelihood import labelled, score_rows
 from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, hash_weights
+from llm_engineering.training.memory import enough_memory
 from llm_engineering.training.stage import StageInputs, early_stopping, generated_metrics, seed_everything, train
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
     from trl.trainer.utils import disable_dropout_in_model
 
     from llm_engineering.training.arguments import dpo_arguments
-    from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries, Watch
+    from llm_engineering.training.progress import Progress, TrackSeries, Watch
     from llm_engineering.training.trainers import PreparedDPOTrainer
 
     seed_everything(inputs.seed)
@@ -93,7 +94,8 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
     held_out = read_rows(inputs.rows, "eval") if inputs.rows.rows.get("eval") else None
     lengths = [2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
     arguments = dpo_arguments(config, inputs.model, inputs.work_dir, inputs.seed, held_out is not None, len(rows))
-    with inputs.tracked("dpo", config) as tracker:
+    memory = enough_memory("dpo", config, inputs.adapter, max(lengths))
+    with inputs.tracked("dpo", config) as tracker, memory:
         trainer = PreparedDPOTrainer(
             model=model,
             ref_model=None if arguments.precompute_ref_log_probs else _frozen_copy(inputs),
@@ -107,12 +109,12 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
             callbacks=[
                 Progress("DPO", "pairs", config.effective_batch),
                 TrackSeries(tracker),
-                FiniteLoss(),
                 Watch("dpo", inputs.watch),
                 *early_stopping(config),
             ],
         )
         trainer.generated_metrics = generated_metrics(inputs, config, tokenizer)
+        trainer.source_names = inputs.sources
         proof = None if config.reference_free else prove_reference(trainer, config, sft_sha256)
         checkpoint, report = train(trainer, "dpo", config, inputs, tracker, lengths)
         if proof and (reference := _kept_reference(trainer)) is not None:
@@ -188,11 +190,13 @@ def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft_s
 
     Raises:
         ProofError: Something differs.
+        TrainingError: The loss is no number.
     """
     import torch
 
     model: Any = trainer.model
-    examples = [trainer.train_dataset[i] for i in range(min(config.batch_size, len(trainer.train_dataset)))]
+    tried = range(min(config.batch_size, len(trainer.train_dataset)))
+    examples = [trainer.train_dataset[i] for i in tried]
     chosen = [labelled(row["prompt_ids"], row["chosen_ids"]) for row in examples]
     rejected = [labelled(row["prompt_ids"], row["rejected_ids"]) for row in examples]
     policy = score_rows(model, chosen + rejected)
@@ -202,6 +206,11 @@ def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft_s
     with torch.no_grad(), trainer.accelerator.autocast():
         batch = trainer.data_collator(examples)
         loss = trainer.compute_loss(model, {name: value.to(model.device) for name, value in batch.items()})
+    if not loss.isfinite():
+        raise TrainingError(
+            f"DPO: the loss is {loss.item()} before the first update, on {trainer.name_rows(tried)}. Mend what is in "
+            "them, or train the SFT model anew."
+        )
     trainer._metrics["eval"].clear()  # the probe is no evaluation
     model.train()
     frozen = hash_frozen(_kept_reference(trainer) or model)

@@ -1,7 +1,6 @@
-"""Callbacks that every training has: progress lines, the tracker's series, the watch, a stop at what is no number."""
+"""Callbacks that every training has: progress lines, the tracker's series, the watch."""
 
 import logging
-import math
 import time
 from typing import Any
 
@@ -10,7 +9,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from llm_engineering.artifacts import StageName, Verdict
 from llm_engineering.config.schema import WatchConfig
 from llm_engineering.data.progress import SECONDS_BETWEEN_LINES, time_text
-from llm_engineering.errors import TrainingError
 from llm_engineering.tracking import Tracker
 from llm_engineering.training.watch import acting, history_of, judge
 
@@ -61,36 +59,6 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         )
 
 
-class FiniteLoss(TrainerCallback):  # type: ignore[misc]
-    """Stops a training whose loss or gradient is not a number; the last step is logged so that none escapes."""
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Log the last step too, whatever ``logging_steps`` is."""
-        if state.global_step >= state.max_steps:
-            control.should_log = True
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float],
-        **kwargs: Any,
-    ) -> None:
-        """Look at what is logged.
-
-        Raises:
-            TrainingError: A value is infinite or not a number.
-        """
-        for name in ("loss", "grad_norm"):
-            scaled = name == "grad_norm" and args.fp16  # an overflow skips the step and lowers the scale
-            if name in logs and not math.isfinite(logs[name]) and not scaled:
-                raise TrainingError(
-                    f"{name} is {logs[name]} at step {state.global_step}. Lower the learning rate or max_grad_norm; "
-                    "the last good checkpoint is kept."
-                )
-
-
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Says in a line what the curves newly show, and ends the stage where the configuration asks for it.
 
@@ -110,8 +78,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.said |= {verdict.name for verdict in found}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Log wherever a checkpoint is written: Trainer forgets what it had not logged, and would log otherwise."""
-        control.should_log |= control.should_save
+        """Log wherever a checkpoint is written, since Trainer forgets what it had not logged, and the last step."""
+        control.should_log |= control.should_save or state.global_step >= state.max_steps
 
     def on_log(
         self,

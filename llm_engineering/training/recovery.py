@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,11 +15,13 @@ from llm_engineering.errors import TrainingError
 _log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
+_WRITERS = ("inline_container.cc", "(os error ")
+"""Stand in what torch.save (a RuntimeError) and tokenizers (an Exception) raise where a file cannot be written."""
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Say in a sentence that a folder cannot be written.
+    """Say in a sentence that a folder cannot be written, and remove what was written of it: the disk may be full.
 
     Raises:
         TrainingError: No space is left, or the like.
@@ -27,17 +30,38 @@ def writing(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        if not isinstance(error, OSError | SafetensorError) and not any(text in str(error) for text in _WRITERS):
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = "PyTorch could not write a file" if isinstance(error, RuntimeError) else error
         raise TrainingError(
-            f"{folder} cannot be written: {error}. Free some space and run again; training goes on from the checkpoint "
-            "before."
+            f"{folder} cannot be written: {reason}. Free some space and run again; training goes on from the "
+            "checkpoint before."
         ) from error
 
 
 def seal(checkpoint: Path) -> None:
-    """Make a complete checkpoint valid."""
+    """Make a complete checkpoint valid.
+
+    Its files are on the disk before its manifest is, and the manifest is before the checkpoint before is removed: a
+    machine that loses its power keeps one of them.
+    """
     content = json.dumps({"sha256": hash_files(checkpoint)})
+    for path in checkpoint.rglob("*"):
+        _flush(path)
     (checkpoint / MANIFEST).write_text(content, encoding="utf-8")
+    for path in (checkpoint / MANIFEST, checkpoint, checkpoint.parent):
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def is_whole(checkpoint: Path) -> bool:

@@ -5,6 +5,7 @@ from llm_engineering.config.schema import SFTStageConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.training.memory import enough_memory
 from llm_engineering.training.stage import StageInputs, early_stopping, generated_metrics, seed_everything, train
 
 
@@ -16,7 +17,7 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
     from trl.trainer.utils import disable_dropout_in_model
 
     from llm_engineering.training.arguments import sft_arguments
-    from llm_engineering.training.progress import FiniteLoss, Progress, TrackSeries, Watch
+    from llm_engineering.training.progress import Progress, TrackSeries, Watch
     from llm_engineering.training.trainers import PreparedSFTTrainer
 
     seed_everything(inputs.seed)
@@ -28,7 +29,8 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
     held_out = read_rows(inputs.rows, "eval") if inputs.rows.rows.get("eval") else None
     lengths = [len(ids) for ids in rows["input_ids"]]
     tokens_per_step = config.effective_batch * sum(lengths) / len(lengths)
-    with inputs.tracked("sft", config) as tracker:
+    memory = enough_memory("sft", config, inputs.adapter, max(lengths))
+    with inputs.tracked("sft", config) as tracker, memory:
         trainer = PreparedSFTTrainer(
             model=model,
             args=sft_arguments(config, inputs.model, inputs.work_dir, inputs.seed, held_out is not None, len(rows)),
@@ -40,7 +42,6 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
             callbacks=[
                 Progress("SFT", "tokens", tokens_per_step),
                 TrackSeries(tracker),
-                FiniteLoss(),
                 Watch("sft", inputs.watch),
                 *early_stopping(config),
             ],

@@ -57,6 +57,8 @@ class StageInputs:
     """Checkpoints and the finished adapter; a training that was interrupted is taken up from here."""
     archive_dir: Path
     """Gets the tracker's offline archive."""
+    sources: Sequence[str] = ()
+    """What the user calls the sources of the rows, by the number that rows carry."""
     watch: WatchConfig = field(default_factory=WatchConfig)
     """What the curves are judged by, and what a verdict leads to."""
 
@@ -147,6 +149,7 @@ def train(
     notes = _notes(trainer, config)
     for note in notes:
         _log.warning(note)
+    trainer.source_names = inputs.sources
     interrupted = last_checkpoint(inputs.work_dir)
     started = time.perf_counter()
     _take_up(trainer, stage, interrupted)

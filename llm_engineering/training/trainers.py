@@ -1,17 +1,22 @@
 """TRL's trainers, fed with rows that are tokenised already, and evaluated on generated answers too."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute
 import torch
+from torch import Tensor
 from transformers import TrainerState
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import rotate_checkpoints
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from llm_engineering.errors import TrainingError
 from llm_engineering.training.fast_path.trainers import FastDPO, FastSFT
+from llm_engineering.training.finite import FiniteUpdates
+from llm_engineering.training.memory import try_largest_batch
 from llm_engineering.training.recovery import seal, writing
 
 if TYPE_CHECKING:
@@ -21,11 +26,36 @@ GeneratedMetrics = Callable[[Any], dict[str, float]]
 """Generates answers with a model and returns what a checker says of them."""
 
 
-class StageTrainer:
-    """What both trainers have beside TRL's own: sealed checkpoints, and metrics of generated answers."""
+class StageTrainer(FiniteUpdates):
+    """What both trainers have beside TRL's own: checks, sealed checkpoints, and metrics of generated answers."""
 
     generated_metrics: GeneratedMetrics | None = None
     evaluation_seconds: float = 0.0
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        """Prepare as TRL does, take up its count of tokens, and see that memory lasts."""
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)  # type: ignore[misc]
+        logged = [entry["num_tokens"] for entry in self.state.log_history if "num_tokens" in entry]
+        self._total_train_tokens = int(logged[-1]) if logged else 0
+        try_largest_batch(self)
+        return prepared
+
+    def row_sizes(self) -> list[int]:
+        """Return how many tokens of every training row take memory."""
+        raise NotImplementedError
+
+    def try_without_trace(self, indices: Sequence[int]) -> None:
+        """Run some training rows forward and backward as one batch, with room for the optimizer, and forget it."""
+        optimizer: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # type: ignore[attr-defined]
+        moments = 2 if isinstance(optimizer, torch.optim.AdamW) and not optimizer.state else 0
+        room = [torch.empty_like(p) for _ in range(moments) for p in self._trained()]
+        tokens = self._total_train_tokens
+        with torch.random.fork_rng():
+            self.try_rows(indices)
+        del room
+        self.model.zero_grad()  # type: ignore[attr-defined]
+        self._metrics["train"].clear()  # type: ignore[attr-defined]
+        self._total_train_tokens = tokens
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Return TRL's metrics on the held-out rows and, with a checker, those of generated answers.
@@ -55,32 +85,42 @@ class StageTrainer:
         self._load_from_checkpoint(best or str(checkpoint))  # type: ignore[attr-defined]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save and seal a checkpoint.
+        """Save and seal a checkpoint, and only then remove those that it replaces.
 
         Raises:
             TrainingError: The weights hold something that is no number; resuming from them would be of no use. Or the
                 checkpoint cannot be written.
         """
+        self.require_finite()
         if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
             raise TrainingError(
                 f"The weights are not finite at step {self.state.global_step}. Lower the learning rate or "
                 "max_grad_norm; the last good checkpoint is kept."
             )
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"  # type: ignore[attr-defined]
-        with writing(checkpoint):
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
-            seal(checkpoint)
+        kept, self.args.save_total_limit = self.args.save_total_limit, None  # type: ignore[attr-defined]
+        try:
+            with writing(checkpoint):
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+                seal(checkpoint)
+        finally:
+            self.args.save_total_limit = kept  # type: ignore[attr-defined]
+        rotate_checkpoints(self.args.output_dir, kept, self.state.best_model_checkpoint)  # type: ignore[attr-defined]
 
 
 class LengthGroupedRows(LengthGroupedSampler):  # type: ignore[misc]  # transformers is untyped here
     """Batches of rows of like length, shuffled by seed and epoch alone, so that a resumed training draws the same."""
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]) -> None:
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
         super().__init__(batch_size, lengths=lengths)
-        self.seed, self.epoch = seed, epoch
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the order of an epoch next; Trainer says which one begins."""
+        self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self.seed + self.epoch())
+        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return super().__iter__()  # type: ignore[no-any-return]
 
 
@@ -89,20 +129,64 @@ class PreparedSFTTrainer(StageTrainer, FastSFT, SFTTrainer):  # type: ignore[mis
 
     args: SFTConfig
 
+    def row_sizes(self) -> list[int]:
+        """Return the tokens of every row."""
+        return _token_counts(self.train_dataset, "input_ids")
+
     def _get_train_sampler(self, train_dataset: "Dataset | None" = None) -> LengthGroupedRows:
         lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
         rows_per_update = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedRows(rows_per_update, lengths, self.args.seed, lambda: int(self.state.epoch or 0))
+        return LengthGroupedRows(rows_per_update, lengths, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: "Dataset") -> LengthGroupedRows:
         lengths = [len(ids) for ids in eval_dataset["input_ids"]]
-        return LengthGroupedRows(self.args.eval_batch_size, lengths, self.args.seed, lambda: 0)
+        return LengthGroupedRows(self.args.eval_batch_size, lengths, self.args.seed)
 
 
 class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer on rows with ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``; it drops and cuts none."""
 
     args: DPOConfig
+    loss_weights: list[Any]
+    _in_update: tuple[int, int, Tensor] | None = None
+    """How many batches, pairs and tokens of chosen answers the update has, where it has several batches."""
+
+    def row_sizes(self) -> list[int]:
+        """Return the tokens of every pair: of the longer answer's row where rows are padded, of both where not."""
+        names = ("prompt_ids", "chosen_ids", "rejected_ids")
+        counts = zip(*(_token_counts(self.train_dataset, name) for name in names), strict=True)
+        return [p + c + r if self.fast else p + max(c, r) for p, c, r in counts]
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw the batches of an update, and count what is in them."""
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        self._in_update = None
+        if len(batches) > 1:
+            pairs = sum(len(batch["input_ids"]) // 2 for batch in batches)
+            self._in_update = len(batches), pairs, torch.stack([_chosen_tokens(batch) for batch in batches]).sum()
+        return batches, num_items
+
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Return TRL's loss, each batch weighed by its part of the update.
+
+        TRL takes the mean over the pairs of a batch, in the NLL term over its tokens, and the mean of these over the
+        batches of the update. With a batch's part of the pairs, and of the tokens, as its weight, the loss is the mean
+        over the update, however it is cut into batches.
+        """
+        if self._in_update is None or not self.model.training:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        batches, pairs, tokens = self._in_update
+        of_pairs = batches * (len(inputs["input_ids"]) // 2) / pairs
+        of_tokens = batches * _chosen_tokens(inputs) / tokens
+        configured = self.loss_weights
+        self.loss_weights = [
+            weight * (of_tokens if loss == "sft" else of_pairs)
+            for loss, weight in zip(self.loss_types, configured, strict=True)
+        ]
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            self.loss_weights = configured
 
     def __init__(self, *args: Any, reference_free: bool = False, **kwargs: Any) -> None:
         self.reference_free = reference_free
@@ -137,3 +221,16 @@ class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[mis
             logps[0, indices], logps[1, indices] = chosen.float().cpu(), rejected.float().cpu()
         dataset = dataset.add_column("ref_chosen_logps", logps[0].tolist())
         return dataset.add_column("ref_rejected_logps", logps[1].tolist())
+
+
+def _chosen_tokens(batch: dict[str, Tensor]) -> Tensor:
+    """Return how many tokens of the chosen answers, the first half of the rows, are scored."""
+    mask_BT = batch["completion_mask"]
+    return mask_BT[: len(mask_BT) // 2, 1:].sum()
+
+
+def _token_counts(dataset: "Dataset", column: str) -> list[int]:
+    """Return the lengths of a column's lists, without reading the lists."""
+    lists = dataset.with_format("arrow")[:][column]
+    counts: list[int] = pyarrow.compute.list_value_length(lists).to_pylist()
+    return counts

@@ -61,6 +61,35 @@ def test_ctrl_c_marks_the_run_failed(command_line: CommandLine, small: Path, tmp
     assert json.loads((tmp_path / "s.json").read_text())["run"]["status"] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("signals", "pause"),
+    [
+        ([signal.SIGTERM], 0.0),
+        pytest.param([signal.SIGINT, signal.SIGINT], 0.0, marks=pytest.mark.slow),
+        pytest.param([signal.SIGINT, signal.SIGINT], 0.3, marks=pytest.mark.slow),
+        pytest.param([signal.SIGINT] * 5, 0.1, marks=pytest.mark.slow),
+    ],
+    ids=["SIGTERM", "Ctrl-C twice at once", "Ctrl-C twice", "Ctrl-C five times"],
+)
+def test_training_that_is_interrupted_says_so_and_goes_on_when_started_again(
+    signals: list[signal.Signals], pause: float, command_line: CommandLine, small: Path, tmp_path: Path
+) -> None:
+    job = ("--run-sft", "--config", str(small), *QUICK, "--set", "sft.max_steps=200")
+    process = command_line.start(*job)
+    sealed = "local_stores/*/work/train_sft-*/checkpoint-*/manifest.json"
+    wait_for(lambda: any(command_line.store.glob(sealed)), process)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(pause)  # a person's, between two presses
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert output.count("Interrupted: the run is marked failed; start it again to go on") == 1
+    assert "Traceback" not in output
+
+    again = command_line.summary(tmp_path / "s.json", *job)
+    assert again["training"]["sft"]["resumed_from"] >= 4
+
+
 def test_two_runs_at_once_on_a_fresh_store_share_the_training(
     command_line: CommandLine, small: Path, tmp_path: Path
 ) -> None:

@@ -246,14 +246,28 @@ def test_adapter_dropout_acts_in_dpo_and_leaves_the_proof_alone(make_inputs, pre
     assert any(not torch.equal(trained[0][name], values) for name, values in trained[1].items())
 
 
-def test_one_batch_of_eight_pairs_equals_eight_batches_of_one(make_inputs, preference_rows, weights_of):
+@pytest.mark.parametrize("fast_path", ["auto", "off"])
+@pytest.mark.parametrize("nll_weight", [0.0, 0.7])
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(1, 8), (3, 3)], ids=["ones", "threes and a two"])
+def test_one_batch_of_eight_pairs_equals_smaller_ones(
+    batch_size, accumulation, nll_weight, fast_path, make_inputs, preference_rows, weights_of
+):
     def train(batch_size, accumulation):
         config = DPOStageConfig(
-            max_steps=4, batch_size=batch_size, accumulation=accumulation, learning_rate=1e-3, warmup=0
+            max_steps=4,
+            batch_size=batch_size,
+            accumulation=accumulation,
+            learning_rate=1e-3,
+            warmup=0,
+            nll_weight=nll_weight,
+            fast_path=fast_path,
+            logging_steps=1,
         )
-        return weights_of(train_dpo(config, make_inputs(preference_rows, f"{batch_size}x{accumulation}"))[0])
+        checkpoint, report = train_dpo(config, make_inputs(preference_rows, f"{batch_size}x{accumulation}"))
+        return weights_of(checkpoint), [loss for _, loss in report.series("loss")]
 
-    together, apart = train(8, 1), train(1, 8)
+    (together, losses), (apart, other_losses) = train(8, 1), train(batch_size, accumulation)
+    assert losses == pytest.approx(other_losses, rel=1e-5)
     for name, values in together.items():
         assert torch.allclose(values, apart[name], rtol=0, atol=1e-5), name
 
@@ -271,6 +285,7 @@ def test_killed_dpo_resumes_to_the_same_weights(
     resumed, report = train_dpo(config, inputs)
     assert (report.resumed_from, report.steps) == (resumed_from, 8)
     assert report.reference == expected.reference
+    assert report.series("num_tokens") == expected.series("num_tokens")
     assert report.series("eval_loss") == expected.series("eval_loss")
     assert all(torch.equal(weights_of(straight)[name], values) for name, values in weights_of(resumed).items())
 

@@ -1,9 +1,12 @@
 import json
 import logging
+import resource
 
 import pytest
+import torch
 
-from llm_engineering.training.recovery import MANIFEST, is_finished, is_whole, last_checkpoint, seal, step_of
+from llm_engineering.errors import TrainingError
+from llm_engineering.training.recovery import MANIFEST, is_finished, is_whole, last_checkpoint, seal, step_of, writing
 
 
 def write_checkpoint(work_dir, step, sealed=True):
@@ -98,3 +101,29 @@ def test_end_of_training_is_read_from_the_checkpoint(stopped, tmp_path):
     state = {"stateful_callbacks": {"TrainerControl": {"args": {"should_training_stop": stopped}}}}
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
     assert is_finished(tmp_path) is stopped
+
+
+def test_file_that_torch_cannot_write_is_no_space_and_its_folder_is_removed(tmp_path):
+    # the optimizer's state goes this way: 100 kB where a file may have 50
+    folder = write_checkpoint(tmp_path, 50, sealed=False)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        with (
+            pytest.raises(
+                TrainingError, match=r"checkpoint-50 cannot be written: PyTorch could not write a file\. Free"
+            ),
+            writing(folder),
+        ):
+            torch.save(torch.zeros(25_000), folder / "optimizer.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes"), ValueError("columns"), TrainingError("nan")])
+def test_other_mistakes_while_writing_are_not_called_a_full_disk(error, tmp_path):
+    folder = write_checkpoint(tmp_path, 50)
+    with pytest.raises(type(error), match=str(error)), writing(folder):
+        raise error
+    assert folder.exists()

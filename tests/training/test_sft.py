@@ -15,7 +15,7 @@ from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, load_model
 from llm_engineering.training.arguments import sft_arguments
-from llm_engineering.training.recovery import last_checkpoint
+from llm_engineering.training.recovery import is_whole, last_checkpoint
 from llm_engineering.training.sft import train_sft
 from llm_engineering.training.trainers import PreparedSFTTrainer
 
@@ -96,14 +96,21 @@ def test_tokens_without_a_label_carry_no_loss(make_inputs, tmp_path, weights_of)
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
 
 
-def test_one_batch_of_eight_equals_eight_batches_of_one(make_inputs, sft_rows, weights_of):
+@pytest.mark.parametrize("fast_path", ["auto", "off"])
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(1, 8), (3, 3)], ids=["ones", "threes and a two"])
+def test_one_batch_of_eight_equals_smaller_ones(batch_size, accumulation, fast_path, make_inputs, sft_rows, weights_of):
     def train(batch_size, accumulation):
         config = SFTStageConfig(
-            max_steps=4, batch_size=batch_size, accumulation=accumulation, learning_rate=1e-3, warmup=0
+            max_steps=4,
+            batch_size=batch_size,
+            accumulation=accumulation,
+            learning_rate=1e-3,
+            warmup=0,
+            fast_path=fast_path,
         )
         return weights_of(train_sft(config, make_inputs(sft_rows, f"{batch_size}x{accumulation}"))[0])
 
-    together, apart = train(8, 1), train(1, 8)
+    together, apart = train(8, 1), train(batch_size, accumulation)
     for name, values in together.items():
         assert torch.allclose(values, apart[name], rtol=0, atol=1e-5), name
 
@@ -122,9 +129,10 @@ def test_every_row_reaches_the_batches_uncut_once_an_epoch(batch_size, make_trai
 def test_batches_hold_rows_of_like_length_and_change_from_epoch_to_epoch(make_trainer):
     trainer = make_trainer(SFTStageConfig(batch_size=2))
     order = []
-    for epoch in (0.0, 1.0, 0.0):
-        trainer.state.epoch = epoch
-        order.append(list(trainer.get_train_dataloader().batch_sampler))
+    for epoch in (0, 1, 0):
+        loader = trainer.get_train_dataloader()
+        loader.set_epoch(epoch)
+        order.append(list(loader.batch_sampler))
     assert order[0] == order[2]
     assert order[0] != order[1]
 
@@ -176,14 +184,15 @@ def test_killed_training_resumes_to_the_same_weights(
     killed_after, resumed_from, make_inputs, sft_rows, killed_at, weights_of
 ):
     # 4 updates an epoch: 2 lies in the first, 4 at its end, 6 in the second
-    config = SFTStageConfig(epochs=2, batch_size=2, learning_rate=1e-2, save_steps=2)
+    config = SFTStageConfig(epochs=2, batch_size=2, learning_rate=1e-2, save_steps=2, logging_steps=1)
     dropout = LoraAdapter(r=4, dropout=0.2)
-    straight, _ = train_sft(config, make_inputs(sft_rows, "straight", adapter=dropout))
+    straight, expected = train_sft(config, make_inputs(sft_rows, "straight", adapter=dropout))
     inputs = make_inputs(sft_rows, "killed", adapter=dropout)
     with killed_at(killed_after):
         train_sft(config, inputs)
     resumed, report = train_sft(config, inputs)
     assert (report.resumed_from, report.steps) == (resumed_from, 8)
+    assert report.history == expected.history  # num_tokens, which TRL counts from 0 again, included
     assert weights_of(straight).keys() == weights_of(resumed).keys()
     assert all(torch.equal(weights_of(straight)[name], values) for name, values in weights_of(resumed).items())
 
@@ -294,15 +303,17 @@ def test_checkpoint_that_is_no_number_is_never_written(make_inputs, sft_rows, at
     assert last_checkpoint(inputs.work_dir).name == "checkpoint-2"
 
 
+@pytest.mark.parametrize("room", [1000, 24_000], ids=["adapter", "tokenizer"])
 @pytest.mark.parametrize("save_steps", [1, 100], ids=["checkpoint", "last checkpoint"])
 def test_disk_without_space_stops_training_in_a_sentence_and_keeps_what_was_there(
-    save_steps, make_inputs, sft_rows, at_step
+    save_steps, room, make_inputs, sft_rows, at_step
 ):
+    # the adapter's file has about 17,000 bytes, the tokenizer's more than 24,000
     inputs = make_inputs(sft_rows)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(model):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
 
     try:
         with (
@@ -312,6 +323,7 @@ def test_disk_without_space_stops_training_in_a_sentence_and_keeps_what_was_ther
             train_sft(SFTStageConfig(max_steps=3, save_steps=save_steps), inputs)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (inputs.work_dir / "checkpoint-3").exists()  # its part would only take room
     kept = last_checkpoint(inputs.work_dir)
     assert (kept and kept.name) == ("checkpoint-2" if save_steps == 1 else None)
     _, report = train_sft(SFTStageConfig(max_steps=3, save_steps=save_steps), inputs)
@@ -422,3 +434,42 @@ def test_what_the_machine_cannot_do_is_refused_in_a_sentence(changes, message, m
 def test_attention_kernel_reaches_the_model(attention, tiny_base):
     model = load_for_training(tiny_base.path, ModelConfig(attention=attention), LoraAdapter())
     assert model.config._attn_implementation == attention
+
+
+@pytest.mark.parametrize(
+    "config", [SFTStageConfig(max_steps=8, batch_size=2, save_steps=2), None], ids=["last", "best"]
+)
+def test_checkpoints_are_removed_only_once_the_next_one_is_valid(
+    config, make_inputs, sft_rows, weights_of, monkeypatch
+):
+    from llm_engineering.training import trainers
+
+    play(0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    config = config or BEST.model_copy(update={"max_steps": 8})
+    sealed = []
+
+    def killed_before_the_third(checkpoint):
+        if len(sealed) == 2:
+            raise Killed
+        sealed.append(checkpoint.name)
+        plain(checkpoint)
+
+    plain = trainers.seal
+    inputs = make_inputs(sft_rows, "killed", evaluation=JUDGED)
+    monkeypatch.setattr(trainers, "seal", killed_before_the_third)
+    with pytest.raises(Killed):
+        train_sft(config, inputs)
+    monkeypatch.setattr(trainers, "seal", plain)
+    assert sealed == ["checkpoint-2", "checkpoint-4"]
+    assert sorted(path.name for path in inputs.work_dir.glob("checkpoint-*") if is_whole(path)) == sealed
+    assert last_checkpoint(inputs.work_dir).name == "checkpoint-4"
+    resumed, report = train_sft(config, inputs)
+    assert report.resumed_from == 4
+    play(0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    straight, _ = train_sft(config, make_inputs(sft_rows, "straight", evaluation=JUDGED))
+    assert all(torch.equal(weights_of(straight)[name], values) for name, values in weights_of(resumed).items())
+    assert len(list(inputs.work_dir.glob("checkpoint-*"))) == 2
+
+
+class Killed(Exception):
+    """Stands for a kill while a checkpoint is written."""

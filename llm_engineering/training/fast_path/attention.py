@@ -164,7 +164,10 @@ class _CpuFlash(torch.autograd.Function):
             output[:, :, own] = out
             sums.append(lse)
         if not (query.sum() + key.sum()).isfinite():  # the kernel gives 0 where a score is no number
-            output.fill_(float("nan"))
+            for start, stop, prefix_start, prefix_stop in segments:
+                keys = key[:, :, start:stop].sum() + key[:, :, prefix_start:prefix_stop].sum()
+                if not (query[:, :, start:stop].sum() + keys).isfinite():
+                    output[:, :, start:stop] = float("nan")
         ctx.save_for_backward(query, key, value, output, *sums)
         ctx.segments, ctx.scale = segments, scale
         return output
