@@ -10,7 +10,6 @@ from zenml.utils.io_utils import get_global_config_directory
 from llm_engineering.artifacts import Checkpoint, DatasetReport, RowKind
 from llm_engineering.config.schema import QloraAdapter, RunConfig
 from llm_engineering.data.sources import count_rows
-from llm_engineering.errors import ConfigError
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_description
 from llm_engineering.models.hardware import describe_hardware, matmul_speed, pick_device, pick_dtype
@@ -47,8 +46,6 @@ def prepare_rehearsal(job: Job, config: RunConfig) -> Prepared:
     Raises:
         UserError: Says what is wrong and what to do.
     """
-    if job == "evaluation":
-        raise ConfigError("--run-evaluation measures models that are there, so that there is nothing to rehearse.")
     folder = _description(config)
     stand_in = Checkpoint(
         path=folder, sha256="", kind="model", weights_sha256="", base=config.model.base, base_sha256=""

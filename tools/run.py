@@ -80,6 +80,8 @@ def main(
         raise click.UsageError("Say one thing to run: --run-training, --run-sft, --run-dpo or --run-evaluation.")
     if plan and rehearse:
         raise click.UsageError("--plan trains nothing and --rehearse trains in small: say one of them.")
+    if rehearse and jobs == ("evaluation",):
+        raise click.UsageError("--run-evaluation measures models that are there: there is nothing to rehearse.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not verbose:
         sys.excepthook = _say_unexpected

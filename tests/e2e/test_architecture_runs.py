@@ -40,7 +40,9 @@ def test_an_architecture_runs_from_base_to_promotion(family: str, command_line: 
     assert found["proofs"]["reference_hash"] == found["proofs"]["sft_hash"] == found["proofs"]["reference_hash_after"]
     for stage in ("sft", "dpo"):
         assert found["proofs"]["merge"][stage]["max_logit_difference"] < 1e-3
-        assert math.isfinite(found["training"][stage]["loss"])
+        assert math.isfinite(found["training"][stage]["metrics"]["loss"])
+    assert found["training"]["sft"]["path"] == FAMILIES[family].sft_path
+    assert found["training"]["dpo"]["path"] == "fast"
     assert set(found["models"]) == {"base", "sft", "dpo"}
     assert found["models"]["sft"]["held_out_loss"] < found["models"]["base"]["held_out_loss"]
     assert found["promotion"]["reason"]

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 from architectures import write_family
-from command_line import SMALL, CommandLine
+from click.testing import CliRunner
+from command_line import CommandLine
+
+from tools import run
 
 PAIRS = [
     {
@@ -67,35 +70,54 @@ def test_a_recipe_is_rehearsed_offline(recipe: str, command_line: CommandLine, t
     assert ("looks instruct-tuned already" in done.stdout) == chat
 
 
-def test_a_rehearsal_leaves_the_real_model_and_the_export_alone(tmp_path: Path) -> None:
-    line = CommandLine(Path(__file__).parents[2], tmp_path / "zen")
-    config, target = tmp_path / "small.yaml", tmp_path / "exported"
-    config.write_text(SMALL)
-    job = ("--run-training", "--config", str(config), "--set", f"export.dir={target}", "--rehearse")
+@pytest.fixture
+def rehearse(small: Path, tmp_path: Path) -> tuple[str, ...]:
+    """Return the arguments that rehearse a small run, which would export its model."""
+    return ("--run-training", "--config", str(small), "--rehearse", "--set", f"export.dir={tmp_path / 'exported'}")
 
-    found = line.summary(tmp_path / "1.json", *job)
-    assert found["run"]["status"] == "completed"
+
+def test_a_rehearsal_runs_every_step_and_publishes_nothing(
+    command_line: CommandLine, rehearse: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = command_line.run(*rehearse, "--summary", str(tmp_path / "s.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "s.json").read_text())
     assert found["model"]["name"].startswith("small-rehearsal-")
     assert found["training"]["sft"]["steps"] == found["training"]["dpo"]["steps"] == 6
     assert found["proofs"]["step0_loss"] == pytest.approx(0.693147, abs=1e-4)
-    assert not target.exists()
-
-    again = line.run(*job)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "✓ train_dpo           cached" in again.stdout
-    said = " ".join(again.stdout.split())
+    assert not (tmp_path / "exported").exists()
+    said = " ".join(done.stdout.split())
     assert "Rehearsed: all 11 steps passed" in said
     assert "Sampled pairs are ordered at random" in said
-    assert "902,272, " in said or "902272" in said  # parameters of the real base, not of the tiny one
+    assert "902,272, 151,552 trained" in said  # the real base's parameters, not the tiny one's
     assert "GFLOP/s, measured here" in said
     assert "Left out: " in said
 
-    real = line.run("--run-evaluation", "--config", str(config))
+
+@pytest.mark.slow
+def test_a_second_rehearsal_is_cached_and_the_real_model_is_never_made(
+    command_line: CommandLine, rehearse: tuple[str, ...], small: Path
+) -> None:
+    assert command_line.run(*rehearse).returncode == 0
+    again = command_line.run(*rehearse)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "✓ train_dpo           cached" in again.stdout
+    real = command_line.run("--run-evaluation", "--config", str(small))
     assert real.returncode == 2
     assert "There is no model 'small'" in real.stderr
+    plan = command_line.run("--run-training", "--config", str(small), "--plan")
+    assert "sft memory" in plan.stdout
+    assert "will run  train_sft" in plan.stdout
 
 
-def test_plan_and_rehearse_are_two_wishes(tmp_path: Path) -> None:
-    done = CommandLine(Path(__file__).parents[2], tmp_path / "zen").run("--run-sft", "--plan", "--rehearse")
-    assert done.returncode == 2
-    assert "say one of them" in done.stderr
+@pytest.mark.parametrize(
+    ("wishes", "said"),
+    [
+        (("--run-sft", "--plan", "--rehearse"), "say one of them"),
+        (("--run-evaluation", "--rehearse"), "there is nothing to rehearse"),
+    ],
+)
+def test_what_cannot_be_rehearsed_is_refused(wishes: tuple[str, ...], said: str) -> None:
+    done = CliRunner().invoke(run.main, wishes)
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())
