@@ -46,7 +46,7 @@ class PeftBackend(Block):
 
 
 class UnslothBackend(Block):
-    """Models loaded and sped up by Unsloth, from the extra ``unsloth``; see docs/backends.md."""
+    """Models loaded and sped up by Unsloth, which the extra of that name installs; see docs/backends.md."""
 
     type: Literal["unsloth"] = "unsloth"
 

@@ -59,6 +59,7 @@ def test_loaded_model_has_the_weights_of_its_folder(backend, family, model_check
     checkpoint = model_checkpoints(family)
     model = pick_backend(backend).load(checkpoint.path, torch.float32)
     assert model.dtype == torch.float32
+    assert hasattr(model, "for_inference") == isinstance(backend, UnslothBackend)  # Unsloth's mark on a model
     assert hash_frozen(model) == checkpoint.weights_sha256
 
 
