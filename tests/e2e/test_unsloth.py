@@ -63,6 +63,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     if "does not run here" in start(made):
         install(made, "--no-deps", *CPU_RELEASE)
+        # built for CUDA, it does not load beside torch's CPU build; transformers' Trainer needs none, or a whole one
+        subprocess.run([made, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"], check=True)
     return made
 
 
@@ -70,7 +72,8 @@ def install(python: str, *packages: str) -> None:
     command = [python, "-m", "pip", "install", "--quiet", *packages]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
     if done.returncode:
-        pytest.skip(f"pip cannot install Unsloth here: {done.stderr.strip().splitlines()[-1]}")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        pytest.skip(f"pip cannot install Unsloth here: {errors[-1] if errors else done.stderr}")
 
 
 def start(python: str) -> str:
