@@ -12,8 +12,9 @@ from types import ModuleType
 
 import pytest
 
-from llm_engineering.config.schema import PeftBackend, UnslothBackend
+from llm_engineering.config.schema import FullFineTuning, ModelConfig, PeftBackend, UnslothBackend
 from llm_engineering.errors import ConfigError
+from llm_engineering.models.adapters import require_hardware
 from llm_engineering.models.backends import pick_backend
 
 REPOSITORY = Path(__file__).parents[2]
@@ -92,3 +93,8 @@ def test_trainers_that_unsloth_has_rewritten_are_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(trl, "SFTTrainer", type("UnslothSFTTrainer", (), {"__module__": "UnslothSFTTrainer"}))
     with pytest.raises(ConfigError, match=r"replaced trl\.SFTTrainer, and its trainers attach no adapter"):
         pick_backend(UnslothBackend()).load(Path("anywhere"), torch.float32)
+
+
+def test_full_fine_tuning_under_unsloth_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"adapter\.type full needs model\.backend \{type: peft\}"):
+        require_hardware(ModelConfig(backend=UnslothBackend()), FullFineTuning())

@@ -132,7 +132,7 @@ def load(
                 dtype=dtype,
                 load_in_4bit=quantization is not None and quantization.load_in_4bit,
                 load_in_8bit=quantization is not None and quantization.load_in_8bit,
-                attn_implementation=None if attention == "auto" else attention,
+                **({} if attention == "auto" else {"attn_implementation": attention}),
                 use_gradient_checkpointing=False,  # the trainer's argument, as with every backend
                 use_exact_model_name=True,
                 use_safetensors=True,
