@@ -4,6 +4,7 @@ ZenML's own cache key holds the source of the step function alone. Here every st
 imports, directly or through others, on the templates beside them, and on the versions of the packages that compute.
 """
 
+import sys
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -17,11 +18,14 @@ from llm_engineering.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("accelerate", "datasets", "peft", "tokenizers", "torch", "transformers", "trl")
+BACKEND_PACKAGES = ("unsloth", "unsloth_zoo")
+"""Count where they are imported: they patch the others."""
 
 
 def package_versions() -> str:
     """Return the versions of the packages that decide about a step's result."""
-    return " ".join(f"{name}={version(name)}" for name in PACKAGES)
+    names = (*PACKAGES, *(name for name in BACKEND_PACKAGES if name in sys.modules))
+    return " ".join(f"{name}={version(name)}" for name in names)
 
 
 def with_code_dependencies(step: BaseStep) -> BaseStep:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import PipelineError, StoreError, TrainingError
+from llm_engineering.models.backends import pick_backend
 from tools.environment import set_environment
 from tools.terminal import facts_table, take_over_logging
 
@@ -89,6 +90,8 @@ def main(
     try:
         config = load_config(configs or [DEFAULT_CONFIG], overrides)
         set_environment(config)
+        if jobs[0] != "evaluation":
+            pick_backend(config.model.backend).start()  # before anything that it patches is imported
         if summary is not None:
             _require_writable(summary)
         how: How = "plan" if plan else "rehearse" if rehearse else "run"

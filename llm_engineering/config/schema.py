@@ -45,6 +45,15 @@ class PeftBackend(Block):
     type: Literal["peft"] = "peft"
 
 
+class UnslothBackend(Block):
+    """Models loaded and sped up by Unsloth, which the extra of that name installs; see docs/backends.md."""
+
+    type: Literal["unsloth"] = "unsloth"
+
+
+BackendConfig = Annotated[PeftBackend | UnslothBackend, Field(discriminator="type")]
+
+
 class ModelConfig(Block):
     """The model that training starts from."""
 
@@ -65,7 +74,7 @@ class ModelConfig(Block):
     ``auto`` is the model's own, else ChatML if its tokens are in the vocabulary, else Alpaca.
     """
     special_tokens: SpecialTokens = SpecialTokens()
-    backend: PeftBackend = PeftBackend()
+    backend: BackendConfig = PeftBackend()
 
 
 class LoraAdapter(Block):

@@ -2,9 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from llm_engineering.config.schema import AdapterConfig, DoraAdapter, FullFineTuning, ModelConfig, QloraAdapter
+from llm_engineering.config.schema import (
+    AdapterConfig,
+    DoraAdapter,
+    FullFineTuning,
+    ModelConfig,
+    QloraAdapter,
+    UnslothBackend,
+)
 from llm_engineering.errors import ConfigError
-from llm_engineering.models.checkpoints import load_model
+from llm_engineering.models.backends import pick_backend
 from llm_engineering.models.hardware import pick_dtype, require_attention, require_bitsandbytes
 
 if TYPE_CHECKING:
@@ -27,19 +34,24 @@ def load_for_training(folder: "Path", model: ModelConfig, adapter: AdapterConfig
     """
     import torch
 
-    dtype = require_hardware(model, adapter)
+    dtype, load = require_hardware(model, adapter), pick_backend(model.backend).load
     if isinstance(adapter, QloraAdapter):
-        return load_model(folder, dtype, attention=model.attention, quantization=quantization(adapter.bits, dtype))
+        return load(folder, dtype, attention=model.attention, quantization=quantization(adapter.bits, dtype))
     weights = torch.float32 if isinstance(adapter, FullFineTuning) else dtype
-    return load_model(folder, weights, attention=model.attention)
+    return load(folder, weights, attention=model.attention)
 
 
 def require_hardware(model: ModelConfig, adapter: AdapterConfig) -> "torch.dtype":
     """Return the precision of the weights, if this machine can train in the configured way.
 
     Raises:
-        ConfigError: The hardware or a package does not allow it.
+        ConfigError: The hardware, a package or the backend does not allow it.
     """
+    if isinstance(adapter, FullFineTuning) and isinstance(model.backend, UnslothBackend):
+        raise ConfigError(
+            "adapter.type full needs model.backend {type: peft}: Unsloth's kernels compute the gradients of adapters "
+            "alone. Set that, or adapter.type lora."
+        )
     dtype = pick_dtype(model.dtype)
     require_attention(model.attention, dtype)
     if isinstance(adapter, QloraAdapter):

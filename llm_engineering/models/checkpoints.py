@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,22 +116,26 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
+def saved_tensors(folder: Path) -> "Iterator[tuple[str, torch.Tensor]]":
+    """Yield the tensors of a folder's safetensors files, one by one, with their names."""
+    from safetensors import safe_open
+
+    for path in _weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  # not a dict
+                yield name, file.get_tensor(name)
+
+
 def hash_weights(folder: Path) -> str:
     """Return the sha256 over names, dtypes, shapes and values of all tensors in a folder's safetensors files.
 
     Raises:
         ModelError: A weights file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
-    def tensors() -> Iterable[tuple[str, "torch.Tensor"]]:
-        for path in _weight_files(folder):
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  # not a dict
-                    yield name, file.get_tensor(name)
+    from safetensors import SafetensorError
 
     try:
-        return hash_tensors(tensors())
+        return hash_tensors(saved_tensors(folder))
     except (SafetensorError, FileNotFoundError, ValueError, KeyError) as error:
         raise ModelError(
             f"A weights file in {folder} is missing or damaged ({error}). Fetch or save the model again."
@@ -157,6 +161,11 @@ def hash_frozen(model: "PreTrainedModel") -> str:
     It equals the hash of the folder that the model was loaded from, as long as no weight has changed and the folder
     holds them in the precision that the model was loaded in.
     """
+    return hash_tensors(weights_as_saved(model).items())
+
+
+def weights_as_saved(model: "PreTrainedModel") -> "dict[str, torch.Tensor]":
+    """Return the weights of a model in memory by their names in its files, without the adapters attached to it."""
     from transformers.core_model_loading import revert_weight_conversion
 
     inner: Any = model.get_base_model() if hasattr(model, "peft_config") else model
@@ -166,7 +175,7 @@ def hash_frozen(model: "PreTrainedModel") -> str:
         if ".lora_" not in name
     }
     # some architectures have other names (or stacked tensors) in memory than in their files
-    return hash_tensors(revert_weight_conversion(inner, named).items())
+    return dict(revert_weight_conversion(inner, named))
 
 
 def load_model(

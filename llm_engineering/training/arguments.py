@@ -42,14 +42,14 @@ def sft_arguments(
     """Return TRL's SFT arguments; the rows are tokenised, masked and cut already."""
     from trl import SFTConfig
 
-    return SFTConfig(
-        **_common(config, model, work_dir, seed, evaluates, planned_steps(config, rows)),
-        neftune_noise_alpha=config.neftune_alpha,
-        max_length=None,
-        packing=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        train_sampling_strategy="group_by_length",
-    )
+    asked = _common(config, model, work_dir, seed, evaluates, planned_steps(config, rows)) | {
+        "neftune_noise_alpha": config.neftune_alpha,
+        "max_length": None,
+        "packing": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "train_sampling_strategy": "group_by_length",
+    }
+    return _as_asked(SFTConfig(**asked), asked)
 
 
 def dpo_arguments(
@@ -61,21 +61,37 @@ def dpo_arguments(
     steps = planned_steps(config, rows)
     seen = steps * config.effective_batch
     losses = dpo_losses(config)
-    return DPOConfig(
-        **_common(config, model, work_dir, seed, evaluates, steps),
-        loss_type=list(losses),
-        loss_weights=list(losses.values()),
-        max_length=None,
-        disable_dropout=False,
-        beta=config.beta,
-        label_smoothing=config.label_smoothing,
-        f_divergence_type=config.f_divergence,
-        f_alpha_divergence_coef=config.alpha_divergence,
-        ld_alpha=config.ld_alpha,
-        discopop_tau=config.discopop_tau,
-        precompute_ref_log_probs=config.reference_free or seen > 1.5 * rows,
-        precompute_ref_batch_size=4 * config.batch_size,
-    )
+    asked = _common(config, model, work_dir, seed, evaluates, steps) | {
+        "loss_type": list(losses),
+        "loss_weights": list(losses.values()),
+        "max_length": None,
+        "disable_dropout": False,
+        "beta": config.beta,
+        "label_smoothing": config.label_smoothing,
+        "f_divergence_type": config.f_divergence,
+        "f_alpha_divergence_coef": config.alpha_divergence,
+        "ld_alpha": config.ld_alpha,
+        "discopop_tau": config.discopop_tau,
+        "precompute_ref_log_probs": config.reference_free or seen > 1.5 * rows,
+        "precompute_ref_batch_size": 4 * config.batch_size,
+    }
+    return _as_asked(DPOConfig(**asked), asked)
+
+
+def _as_asked(arguments: Any, asked: dict[str, Any]) -> Any:
+    """Return a trainer's arguments if they are what was asked: a backend that patches TRL may change them.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    for name, value in asked.items():
+        found = getattr(arguments, name)
+        if name != "report_to" and getattr(found, "value", found) != value:  # the trainer makes a list of report_to
+            raise ConfigError(
+                f"The backend trains with {name} {getattr(found, 'value', found)!r} where the configuration asks for "
+                f"{value!r}. Change that setting (model.dtype, for bf16), or set model.backend to {{type: peft}}."
+            )
+    return arguments
 
 
 def dpo_losses(config: DPOStageConfig) -> dict[str, float]:

@@ -13,6 +13,7 @@ from llm_engineering.data.rowsets import read_rows
 from llm_engineering.errors import ProofError, TrainingError
 from llm_engineering.evaluation.likelihood import labelled, score_rows
 from llm_engineering.models.adapters import adapter_config, load_for_training
+from llm_engineering.models.backends import pick_backend
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, hash_weights
 from llm_engineering.training.memory import enough_memory
@@ -113,6 +114,7 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
                 *early_stopping(config),
             ],
         )
+        pick_backend(inputs.model.backend).speed_up(trainer.model, gradient_checkpointing=config.gradient_checkpointing)
         trainer.generated_metrics = generated_metrics(inputs, config, tokenizer)
         trainer.source_names = inputs.sources
         proof = None if config.reference_free else prove_reference(trainer, config, sft_sha256)

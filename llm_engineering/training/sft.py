@@ -4,6 +4,7 @@ from llm_engineering.artifacts import Checkpoint, TrainingReport
 from llm_engineering.config.schema import SFTStageConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.models.adapters import adapter_config, load_for_training
+from llm_engineering.models.backends import pick_backend
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.training.memory import enough_memory
 from llm_engineering.training.stage import StageInputs, early_stopping, generated_metrics, seed_everything, train
@@ -46,6 +47,7 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
                 *early_stopping(config),
             ],
         )
+        pick_backend(inputs.model.backend).speed_up(trainer.model, gradient_checkpointing=config.gradient_checkpointing)
         trainer.generated_metrics = generated_metrics(inputs, config, tokenizer)
         checkpoint, report = train(trainer, "sft", config, inputs, tracker, lengths)
     return checkpoint, report.model_copy(update={"tracker": tracker.link})

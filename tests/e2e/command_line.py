@@ -31,9 +31,10 @@ class CommandLine:
     root: Path
     store: Path
     environment: dict[str, str] = field(default_factory=dict)
+    python: str = sys.executable
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, str(self.root / "tools" / "run.py"), *arguments]
+        return [self.python, str(self.root / "tools" / "run.py"), *arguments]
 
     @property
     def variables(self) -> dict[str, str]:

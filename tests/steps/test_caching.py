@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from llm_engineering.errors import ConfigError
+from steps import caching
 from steps.caching import checker_hash, code_dependencies, package_versions
 
 
@@ -22,6 +23,11 @@ def test_a_step_does_not_depend_on_what_it_does_not_use() -> None:
 
 def test_package_versions_name_what_computes() -> None:
     assert {pair.split("=")[0] for pair in package_versions().split()} >= {"torch", "transformers", "trl", "peft"}
+
+
+def test_package_versions_name_a_backend_that_was_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching, "BACKEND_PACKAGES", ("pytest", "no_such_package"))
+    assert package_versions().endswith(f" pytest={pytest.__version__}")
 
 
 def test_the_hash_of_a_checker_follows_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,3 +218,18 @@ def test_planned_steps(config, rows, steps):
 )
 def test_reference_is_computed_once_where_pairs_are_seen_again(config, precomputes):
     assert dpo_of(DPOStageConfig(**config)).precompute_ref_log_probs is precomputes
+
+
+def test_arguments_that_a_patched_trl_changes_are_refused(monkeypatch):
+    from trl import SFTConfig
+
+    as_made = SFTConfig.__post_init__
+
+    def without_bf16(self):
+        as_made(self)
+        self.bf16 = False
+
+    monkeypatch.setattr(SFTConfig, "__post_init__", without_bf16)
+    with pytest.raises(ConfigError, match="trains with bf16 False where the configuration asks for True"):
+        sft_arguments(SFTStageConfig(), ModelConfig(dtype="bfloat16"), Path("work"), 3, evaluates=True, rows=100)
+    sft_of(SFTStageConfig())

@@ -43,6 +43,7 @@ def _reasons(trainer: Any, stage: Literal["sft", "dpo"]) -> Iterator[str]:
     yield from _missing_names(trainer, stage)
     yield from _ways_of_training(trainer)
     yield from _losses(trainer, stage)
+    yield from _backend(model)
     yield from _architecture(model)
     yield from _weights(trainer.model, model)
     yield from _windows(trainer, model)
@@ -95,6 +96,20 @@ def _ways_of_training(trainer: Any) -> Iterator[str]:
         yield "activation offloading"
     if args.use_liger_kernel:
         yield "Liger kernels"
+
+
+def _backend(model: Any) -> Iterator[str]:
+    """Unsloth's own layers, which the fast path would replace, or not reach.
+
+    On a CPU it wraps the forward pass of the whole model alone, which the fast path replaces in SFT and goes past in
+    DPO, and layers are transformers'.
+    """
+    inside = (module for module in model.modules() if module is not model)
+    forwards = [type(model).forward, *(vars(module).get("forward", type(module).forward) for module in inside)]
+    if any(str(getattr(forward, "__module__", "")).startswith("unsloth") for forward in forwards):
+        yield "Unsloth's forward pass"
+    if any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()):
+        yield "layers compiled by torch.compile"
 
 
 def _losses(trainer: Any, stage: Literal["sft", "dpo"]) -> Iterator[str]:

@@ -50,6 +50,22 @@ def test_model_that_is_not_on_the_list(make_trainer, monkeypatch):
     assert make_trainer(OurSFT).path == "TRL's own: the architecture llama, which is not on the list"
 
 
+def test_layers_that_a_backend_has_replaced(make_trainer):
+    trainer = make_trainer(OurSFT, fast_path="off")
+    layer = trainer.model.get_base_model().model.layers[1].mlp
+
+    def forward(self, x):
+        return x
+
+    forward.__module__ = "unsloth.kernels.fast_lora"
+    layer.forward = types.MethodType(forward, layer)
+    assert support.reason_against(trainer, "sft") == "Unsloth's forward pass"
+    del layer.forward
+    assert support.reason_against(trainer, "sft") is None
+    layer._compiled_call_impl = forward  # what Module.compile sets
+    assert support.reason_against(trainer, "sft") == "layers compiled by torch.compile"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
