@@ -78,6 +78,28 @@ class RowSet(Folder):
     """Rows per split."""
 
 
+class ReferenceKey(Artifact):
+    """What log-probabilities of a reference depend on."""
+
+    weights_sha256: str
+    """The reference's weights: the SFT model's."""
+    rows_sha256: str
+    """Content hash of the preference rows: their token ids, as they were cut."""
+    dtype: str
+    """Precision of the weights as they are loaded."""
+    ld_alpha: float | None = None
+    """Weight of an answer's tokens beyond the length of the other answer (LD-DPO); None: every token counts alike."""
+
+
+class ReferenceLogProbs(RowSet):
+    """The reference's log-probability of every chosen and rejected answer, in the order of the preference rows.
+
+    ``rows`` is empty where the rows are seen too rarely for storing them to pay.
+    """
+
+    key: ReferenceKey
+
+
 class SourceLedger(Artifact):
     """What became of every row of one source: each row has exactly one fate."""
 
@@ -295,6 +317,10 @@ class ReferenceProof(Artifact):
     reference_sha256_after: str
     sft_sha256: str
     """Weights hash of the SFT model that DPO was given."""
+    stored_logps: bool = False
+    """The reference scored all pairs before training; else it runs on every batch."""
+    max_stored_difference: float | None = None
+    """Largest difference between a stored log-probability and a fresh one, in nats, over some of the pairs."""
 
 
 VerdictName = Literal[
@@ -322,6 +348,17 @@ class Verdict(Artifact):
     """What to change."""
     first_seen: int | None = None
     """The step from whose log on it could be seen; None for what is measured once training is over."""
+
+
+class TrainingSample(Artifact):
+    """Greedy answers to one held-out question while a stage trained."""
+
+    step: int
+    prompt: str
+    """The question: the last message of its prompt."""
+    policy: str
+    reference: str | None = None
+    """The frozen reference's answer, in DPO."""
 
 
 class TrainingReport(Artifact):
@@ -363,6 +400,8 @@ class TrainingReport(Artifact):
     """What was done in another way than configured."""
     hardware: str
     tracker: TrackerLink | None = None
+    samples: list[TrainingSample] = []
+    """Answers to the first held-out questions at every evaluation, in order."""
 
     def series(self, name: str) -> list[tuple[int, float]]:
         """Return ``(step, value)`` of one logged series."""

@@ -13,6 +13,7 @@ from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.data.loading import Origins
+from llm_engineering.training.arguments import pairs_seen, stores_reference
 from steps.build_preferences import build_preferences
 from steps.caching import checker_hash, with_code_dependencies
 from steps.evaluate import evaluate
@@ -22,6 +23,7 @@ from steps.merge import merge_dpo, merge_sft
 from steps.preview_data import preview_data
 from steps.promote import promote
 from steps.report import report
+from steps.score_reference import score_reference
 from steps.train_dpo import train_dpo
 from steps.train_sft import train_sft
 
@@ -134,6 +136,18 @@ def _sampled_preferences(config: RunConfig, sft_model: Output, rows: Rows) -> Ou
     return preference_report
 
 
+def _reference(config: RunConfig, policy: Output, rows: Rows) -> Output | None:
+    """Score the pairs with the reference, where that pays or may pay; the step knows how many pairs there are."""
+    dpo = config.dpo
+    if not stores_reference(dpo, rows=0):  # not even for the fewest pairs
+        return None
+    seen = pairs_seen(dpo) if dpo.reference == "auto" else None
+    model, adapter = config.policy_while_scoring()
+    return with_code_dependencies(score_reference)(
+        rows.preference, policy, model, adapter, dpo.fast_path, dpo.ld_alpha, seen
+    )
+
+
 def _dpo(config: RunConfig, policy: Output, rows: Rows) -> tuple[Output, Output]:
     evaluation = config.evaluation_while_training(config.dpo)
     adapter, training_report = with_code_dependencies(train_dpo)(
@@ -147,6 +161,7 @@ def _dpo(config: RunConfig, policy: Output, rows: Rows) -> tuple[Output, Output]
         config.watch.acting("dpo"),
         checker_hash(evaluation.checker),
         config.seed,
+        _reference(config, policy, rows),
     )
     return adapter, training_report
 

@@ -13,7 +13,7 @@ from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.utils import io_utils
 
-from llm_engineering.artifacts import Checkpoint, Folder, RowSet
+from llm_engineering.artifacts import Checkpoint, Folder, ReferenceLogProbs, RowSet
 from llm_engineering.errors import StoreError
 
 _READ_ONLY = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
@@ -28,7 +28,7 @@ class FolderMaterializer(BaseMaterializer):
     Stored files are read-only: a hard link that is written to would change the artifact.
     """
 
-    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Checkpoint, Folder, RowSet)
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Checkpoint, Folder, ReferenceLogProbs, RowSet)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
 
     def save(self, data: Folder) -> None:

@@ -1,10 +1,11 @@
 """Step: direct preference optimization."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
+from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet, TrainingReport
 from llm_engineering.config.schema import AdapterConfig, DPOStageConfig, EvaluationConfig, ModelConfig, WatchConfig
 from llm_engineering.training import dpo as library
 from steps.context import log_facts
@@ -24,6 +25,7 @@ def train_dpo(
     acting: WatchConfig,  # in the cache key: what of the watch can stop or restart the training
     checker_sha256: str,  # in the cache key: an edited checker judges anew
     seed: int,
+    reference_log_probs: ReferenceLogProbs | None = None,
 ) -> tuple[Annotated[Checkpoint, "dpo_adapter"], Annotated[TrainingReport, "dpo_report"]]:
     """Train a fresh adapter on preference pairs; ``policy`` with the adapter off is the frozen reference."""
     work_dir, finished = training_folder()
@@ -31,7 +33,7 @@ def train_dpo(
         checkpoint, report = finished["dpo_adapter"], finished["dpo_report"]
     else:
         inputs = stage_inputs(policy, preference_rows, questions, model, adapter, evaluation, seed, work_dir)
-        checkpoint, report = library.train_dpo(dpo, inputs)
+        checkpoint, report = library.train_dpo(dpo, replace(inputs, reference=reference_log_probs))
     verdicts = [verdict.name for verdict in report.verdicts]
     proof = report.reference.model_dump() if report.reference else None
     log_facts(

@@ -77,12 +77,7 @@ def main(
 
     README.md shows examples; docs/configuration.md lists every key.
     """
-    if len(jobs) != 1:
-        raise click.UsageError("Say one thing to run: --run-training, --run-sft, --run-dpo or --run-evaluation.")
-    if plan and rehearse:
-        raise click.UsageError("--plan trains nothing and --rehearse trains in small: say one of them.")
-    if rehearse and jobs == ("evaluation",):
-        raise click.UsageError("--run-evaluation measures models that are there: there is nothing to rehearse.")
+    job, how = _asked(jobs, plan=plan, rehearse=rehearse)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not verbose:
         sys.excepthook = _say_unexpected
@@ -90,12 +85,11 @@ def main(
     try:
         config = load_config(configs or [DEFAULT_CONFIG], overrides)
         set_environment(config)
-        if jobs[0] != "evaluation":
+        if job != "evaluation":
             pick_backend(config.model.backend).start()  # before anything that it patches is imported
         if summary is not None:
             _require_writable(summary)
-        how: How = "plan" if plan else "rehearse" if rehearse else "run"
-        _go(jobs[0], config, console, cache=not no_cache, how=how, summary=summary, verbose=verbose)
+        _go(job, config, console, cache=not no_cache, how=how, summary=summary, verbose=verbose)
     except KeyboardInterrupt:
         for again in (signal.SIGINT, signal.SIGTERM):  # a second one would end this in a traceback
             signal.signal(again, signal.SIG_IGN)
@@ -105,6 +99,21 @@ def main(
         if verbose:
             raise
         raise SystemExit(_say(error)) from None
+
+
+def _asked(jobs: tuple[str, ...], *, plan: bool, rehearse: bool) -> tuple[str, How]:
+    """Return the one job, and how it is to be done.
+
+    Raises:
+        UsageError: The flags do not say one thing.
+    """
+    if len(jobs) != 1:
+        raise click.UsageError("Say one thing to run: --run-training, --run-sft, --run-dpo or --run-evaluation.")
+    if plan and rehearse:
+        raise click.UsageError("--plan trains nothing and --rehearse trains in small: say one of them.")
+    if rehearse and jobs == ("evaluation",):
+        raise click.UsageError("--run-evaluation measures models that are there: there is nothing to rehearse.")
+    return jobs[0], "plan" if plan else "rehearse" if rehearse else "run"
 
 
 def _say(error: Exception) -> int:

@@ -431,6 +431,8 @@ class StageConfig(Block):
     """
     patience: PositiveInt | None = None
     """Stop after so many evaluations without a better ``best_metric``."""
+    samples: Annotated[int, Field(ge=0)] = 3
+    """The first held-out questions whose greedy answers are kept at each of the ``evaluation_steps``."""
 
     @model_validator(mode="after")
     def _check_best(self) -> "StageConfig":
@@ -526,6 +528,13 @@ class DPOStageConfig(StageConfig):
     """Weight of the mean token cross-entropy on the chosen answers, added to the loss."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Assumed share of flipped labels (cDPO for ``sigmoid``)."""
+    reference: Literal["auto", "stored", "on_the_fly"] = "auto"
+    """``stored`` scores all pairs with the reference once, for every run with other losses; ``on_the_fly`` each batch.
+
+    ``auto`` stores where a pair is seen more than 1.5 times on average.
+    """
+    kl_answers: Annotated[int, Field(ge=0)] = 16
+    """Held-out questions on whose sampled answers KL from the reference is measured at each of ``evaluation_steps``."""
 
     @model_validator(mode="after")
     def _check_loss(self) -> "DPOStageConfig":
@@ -539,6 +548,10 @@ class DPOStageConfig(StageConfig):
             raise ValueError(
                 f"f_divergence {self.f_divergence} is not defined for the loss {self.loss}; use one of "
                 f"{', '.join(DIVERGENCE_LOSSES)}, or reverse_kl"
+            )
+        if self.reference_free and self.reference != "auto":
+            raise ValueError(
+                f"reference {self.reference} does nothing where reference_free is true; remove one of them"
             )
         for name, needs, value in (
             ("alpha_divergence", "f_divergence", "alpha_divergence"),
@@ -825,6 +838,17 @@ class RunConfig(Block):
                 f"({self.dpo.nll_weight:g}): DPO would only be restarted as it was"
             )
         return self
+
+    def policy_while_scoring(self) -> tuple[ModelConfig, AdapterConfig]:
+        """Return what scoring the reference uses of ``model`` and ``adapter``: a change of the rest scores nothing."""
+        used = {"dtype", "attention", "chat_template", "special_tokens", "backend"}
+        model = ModelConfig.model_validate(self.model.model_dump(include=used))
+        adapter: AdapterConfig = LoraAdapter()
+        if isinstance(self.adapter, QloraAdapter):
+            adapter = QloraAdapter(bits=self.adapter.bits)
+        if isinstance(self.adapter, FullFineTuning):
+            adapter = FullFineTuning()
+        return model, adapter
 
     def evaluation_while_training(self, stage: StageConfig) -> EvaluationConfig:
         """Return what a training stage uses of ``evaluation``, so that a change of the rest does not train anew."""

@@ -16,8 +16,9 @@ def time_text(seconds: float) -> str:
 class RowProgress:
     """Logs a line every few seconds: rows done, speed and, where the number of rows is known, time left."""
 
-    def __init__(self, what: str, rows: int | None = None) -> None:
-        self.what, self.rows = what, rows
+    def __init__(self, what: str, rows: int | None = None, unit: str = "rows") -> None:
+        """Start the clock; ``unit`` is what is counted, where that is not rows."""
+        self.what, self.rows, self.unit = what, rows, unit
         self.done = 0
         self.began = self.last_line = time.perf_counter()
 
@@ -32,4 +33,5 @@ class RowProgress:
         of, left = "", ""
         if self.rows is not None:
             of, left = f"/{self.rows:,}", f" · {time_text((self.rows - self.done) / speed)} left"
-        _log.info("%s %s%s rows · %s rows/s%s", self.what, f"{self.done:,}", of, f"{speed:,.0f}", left)
+        words = (self.what, f"{self.done:,}", of, self.unit, f"{speed:,.0f}", self.unit, left)
+        _log.info("%s %s%s %s · %s %s/s%s", *words)

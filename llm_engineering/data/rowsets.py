@@ -23,6 +23,8 @@ SFT: Schema = {**INDEX, "input_ids": ["int32"], "labels": ["int32"]}
 """A conversation as it is trained: labels are -100 where there is no loss."""
 PREFERENCE: Schema = {**INDEX, "prompt_ids": ["int32"], "chosen_ids": ["int32"], "rejected_ids": ["int32"]}
 """A preference pair as it is trained."""
+REFERENCE: Schema = {"ref_chosen_logps": "float32", "ref_rejected_logps": "float32"}
+"""The reference's log-probabilities of a preference pair, in nats an answer."""
 QUESTIONS: Schema = {"unit": "string", "prompt": "string", "prompt_ids": ["int32"], "reference": "string"}
 """A prompt as it is trained and served, with the answer a checker compares with; those of one unit are dependent."""
 

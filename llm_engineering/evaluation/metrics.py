@@ -1,6 +1,7 @@
 """Metrics as pure functions of answers, judgements and log-probabilities."""
 
 from collections.abc import Sequence
+from math import fsum
 from statistics import fmean
 
 from llm_engineering.artifacts import Metric
@@ -29,6 +30,36 @@ def mean(values: Sequence[float]) -> Metric:
     return Metric(value=float(data.mean()), low=float(low), high=float(high), units=len(data))
 
 
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Metric:
+    """Return a ratio of sums with its bootstrap interval over the units (percentile, 2000 resamples, fixed seed)."""
+    import numpy as np
+
+    above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    value = float(above.sum() / below.sum())
+    if len(above) < 2:
+        return Metric(value=value, units=len(above))
+    draws = np.random.default_rng(0).integers(0, len(above), (2000, len(above)))
+    drawn = above[draws].sum(axis=1) / np.maximum(below[draws].sum(axis=1), np.finfo(float).tiny)
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Metric(value=value, low=float(low), high=float(high), units=len(above))
+
+
+def divergence(nats: Sequence[float], tokens: Sequence[int], units: Sequence[str]) -> dict[str, Metric]:
+    """Return the KL of a policy from its reference, in nats a token and an answer, with intervals over the units.
+
+    Nats a token are all nats over all tokens, so that a long answer weighs as much as it is long.
+
+    Args:
+        nats: KL along every answer that was sampled from the policy.
+        tokens: Their tokens; an answer that was cut off counts with the tokens it has.
+        units: What each answer's prompt belongs to; answers of one unit are dependent.
+    """
+    if not sum(tokens):
+        return {}
+    sums = [[fsum(group) for group in grouped(each, units)] for each in (nats, tokens, [1] * len(nats))]
+    return {"kl_per_token": ratio(sums[0], sums[1]), "kl_per_answer": ratio(sums[0], sums[2])}
+
+
 def rate(outcomes: Sequence[float]) -> Metric:
     """Return a mean with the Wilson interval where all outcomes are 0 or 1, else with the bootstrap's."""
     return proportion(outcomes) if all(value in (0.0, 1.0) for value in outcomes) else mean(outcomes)
@@ -36,10 +67,15 @@ def rate(outcomes: Sequence[float]) -> Metric:
 
 def by_unit(values: Sequence[float], units: Sequence[str]) -> list[float]:
     """Return the mean of every unit's values, in the order in which the units first appear."""
+    return [fmean(group) for group in grouped(values, units)]
+
+
+def grouped(values: Sequence[float], units: Sequence[str]) -> list[list[float]]:
+    """Return the values of every unit, in the order in which the units first appear."""
     groups: dict[str, list[float]] = {}
     for value, unit in zip(values, units, strict=True):
         groups.setdefault(unit, []).append(value)
-    return [fmean(group) for group in groups.values()]
+    return list(groups.values())
 
 
 def repetition(token_ids: Sequence[int], size: int = 3) -> float:

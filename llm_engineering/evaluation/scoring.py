@@ -15,8 +15,8 @@ from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.evaluation.answers import JudgedAnswers, Question, ask, read_questions, summarise
 from llm_engineering.evaluation.checkers import Checker, load_checker
-from llm_engineering.evaluation.likelihood import kl_per_row, labelled, score_rows
-from llm_engineering.evaluation.metrics import mean, proportion, rate
+from llm_engineering.evaluation.likelihood import divergences, labelled, score_rows
+from llm_engineering.evaluation.metrics import divergence, mean, proportion, rate
 from llm_engineering.models.checkpoints import load_model
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Evaluator:
             if self.held_out.pairs:
                 metrics |= self._preference_metrics(self._logps[name], self._logps[parent])
             if sampled:
-                metrics["kl_per_token"] = self._kl(model, checkpoints[parent], sampled)
+                metrics |= self._divergence(model, checkpoints[parent], sampled)
         return metrics, outcomes
 
     def _ask(
@@ -192,14 +192,15 @@ class Evaluator:
             "preference_margin": mean(margins),
         }
 
-    def _kl(self, model: "PreTrainedModel", parent: Checkpoint, sampled: list[JudgedAnswers]) -> Metric:
-        """Return KL from the parent per token, on answers sampled from the model."""
-        rows = [
-            labelled(question.prompt_ids, answer.token_ids)
-            for answers in sampled
-            for question, answer in zip(answers.questions, answers.answers, strict=True)
-        ]
-        return mean(kl_per_row(model, load_model(parent.path, self.dtype), rows))
+    def _divergence(
+        self, model: "PreTrainedModel", parent: Checkpoint, sampled: list[JudgedAnswers]
+    ) -> dict[str, Metric]:
+        """Return the KL of the model from its parent, on answers sampled from the model; unfinished ones count."""
+        pairs = [pair for answers in sampled for pair in zip(answers.questions, answers.answers, strict=True)]
+        rows = [labelled(question.prompt_ids, answer.token_ids) for question, answer in pairs]
+        found = divergences(model, load_model(parent.path, self.dtype), rows)
+        units = [question.unit for question, _ in pairs]
+        return divergence([row.nats for row in found], [row.tokens for row in found], units)
 
     def _shown_questions(self) -> list[Question]:
         """Return the fixed prompts, or the first held-out questions."""
@@ -219,10 +220,10 @@ class Evaluator:
 
 
 def _sampled_metrics(rounds: list[JudgedAnswers]) -> dict[str, Metric]:
-    """Return what the checker says of answers sampled at temperature 1, averaged over the rounds for every unit."""
+    """Return what is said of answers sampled at temperature 1, averaged over the rounds for every unit."""
     outcomes = [answers.outcomes() for answers in rounds]
     metrics = {}
-    for name in ("answer_accuracy", "preferred_rate", "flaws_per_answer"):
+    for name in ("answer_accuracy", "preferred_rate", "flaws_per_answer", "unfinished"):
         if outcomes and name in outcomes[0]:
             values = [sum(each) / len(rounds) for each in zip(*(one[name] for one in outcomes), strict=True)]
             metrics[f"sampled_{name}"] = rate(values) if name != "flaws_per_answer" else mean(values)

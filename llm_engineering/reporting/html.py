@@ -8,6 +8,7 @@ import math
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 from markupsafe import Markup
 
@@ -21,6 +22,7 @@ from llm_engineering.artifacts import (
     RenderedRow,
     TrackerLink,
     TrainingReport,
+    TrainingSample,
 )
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.curves import training_curves
@@ -86,8 +88,20 @@ class Watched:
     verdicts: list[tuple[str, bool, str, str]]
     """Name, whether it is a good one, evidence, remedy."""
     curves: list[tuple[str, Markup]]
+    samples: list["SampledQuestion"]
 
 
+@dataclass(frozen=True)
+class SampledQuestion:
+    """How the greedy answer to one held-out question changed while a stage trained."""
+
+    prompt: str
+    answers: list[tuple[str, str]]
+    """From which step to which, and the answer; the reference's first."""
+
+
+MOST_ANSWERS = 8
+"""Different answers to one question that are shown; more are thinned out evenly."""
 EXAMPLES = 2
 """Rows that the report shows token by token; the data preview has more."""
 
@@ -209,8 +223,16 @@ def _reference_proof(proof: ReferenceProof) -> Proof:
             ("Reference, before", _short(proof.reference_sha256_before)),
             ("Reference, after", _short(proof.reference_sha256_after)),
             ("SFT model", _short(proof.sft_sha256)),
+            *_stored(proof),
         ],
     )
+
+
+def _stored(proof: ReferenceProof) -> list[tuple[str, str]]:
+    if not proof.stored_logps:
+        return [("Its log-probabilities", "computed with every batch")]
+    difference = proof.max_stored_difference or 0.0
+    return [("Its log-probabilities", f"scored before training, up to {difference:.2g} nats from fresh ones")]
 
 
 def _merge_proof(merge: MergeReport) -> Proof:
@@ -285,7 +307,24 @@ def _watch(label: str, training: TrainingReport) -> Watched:
         (verdict_name(verdict), verdict.name == "healthy", verdict.evidence, verdict.remedy)
         for verdict in training.verdicts
     ]
-    return Watched(label, ending(training), verdicts, _drawings(training))
+    return Watched(label, ending(training), verdicts, _drawings(training), list(_sampled_questions(training)))
+
+
+def _sampled_questions(training: TrainingReport) -> Iterator[SampledQuestion]:
+    """Yield every question with its answers in the order of the steps; steps that answered alike are one."""
+    steps = sorted({sample.step for sample in training.samples})
+    by_step = [[sample for sample in training.samples if sample.step == step] for step in steps]
+    for samples in zip(*by_step, strict=True):
+        runs = [list(alike) for _, alike in groupby(samples, key=lambda sample: sample.policy)]
+        kept = sorted({round(i * (len(runs) - 1) / (MOST_ANSWERS - 1)) for i in range(MOST_ANSWERS)})
+        answers = [(_steps_of(runs[i]), runs[i][0].policy) for i in kept]
+        reference = samples[0].reference
+        yield SampledQuestion(samples[0].prompt, [*([] if reference is None else [("Reference", reference)]), *answers])
+
+
+def _steps_of(samples: list[TrainingSample]) -> str:
+    first, last = samples[0].step, samples[-1].step
+    return f"Step {first}" if first == last else f"Steps {first} to {last}"
 
 
 def _drawings(training: TrainingReport) -> list[tuple[str, Markup]]:

@@ -38,8 +38,10 @@ METRICS: dict[str, MetricWording] = {
     "preference_accuracy": MetricWording("Chosen rewarded more", True, share=True),
     "preference_margin": MetricWording("Preference margin", True, digits=3),
     "kl_per_token": MetricWording("KL from reference", None, digits=4, unit="nats/token"),
+    "kl_per_answer": MetricWording("KL from reference, whole answers", None, digits=2, unit="nats/answer"),
     "repetition": MetricWording("Repetition", False, share=True),
     "unfinished": MetricWording("Unfinished answers", False, share=True),
+    "sampled_unfinished": MetricWording("Unfinished answers, sampled", False, share=True),
     "answer_tokens": MetricWording("Answer length", None, unit="tokens"),
 }
 """Known metrics in the order in which they are shown; an unknown one is shown under its own name."""

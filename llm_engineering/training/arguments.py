@@ -20,6 +20,23 @@ def planned_steps(config: StageConfig, rows: int) -> int:
     return math.ceil(config.epochs * max(math.ceil(batches / config.accumulation), 1))
 
 
+SEEN_OFTEN = 1.5
+"""Average number of times that a pair is seen above which storing the reference's log-probabilities pays."""
+
+
+def stores_reference(config: DPOStageConfig, rows: int) -> bool:
+    """Return whether the reference scores all pairs once, before training, instead of every batch."""
+    if config.reference_free or config.reference != "auto":
+        return config.reference == "stored" and not config.reference_free
+    seen = pairs_seen(config)
+    return config.epochs > SEEN_OFTEN if seen is None else seen > SEEN_OFTEN * rows
+
+
+def pairs_seen(config: DPOStageConfig) -> int | None:
+    """Return how many pairs ``max_steps`` updates see, repeats included; None where epochs count."""
+    return None if config.max_steps is None else config.max_steps * config.effective_batch
+
+
 def warmup_steps(config: StageConfig, steps: int) -> int:
     """Return the updates of the warm-up; one at least is left for the peak rate, since the first warm-up's rate is 0.
 
@@ -59,7 +76,6 @@ def dpo_arguments(
     from trl import DPOConfig
 
     steps = planned_steps(config, rows)
-    seen = steps * config.effective_batch
     losses = dpo_losses(config)
     asked = _common(config, model, work_dir, seed, evaluates, steps) | {
         "loss_type": list(losses),
@@ -72,8 +88,7 @@ def dpo_arguments(
         "f_alpha_divergence_coef": config.alpha_divergence,
         "ld_alpha": config.ld_alpha,
         "discopop_tau": config.discopop_tau,
-        "precompute_ref_log_probs": config.reference_free or seen > 1.5 * rows,
-        "precompute_ref_batch_size": 4 * config.batch_size,
+        "precompute_ref_log_probs": config.reference_free or stores_reference(config, rows),
     }
     return _as_asked(DPOConfig(**asked), asked)
 
@@ -92,6 +107,29 @@ def _as_asked(arguments: Any, asked: dict[str, Any]) -> Any:
                 f"{value!r}. Change that setting (model.dtype, for bf16), or set model.backend to {{type: peft}}."
             )
     return arguments
+
+
+def reference_arguments(folder: Path, model: ModelConfig, ld_alpha: float | None) -> "DPOConfig":
+    """Return TRL's arguments of a trainer that trains nothing and computes the reference's log-probabilities."""
+    import torch
+    from trl import DPOConfig
+
+    dtype = pick_dtype(model.dtype)
+    return DPOConfig(
+        output_dir=str(folder),
+        precompute_ref_log_probs=True,
+        ld_alpha=ld_alpha,
+        max_length=None,
+        disable_dropout=False,
+        gradient_checkpointing=False,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        tf32=True if model.dtype == "tf32" else None,
+        use_cpu=not torch.cuda.is_available(),
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
 
 
 def dpo_losses(config: DPOStageConfig) -> dict[str, float]:

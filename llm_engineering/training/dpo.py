@@ -2,8 +2,6 @@
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +14,21 @@ from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.backends import pick_backend
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, hash_weights
+from llm_engineering.training.arguments import stores_reference
 from llm_engineering.training.memory import enough_memory
-from llm_engineering.training.stage import StageInputs, early_stopping, generated_metrics, seed_everything, train
+from llm_engineering.training.probes import probes
+from llm_engineering.training.reference import (
+    Scoring,
+    compare_stored,
+    read_reference,
+    reference_of,
+    score_reference,
+    with_reference,
+)
+from llm_engineering.training.stage import StageInputs, early_stopping, seed_everything, train
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedModel
 
     from llm_engineering.training.trainers import PreparedDPOTrainer
@@ -84,15 +93,18 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
     from llm_engineering.training.progress import Progress, TrackSeries, Watch
     from llm_engineering.training.trainers import PreparedDPOTrainer
 
+    logps = _reference_logps(config, inputs)
     seed_everything(inputs.seed)
     tokenizer = load_chat_tokenizer(inputs.base, inputs.model).tokenizer
     model = load_for_training(inputs.base.path, inputs.model, inputs.adapter)
     sft_sha256 = hash_as_loaded(inputs.base, model)
     disable_dropout_in_model(model)  # the reference is deterministic; adapter.dropout is the adapter's alone
-    # The training loop does this too, but the reference's log-probabilities are computed before it starts.
+    # The training loop does this too, but the reference is proven before it starts.
     model.forward = convert_outputs_to_fp32(model.forward)
-    rows = read_rows(inputs.rows, "train")
+    rows = with_reference(read_rows(inputs.rows, "train"), logps.get("train"))
     held_out = read_rows(inputs.rows, "eval") if inputs.rows.rows.get("eval") else None
+    if held_out is not None:
+        held_out = with_reference(held_out, logps.get("eval"))
     lengths = [2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
     arguments = dpo_arguments(config, inputs.model, inputs.work_dir, inputs.seed, held_out is not None, len(rows))
     memory = enough_memory("dpo", config, inputs.adapter, max(lengths))
@@ -115,13 +127,16 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
             ],
         )
         pick_backend(inputs.model.backend).speed_up(trainer.model, gradient_checkpointing=config.gradient_checkpointing)
-        trainer.generated_metrics = generated_metrics(inputs, config, tokenizer)
+        trainer.probes = probes(inputs, config, tokenizer, tracker)
         trainer.source_names = inputs.sources
+        difference = compare_stored(trainer, config.ld_alpha) if logps else None
         proof = None if config.reference_free else prove_reference(trainer, config, sft_sha256)
         checkpoint, report = train(trainer, "dpo", config, inputs, tracker, lengths)
         if proof and (reference := _kept_reference(trainer)) is not None:
             proof = proof.model_copy(update={"reference_sha256_after": hash_frozen(reference)})
             _require_frozen(proof)
+    stored = {"stored_logps": bool(logps), "max_stored_difference": difference}
+    proof = proof.model_copy(update=stored) if proof else None
     return checkpoint, report.model_copy(update={"tracker": tracker.link, "reference": proof})
 
 
@@ -139,15 +154,14 @@ def _kept_reference(trainer: "PreparedDPOTrainer") -> "PreTrainedModel | None":
     return trainer.model if hasattr(trainer.model, "peft_config") else None
 
 
-@contextmanager
-def _as_reference(trainer: "PreparedDPOTrainer") -> Iterator["PreTrainedModel"]:
-    """Give the reference as a model, before the first update."""
-    model: Any = trainer.model
-    if hasattr(model, "disable_adapter"):
-        with model.disable_adapter():
-            yield model
-    else:
-        yield _kept_reference(trainer) or model
+def _reference_logps(config: DPOStageConfig, inputs: StageInputs) -> "dict[str, Dataset]":
+    """Return the reference's log-probabilities by split: stored ones, or scored here; none for on the fly."""
+    if not stores_reference(config, inputs.rows.rows["train"]):
+        return {}
+    scoring = Scoring(inputs.model, inputs.adapter, config.fast_path, config.ld_alpha)
+    if inputs.reference is not None:
+        return read_reference(inputs.reference, scoring.key(inputs.base, inputs.rows), inputs.rows)
+    return score_reference(inputs.base, inputs.rows, scoring, inputs.work_dir)
 
 
 def zero_ratio_loss(config: DPOStageConfig, nll: float) -> float:
@@ -202,8 +216,8 @@ def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft_s
     chosen = [labelled(row["prompt_ids"], row["chosen_ids"]) for row in examples]
     rejected = [labelled(row["prompt_ids"], row["rejected_ids"]) for row in examples]
     policy = score_rows(model, chosen + rejected)
-    with _as_reference(trainer) as reference_model:
-        reference = score_rows(reference_model, chosen + rejected)
+    with reference_of(trainer) as frozen_model:
+        reference = score_rows(frozen_model or model, chosen + rejected)
     nll = -sum(s.logp for s in reference[: len(chosen)]) / sum(s.tokens for s in reference[: len(chosen)])
     with torch.no_grad(), trainer.accelerator.autocast():
         batch = trainer.data_collator(examples)

@@ -7,7 +7,8 @@ from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.backends import pick_backend
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.training.memory import enough_memory
-from llm_engineering.training.stage import StageInputs, early_stopping, generated_metrics, seed_everything, train
+from llm_engineering.training.probes import probes
+from llm_engineering.training.stage import StageInputs, early_stopping, seed_everything, train
 
 
 def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
@@ -48,6 +49,6 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
             ],
         )
         pick_backend(inputs.model.backend).speed_up(trainer.model, gradient_checkpointing=config.gradient_checkpointing)
-        trainer.generated_metrics = generated_metrics(inputs, config, tokenizer)
+        trainer.probes = probes(inputs, config, tokenizer, tracker)
         checkpoint, report = train(trainer, "sft", config, inputs, tracker, lengths)
     return checkpoint, report.model_copy(update={"tracker": tracker.link})

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.artifacts import Checkpoint, RowSet, StageName, TrainingReport, Verdict
+from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet, StageName, TrainingReport, Verdict
 from llm_engineering.config.schema import (
     AdapterConfig,
     EvaluationConfig,
@@ -19,23 +19,18 @@ from llm_engineering.config.schema import (
     TrackingConfig,
     WatchConfig,
 )
-from llm_engineering.errors import ConfigError
-from llm_engineering.evaluation.answers import ask, average, read_questions
-from llm_engineering.evaluation.checkers import load_checker
 from llm_engineering.models.checkpoints import describe_checkpoint, save_model
 from llm_engineering.models.hardware import describe_hardware
 from llm_engineering.tracking import Tracker, tracked_stage
 from llm_engineering.training.arguments import planned_steps
+from llm_engineering.training.probes import read_samples
 from llm_engineering.training.recovery import is_finished, last_checkpoint, step_of, writing
 from llm_engineering.training.watch import acting, history_of, judge, watched
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-
-    from llm_engineering.training.trainers import GeneratedMetrics
+    from transformers import TrainerCallback
 
 _log = logging.getLogger(__name__)
-GENERATED = ("answer_accuracy", "preferred_rate", "answer_score")
 
 
 @dataclass(frozen=True)
@@ -61,6 +56,8 @@ class StageInputs:
     """What the user calls the sources of the rows, by the number that rows carry."""
     watch: WatchConfig = field(default_factory=WatchConfig)
     """What the curves are judged by, and what a verdict leads to."""
+    reference: ReferenceLogProbs | None = None
+    """The reference's log-probabilities, for DPO; None: they are computed where they are wanted."""
 
     def tracked(self, stage: StageName, config: StageConfig) -> AbstractContextManager[Tracker]:
         """Return the experiment of one stage, with every setting that shaped it."""
@@ -80,33 +77,6 @@ class StageInputs:
             parameters=parameters,
             archive_dir=self.archive_dir,
         )
-
-
-def generated_metrics(
-    inputs: StageInputs, config: StageConfig, tokenizer: "PreTrainedTokenizerBase"
-) -> "GeneratedMetrics | None":
-    """Return a function that judges greedy answers to the held-out questions, if the stage evaluates and can judge.
-
-    Raises:
-        ConfigError: ``best_metric`` names a metric that needs a checker, or held-out rows, and there is none.
-    """
-    if config.best_metric and not inputs.rows.rows.get("eval"):
-        raise ConfigError(f"best_metric {config.best_metric} needs held-out rows (data.evaluation_share).")
-    questions = read_questions(inputs.questions, "eval", inputs.evaluation.max_questions, inputs.seed)
-    if config.best_metric in GENERATED and not (inputs.evaluation.checker and questions):
-        raise ConfigError(
-            f"best_metric {config.best_metric} needs evaluation.checker and held-out questions (data.evaluation_share)."
-        )
-    if not (config.evaluation_interval and inputs.evaluation.checker and questions):
-        return None
-    checker = load_checker(inputs.evaluation.checker)
-    how = {"max_new_tokens": inputs.evaluation.max_new_tokens, "batch_size": inputs.evaluation.batch_size}
-
-    def measure(model: "PreTrainedModel") -> dict[str, float]:
-        outcomes = ask(model, tokenizer, questions, checker, **how).outcomes()
-        return {name: value for name, value in average(outcomes).items() if name in GENERATED}
-
-    return measure
 
 
 def seed_everything(seed: int) -> None:
@@ -262,4 +232,5 @@ def _report(
         stopped_early=state.global_step < state.max_steps,
         path=trainer.path,
         hardware=describe_hardware(),
+        samples=read_samples(Path(trainer.args.output_dir)),
     )

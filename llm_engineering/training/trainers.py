@@ -13,7 +13,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import rotate_checkpoints
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from llm_engineering.data.progress import RowProgress
 from llm_engineering.errors import TrainingError
+from llm_engineering.evaluation.likelihood import LOGITS_AT_ONCE
 from llm_engineering.training.fast_path.trainers import FastDPO, FastSFT
 from llm_engineering.training.finite import FiniteUpdates
 from llm_engineering.training.memory import try_largest_batch
@@ -22,14 +24,19 @@ from llm_engineering.training.recovery import seal, writing
 if TYPE_CHECKING:
     from datasets import Dataset
 
-GeneratedMetrics = Callable[[Any], dict[str, float]]
-"""Generates answers with a model and returns what a checker says of them."""
+TOKENS_AT_ONCE = 2**13
+"""Tokens of a batch that the reference scores, padding included."""
+REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+"""TRL's names of the reference's log-probabilities, in nats an answer."""
+
+Probe = Callable[[Any], dict[str, float]]
+"""Measures something of a trainer's model at an evaluation, beside TRL's metrics on the held-out rows."""
 
 
 class StageTrainer(FiniteUpdates):
     """What both trainers have beside TRL's own: checks, sealed checkpoints, and metrics of generated answers."""
 
-    generated_metrics: GeneratedMetrics | None = None
+    probes: Sequence[Probe] = ()
     evaluation_seconds: float = 0.0
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
@@ -58,7 +65,7 @@ class StageTrainer(FiniteUpdates):
         self._total_train_tokens = tokens
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Return TRL's metrics on the held-out rows and, with a checker, those of generated answers.
+        """Return TRL's metrics on the held-out rows, and those of the probes: of generated answers, for example.
 
         Early stopping and the choice of the best checkpoint can go by either. The random state is left as it was (a
         DataLoader draws from it too), so that how often a training is evaluated changes no weight.
@@ -66,9 +73,8 @@ class StageTrainer(FiniteUpdates):
         started = time.perf_counter()
         with torch.random.fork_rng():
             output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]  # TRL's
-        if self.generated_metrics is not None:
-            generated = self.generated_metrics(self.model)  # type: ignore[attr-defined]
-            output.metrics.update({f"eval_{name}": value for name, value in generated.items()})
+        for probe in self.probes:
+            output.metrics.update({f"eval_{name}": value for name, value in probe(self).items()})
         self.evaluation_seconds += time.perf_counter() - started
         return output
 
@@ -204,23 +210,50 @@ class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[mis
         super().log(logs, start_time)
 
     def _precompute_ref_logps(self, dataset: "Dataset", name: str, batch_size: int) -> "Dataset":
-        """Add the reference's log-probabilities, computed in batches of like length and kept in memory.
+        """Return the dataset with the reference's log-probabilities, as it is where it has them.
 
+        They are computed in batches of like length, the longest first, so that too little memory shows at once. The
+        batches depend on nothing but the rows and the vocabulary: other settings of a training leave the numbers alone.
         Without a reference they are 0.
         """
-        self.choose_path()  # TRL computes them before its trainer is complete
-        lengths = [len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in dataset]
-        order = [] if self.reference_free else sorted(range(len(lengths)), key=lengths.__getitem__)
-        logps = torch.zeros(2, len(lengths))
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
+        if REF_COLUMNS[0] in dataset.column_names:
+            return dataset
+        logps = torch.zeros(2, len(dataset))
+        if not self.reference_free:
+            self.choose_path()  # TRL computes them before its trainer is complete
+            self._score(dataset, name, logps)
+        for column, values in zip(REF_COLUMNS, logps, strict=True):
+            dataset = dataset.add_column(column, values.tolist())
+        return dataset
+
+    def _score(self, dataset: "Dataset", name: str, logps_2P: Tensor) -> None:
+        """Write the reference's log-probabilities of the chosen and the rejected answers of P pairs."""
+        lengths = _padded_lengths(dataset)
+        most = TOKENS_AT_ONCE if self.fast else LOGITS_AT_ONCE // self.model.config.get_text_config().vocab_size
+        progress = RowProgress(f"Reference, {len(lengths):,} {name} pairs:", sum(lengths), "tokens")
+        for indices in batches_of_like_length(lengths, min(most, TOKENS_AT_ONCE)):
             batch = self.data_collator([dataset[i] for i in indices])
             inputs = {key: value.to(self.accelerator.device) for key, value in batch.items()}
             with self.accelerator.autocast():
                 chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
-            logps[0, indices], logps[1, indices] = chosen.float().cpu(), rejected.float().cpu()
-        dataset = dataset.add_column("ref_chosen_logps", logps[0].tolist())
-        return dataset.add_column("ref_rejected_logps", logps[1].tolist())
+            logps_2P[0, indices], logps_2P[1, indices] = chosen.float().cpu(), rejected.float().cpu()
+            progress(sum(lengths[i] for i in indices))
+
+
+def _padded_lengths(pairs: "Dataset") -> list[int]:
+    """Return twice the tokens of the longer side of every pair: what it takes in a padded batch."""
+    counts = zip(*(_token_counts(pairs, name) for name in ("prompt_ids", "chosen_ids", "rejected_ids")), strict=True)
+    return [2 * (prompt + max(chosen, rejected)) for prompt, chosen, rejected in counts]
+
+
+def batches_of_like_length(lengths: list[int], most: int) -> Iterator[list[int]]:
+    """Yield indices of rows, the longest first, as many together as ``most`` tokens hold, padding included."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    start = 0
+    while start < len(order):
+        stop = start + max(1, most // max(1, lengths[order[start]]))
+        yield order[start:stop]
+        start = stop
 
 
 def _chosen_tokens(batch: dict[str, Tensor]) -> Tensor:

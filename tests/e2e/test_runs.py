@@ -13,6 +13,7 @@ TRAINING_STEPS = [
     "train_sft",
     "merge_sft",
     "build_preferences",
+    "score_reference",
     "train_dpo",
     "merge_dpo",
     "evaluate",
@@ -50,6 +51,7 @@ def test_runs_reuse_what_did_not_change(line: CommandLine, tmp_path: Path) -> No
 
     plan = line.run(*job, "--plan", "--set", "dpo.beta=0.2")
     assert "cached    build_preferences" in plan.stdout
+    assert "cached    score_reference" in plan.stdout
     assert "will run  train_dpo" in plan.stdout
 
     plan = line.run(*job, "--plan", "--set", "watch.no_signal.margin=1")  # it only warns
@@ -59,13 +61,14 @@ def test_runs_reuse_what_did_not_change(line: CommandLine, tmp_path: Path) -> No
     assert "will run  train_dpo" in plan.stdout
 
     changed = line.summary(tmp_path / "3.json", *job, "--set", "dpo.beta=0.2")
-    assert set(changed["run"]["cached_steps"]) == set(TRAINING_STEPS[:6])
+    assert set(changed["run"]["cached_steps"]) == set(TRAINING_STEPS[:7])  # another beta, the same reference
     assert changed["training"]["sft"] == first["training"]["sft"]
 
     helper = line.root / "llm_engineering" / "models" / "generation.py"  # used by the steps through other modules
     helper.write_text(helper.read_text() + "\n# edited\n")
     edited = line.summary(tmp_path / "4.json", *job)
-    assert set(edited["run"]["cached_steps"]) == set(TRAINING_STEPS[:3])
+    # what generates runs again; the same model and pairs come out, which the reference has scored
+    assert set(edited["run"]["cached_steps"]) == {*TRAINING_STEPS[:3], "score_reference"}
     assert edited["training"]["sft"]["metrics"] == first["training"]["sft"]["metrics"]  # fp32 on a CPU: bit for bit
     assert edited["models"] == first["models"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llm_engineering.evaluation import likelihood
-from llm_engineering.evaluation.likelihood import ScoredTokens, kl_per_row, labelled, score_rows
+from llm_engineering.evaluation.likelihood import Divergence, ScoredTokens, divergences, labelled, score_rows
 
 LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
 # After token 0: p = 1/2, 1/4, 1/4. After 1: 1/4, 1/4, 1/2. After 2: all alike.
@@ -38,23 +38,41 @@ def test_first_token_is_never_scored(table_model):
 
 def test_kl_of_a_model_from_itself_is_zero(table_model):
     model = table_model(LOGITS)
-    assert kl_per_row(model, model, [([0, 1, 2, 0], [-100, 1, 2, 0])]) == [0.0]
+    assert divergences(model, model, [([0, 1, 2, 0], [-100, 1, 2, 0])]) == [Divergence(0.0, 3)]
 
 
-def test_kl_is_averaged_over_the_labelled_tokens(table_model):
+@pytest.mark.parametrize("at_once", [1, 2**23])
+def test_kl_is_summed_over_the_labelled_tokens(at_once, table_model, monkeypatch):
     # After 0 or 1 the policy has 1/2, 1/4, 1/4 in some order, the reference 1/3 each:
     # 1/2 ln(3/2) + 2 * 1/4 ln(3/4) = 0.2027 - 0.1438. After 2 both are uniform: 0.
+    monkeypatch.setattr(likelihood, "LOGITS_IN_FLOAT32", at_once)
     one = 0.5 * math.log(3 / 2) + 0.5 * math.log(3 / 4)
     rows = [([0, 1, 2, 0], [-100, 1, 2, 0]), ([0, 0], [-100, 0]), ([2, 0], [-100, 0]), ([2, 0], [-100, -100])]
-    assert kl_per_row(table_model(LOGITS), table_model(UNIFORM), rows) == pytest.approx(
-        [2 * one / 3, one, 0.0, 0.0], abs=1e-7
-    )
+    found = divergences(table_model(LOGITS), table_model(UNIFORM), rows)
+    assert [row.nats for row in found] == pytest.approx([2 * one, one, 0.0, 0.0], abs=1e-7)
+    assert [row.tokens for row in found] == [3, 1, 1, 0]
 
 
 def test_kl_is_taken_from_the_policy(table_model):
     # the other way round: 1/3 (ln(2/3) + 2 ln(4/3))
-    (value,) = kl_per_row(table_model(UNIFORM), table_model(LOGITS), [([0, 0], [-100, 0])])
-    assert value == pytest.approx((math.log(2 / 3) + 2 * math.log(4 / 3)) / 3)
+    (row,) = divergences(table_model(UNIFORM), table_model(LOGITS), [([0, 0], [-100, 0])])
+    assert row.nats == pytest.approx((math.log(2 / 3) + 2 * math.log(4 / 3)) / 3)
+
+
+def test_kl_over_whole_answers_is_the_mean_of_those_along_sampled_ones(table_model):
+    # Answers of two tokens after 0, listed with their probabilities: the chain rule, in float64
+    policy, reference = table_model(LOGITS), table_model([[0.0, 1.0, -1.0], [0.5, 0.0, 0.0], [0.0, 0.0, 2.0]])
+    logp, logq = (model.table.detach().double().log_softmax(-1) for model in (policy, reference))
+    exact = expected = 0.0
+    for first in range(3):
+        for second in range(3):
+            probability = float((logp[0, first] + logp[first, second]).exp())
+            ratio = (logp[0, first] + logp[first, second]) - (logq[0, first] + logq[first, second])
+            (row,) = divergences(policy, reference, [labelled([0], [first, second])])
+            exact += probability * float(ratio)
+            expected += probability * row.nats
+    assert exact > 0.2
+    assert expected == pytest.approx(exact, rel=1e-6)
 
 
 @pytest.mark.parametrize("at_once", [1, 1152 * 40, 2**26])

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.evaluation.metrics import by_unit, mean, proportion, rate, repetition
+from llm_engineering.evaluation.metrics import by_unit, divergence, mean, proportion, rate, repetition
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,26 @@ def test_wilson_interval_holds_the_rate(outcomes):
     metric = proportion(outcomes)
     assert 0.0 <= metric.low <= metric.value + 1e-12
     assert metric.value - 1e-12 <= metric.high <= 1.0
+
+
+def test_kl_a_token_is_all_nats_over_all_tokens_and_a_long_answer_weighs_as_it_is_long():
+    # 4 nats in 2 tokens, 2 in 8: 6 / 10 a token, 6 / 2 an answer; the mean of the two rates would be 1.125
+    found = divergence([4.0, 2.0], [2, 8], ["a", "b"])
+    assert found["kl_per_token"].value == pytest.approx(0.6)
+    assert found["kl_per_answer"].value == pytest.approx(3.0)
+    # resampled units give 2 / 8 at least and 4 / 2 at most
+    assert (found["kl_per_token"].low, found["kl_per_token"].high) == (0.25, 2.0)
+    assert (found["kl_per_answer"].low, found["kl_per_answer"].high) == (2.0, 4.0)
+
+
+def test_answers_of_one_unit_are_resampled_together():
+    found = divergence([4.0, 2.0, 3.0], [2, 8, 5], ["a", "b", "a"])
+    assert {metric.units for metric in found.values()} == {2}
+    assert found["kl_per_answer"].value == pytest.approx(3.0)
+    assert found["kl_per_answer"].high == 3.5  # a alone: (4 + 3) / 2
+    alone = divergence([4.0, 3.0], [2, 5], ["a", "a"])["kl_per_token"]
+    assert (alone.value, alone.low, alone.high) == (1.0, None, None)
+
+
+def test_kl_of_answers_without_a_token_is_not_measured():
+    assert divergence([0.0], [0], ["a"]) == {}

@@ -144,7 +144,12 @@ def test_model_that_equals_its_parent_has_no_margin_and_no_divergence(rows, embe
 
 def test_model_that_moved_diverges_from_its_parent(report):
     assert values(report, "sft")["kl_per_token"] > 0.001
-    assert report.models["sft"].metrics["kl_per_token"].units == 6  # 3 questions, 2 samples each
+    for name in ("kl_per_token", "kl_per_answer"):
+        metric = report.models["sft"].metrics[name]
+        assert metric.units == 2  # 3 questions of 2 units, 2 samples each
+        assert metric.low <= metric.value <= metric.high
+    tokens = values(report, "sft")["kl_per_answer"] / values(report, "sft")["kl_per_token"]
+    assert 1 <= tokens <= SHORT.max_new_tokens
 
 
 def test_sampled_answers_are_averaged_over_the_rounds(report):
@@ -180,7 +185,7 @@ def test_fixed_prompts_are_shown_instead_of_questions(rows, embedded, embedded_t
 def test_no_sampled_answers_means_no_divergence(rows, embedded, moved, embedded_tokenizer):
     config = SHORT.model_copy(update={"sampled_answers": 0, "shown": 0})
     report = evaluator(rows(), config, embedded_tokenizer).evaluate({"base": embedded, "sft": moved})
-    assert not [name for name in values(report, "sft") if name.startswith("sampled") or name == "kl_per_token"]
+    assert not [name for name in values(report, "sft") if name.startswith(("sampled", "kl"))]
     assert report.samples == []
 
 

@@ -12,6 +12,7 @@ from llm_engineering.artifacts import (
     RenderedRow,
     SampleAnswers,
     TrackerLink,
+    TrainingSample,
 )
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.html import render_report
@@ -169,6 +170,9 @@ def test_text_from_data_models_and_configuration_is_never_markup(example_run: Ru
             "evaluation": evaluation,
             "dataset": dataset,
             "decision": PromotionDecision(promoted="dpo", stage=ATTACK, reason=ATTACK),
+            "dpo": example_run.dpo.model_copy(
+                update={"samples": [TrainingSample(step=1, prompt=ATTACK, policy=ATTACK, reference=ATTACK)]}
+            ),
             "config_yaml": ATTACK,
             "packages": {ATTACK: ATTACK},
         }
@@ -215,3 +219,36 @@ def test_verdicts_stand_above_the_curves_of_every_attempt(watched_run: RunReport
     assert "no signal, from step 30 The margin is 0. Check the labels." in text
     assert "DPO, first attempt displaced, from step 20 Both fell. Add the NLL term." in text
     assert "by the watch: no signal" in text
+
+
+def test_answers_while_training_are_shown_by_question_and_equal_ones_once(example_run: RunReports) -> None:
+    assert example_run.dpo is not None
+    assert "Greedy answers to held-out questions" not in words(render_report(example_run))
+    answers = {10: ("red", "one"), 20: ("red", "two"), 30: ("blue", "two")}
+    samples = [
+        TrainingSample(step=step, prompt=prompt, policy=policy, reference=f"{prompt} before")
+        for step, both in answers.items()
+        for prompt, policy in zip(("Colour?", "Number?"), both, strict=True)
+    ]
+    run = example_run.model_copy(update={"dpo": example_run.dpo.model_copy(update={"samples": samples})})
+    text = words(render_report(run))
+    assert "Greedy answers to held-out questions while it trained" in text
+    assert "Colour? Reference Colour? before Steps 10 to 20 red Step 30 blue" in text
+    assert "Number? Reference Number? before Step 10 one Steps 20 to 30 two" in text
+
+
+def test_many_different_answers_are_thinned_out_to_the_first_and_last_and_some_between(example_run: RunReports) -> None:
+    assert example_run.dpo is not None
+    samples = [TrainingSample(step=step, prompt="Count.", policy=f"<{step}>") for step in range(1, 51)]
+    run = example_run.model_copy(update={"dpo": example_run.dpo.model_copy(update={"samples": samples})})
+    shown = re.findall(r"<h4>Step (\d+)</h4><p>&lt;\1&gt;", render_report(run))
+    assert [int(step) for step in shown] == [1, 8, 15, 22, 29, 36, 43, 50]
+
+
+def test_the_proof_says_whether_log_probabilities_were_scored_before_training(example_run: RunReports) -> None:
+    assert example_run.dpo is not None
+    assert example_run.dpo.reference is not None
+    assert "Its log-probabilities computed with every batch" in words(render_report(example_run))
+    proof = example_run.dpo.reference.model_copy(update={"stored_logps": True, "max_stored_difference": 3.14e-6})
+    run = example_run.model_copy(update={"dpo": example_run.dpo.model_copy(update={"reference": proof})})
+    assert "scored before training, up to 3.1e-06 nats from fresh ones" in words(render_report(run))

@@ -75,6 +75,8 @@ DPO = [
     ("ld_alpha", 0.4, {}, "ld_alpha", 0.4),
     ("discopop_tau", 0.1, {"loss": "discopop"}, "discopop_tau", 0.1),
     ("reference_free", True, {}, "precompute_ref_log_probs", True),
+    ("reference", "stored", {}, "precompute_ref_log_probs", True),
+    ("reference", "on_the_fly", {"epochs": 9}, "precompute_ref_log_probs", False),
 ]
 
 
@@ -107,9 +109,9 @@ def test_field_of_dpo_reaches_its_trainer(field, value, others, argument, expect
 
 
 def test_no_field_is_forgotten():
-    elsewhere = {"patience", "fast_path"}  # a callback's, and the trainers' own
+    elsewhere = {"patience", "fast_path", "samples"}  # a callback's, the trainers' own, a probe's
     assert {case[0] for case in STAGE + SFT} | elsewhere | {"disable_dropout"} == set(SFTStageConfig.model_fields)
-    assert {case[0] for case in STAGE + DPO} | elsewhere == set(DPOStageConfig.model_fields)
+    assert {case[0] for case in STAGE + DPO} | elsewhere | {"kl_answers"} == set(DPOStageConfig.model_fields)
 
 
 def test_patience_reaches_the_callback():

@@ -127,7 +127,7 @@ def test_displacement_is_seen_in_log_ratios_and_generations_and_said_once(displa
 def test_falling_log_ratios_alone_are_no_displacement_where_answers_stay_right(displacing, monkeypatch):
     from llm_engineering.training import dpo
 
-    monkeypatch.setattr(dpo, "generated_metrics", lambda *_: lambda model: {"answer_accuracy": 0.9})
+    monkeypatch.setattr(dpo, "probes", lambda *_: [lambda trainer: {"answer_accuracy": 0.9}])
     _, report = train_dpo(DISPLACING, displacing())
     assert report.metrics["log_ratio/chosen"] < -5
     assert report.metrics["log_ratio/rejected"] < -5

@@ -4,8 +4,10 @@ In float32 on a CPU oneDNN's kernel is called by name: it is faster than the one
 AMD most of all. Shapes: ... any, I inputs, O outputs.
 """
 
+from functools import partial
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 
@@ -20,6 +22,17 @@ def linear(x_I: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tens
 def linear_transposed(y_O: Tensor, weight_OI: Tensor) -> Tensor:
     """Return ``y W``: the gradient of ``linear``'s input, given its output's."""
     return linear(y_O, weight_OI.t()) if _onednn_takes(y_O, weight_OI) else y_O @ weight_OI
+
+
+def take_kernel(model: nn.Module) -> None:
+    """Let the linear layers of a model that is never trained compute themselves by :func:`linear`."""
+    for layer in model.modules():
+        if type(layer) is nn.Linear:
+            layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
+
+
+def _forward(layer: nn.Linear, input: Tensor) -> Tensor:
+    return linear(input, layer.weight, layer.bias)
 
 
 def _onednn_takes(x: Tensor, weight: Tensor) -> bool:

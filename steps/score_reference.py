@@ -1,0 +1,28 @@
+"""Step: the log-probabilities of DPO's reference, once for every run on the same model and pairs."""
+
+from typing import Annotated, Literal
+
+from zenml import step
+
+from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet
+from llm_engineering.config.schema import AdapterConfig, ModelConfig
+from llm_engineering.training.reference import Scoring, store_reference
+from steps.context import log_facts
+from steps.work import scratch_folder
+
+
+@step
+def score_reference(
+    preference_rows: RowSet,
+    policy: Checkpoint,
+    model: ModelConfig,
+    adapter: AdapterConfig,
+    fast_path: Literal["auto", "off"],
+    ld_alpha: float | None,
+    pairs_seen: int | None,  # too few of them, and nothing is scored
+) -> Annotated[ReferenceLogProbs, "reference_log_probs"]:
+    """Score the pairs with the frozen SFT model; nothing here depends on the loss, so that other losses share it."""
+    scoring = Scoring(model, adapter, fast_path, ld_alpha)
+    reference = store_reference(policy, preference_rows, scoring, pairs_seen, scratch_folder())
+    log_facts({"pairs": reference.rows, **reference.key.model_dump()})
+    return reference

@@ -1,0 +1,47 @@
+"""Every key of the configuration is read by something: a key without a reader would turn nothing."""
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from llm_engineering.config import schema
+from llm_engineering.config.schema import Block
+
+ROOT = Path(__file__).parents[2]
+BY_NAME = {"WatchActions"}
+"""Blocks whose fields are read by the names of verdicts."""
+
+
+@cache
+def attributes() -> set[str]:
+    """Return the names of all attributes that the code reads, the schema's own rules left out."""
+    files = [
+        file for room in ("llm_engineering", "steps", "pipelines", "tools") for file in (ROOT / room).rglob("*.py")
+    ]
+    trees = [ast.parse(file.read_text()) for file in files if file.name != "schema.py"]
+    return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+@cache
+def derived() -> set[str]:
+    """Return the fields that the schema's properties hand on in another form."""
+    tree = ast.parse(Path(schema.__file__).read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    return {node.attr for function in functions for node in ast.walk(function) if isinstance(node, ast.Attribute)}
+
+
+def blocks(block: type[Block]) -> list[type[Block]]:
+    return [block, *(inner for child in block.__subclasses__() for inner in blocks(child))]
+
+
+@pytest.mark.parametrize("block", blocks(Block)[1:], ids=lambda block: block.__name__)
+def test_every_key_has_a_reader(block: type[Block]) -> None:
+    if block.__name__ in BY_NAME:
+        assert set(block.model_fields) <= set(schema.SFT_VERDICTS + schema.DPO_VERDICTS)
+        return
+    tags = {name for name, field in block.model_fields.items() if len(get_args(field.annotation)) == 1}
+    unread = set(block.model_fields) - tags - attributes() - derived()
+    assert not unread
