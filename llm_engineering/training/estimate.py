@@ -8,9 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llm_engineering.artifacts import DatasetReport, RowKind, StageName
-from llm_engineering.config.schema import DoraAdapter, FullFineTuning, QloraAdapter, RunConfig, StageConfig
+from llm_engineering.config.schema import (
+    DoraAdapter,
+    DPOStageConfig,
+    FullFineTuning,
+    QloraAdapter,
+    RunConfig,
+    StageConfig,
+)
 from llm_engineering.models.shape import ModelShape
-from llm_engineering.training.arguments import planned_steps
+from llm_engineering.training.arguments import planned_steps, stores_reference
 
 MARGIN = 1.25
 """The upper end of a memory range over the sum of its parts: fragments, workspaces of kernels, short-lived tensors."""
@@ -222,8 +229,15 @@ def stage_flops(
     if settings.gradient_checkpointing:
         per_token += 2 * multiplied
     seen = planned_steps(settings, rows.rows) * settings.batch_size * settings.accumulation
-    referenced = min(seen, rows.rows) if stage == "dpo" else 0
+    referenced = _referenced(settings, seen, rows.rows) if isinstance(settings, DPOStageConfig) else 0
     return rows.tokens * (seen * per_token + referenced * 2 * multiplied)
+
+
+def _referenced(settings: DPOStageConfig, seen: int, rows: int) -> int:
+    """Return how many rows the reference scores: each once where its scores are stored, none where it is left out."""
+    if settings.reference_free:
+        return 0
+    return rows if stores_reference(settings, rows) else seen
 
 
 def rows_of(

@@ -6,6 +6,7 @@ from typing import Any
 
 from llm_engineering.artifacts import Judgement
 from llm_engineering.config.schema import RunConfig
+from llm_engineering.training.arguments import stores_reference
 
 ROWS = 500
 """Rows of every source."""
@@ -68,6 +69,9 @@ def rehearsal_of(config: RunConfig, base: str, key: str) -> Rehearsal:
         _limit_stage(tree[stage])
     _limit_evaluation(tree["evaluation"])
     changes += _order_samples(tree)
+    tree["dpo"]["kl_answers"] = min(config.dpo.kl_answers, QUESTIONS)
+    if config.dpo.reference == "auto":  # as the real run would decide, not as six updates would
+        tree["dpo"]["reference"] = "stored" if stores_reference(config.dpo, rows=0) else "on_the_fly"
     published = {"name": f"{config.name[:LONGEST_NAME]}-rehearsal-{key[:6]}", "tracking": {"type": "none"}}
     tree |= published | {"export": {"dir": None}}
     tree["watch"] |= {"on": {}, "min_points": UNJUDGED}
@@ -85,6 +89,9 @@ def _without_gpu(tree: dict[str, Any]) -> list[str]:
                 said.append(f"{block}.{name} {value} is not rehearsed; {instead} stands in.")
                 tree[block][name] = instead
     tree["model"]["dtype"] = "float32"
+    if tree["model"]["backend"]["type"] != "peft":
+        said.append(f"model.backend {tree['model']['backend']['type']} is not rehearsed; peft stands in.")
+        tree["model"]["backend"] = {"type": "peft"}
     if tree["adapter"]["type"] == "qlora":
         bits = tree["adapter"].pop("bits", 4)
         said.append(f"adapter.type qlora ({bits} bits) is not rehearsed; lora with the same settings stands in.")

@@ -144,9 +144,11 @@ def test_operations_are_those_of_frozen_weights_and_an_adapter() -> None:
     assert stage_flops(config(), DPOStageConfig(**PLAIN), "dpo", SMALL, rows) == 6 * 5 * (6 * 1200 + 6 * 120)
 
 
-def test_a_reference_is_computed_once_a_row() -> None:
+def test_a_stored_reference_is_computed_once_a_row() -> None:
     rows, settings = StageRows(10, 5.0, 7), DPOStageConfig(epochs=3, batch_size=10)
     assert stage_flops(config(), settings, "dpo", SMALL, rows) == 5 * (30 * (4 * 1200 + 6 * 120) + 10 * 2 * 1200)
+    free = settings.model_copy(update={"reference_free": True})
+    assert stage_flops(config(), free, "dpo", SMALL, rows) == 5 * 30 * (4 * 1200 + 6 * 120)
 
 
 def guide(shape: ModelShape, longest: int, **changes: Any) -> Estimate:

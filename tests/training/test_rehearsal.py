@@ -16,12 +16,14 @@ from llm_engineering.config.schema import (
     LoraAdapter,
     ModelConfig,
     NoTracking,
+    PeftBackend,
     QloraAdapter,
     RulesConfig,
     RunConfig,
     SampledSource,
     SampleSettings,
     SFTStageConfig,
+    UnslothBackend,
     WatchActions,
     WatchConfig,
 )
@@ -71,7 +73,8 @@ def test_what_shapes_the_data_stays_the_users() -> None:
 def test_settings_that_shape_the_training_stay_the_users() -> None:
     dpo = DPOStageConfig(beta=0.3, loss="ipo", learning_rate=3e-6, nll_weight=0.5, schedule="linear", max_grad_norm=2)
     config = rehearsed(dpo=dpo).config.dpo
-    assert config.model_copy(update={"max_steps": None, "batch_size": 8, "logging_steps": 10, "save_steps": 50}) == dpo
+    limits = {"max_steps": None, "batch_size": 8, "logging_steps": 10, "save_steps": 50}
+    assert config.model_copy(update=limits | {"kl_answers": 16, "reference": "auto"}) == dpo
 
 
 def test_half_precision_is_replaced_and_said() -> None:
@@ -102,6 +105,24 @@ def test_sampled_pairs_are_ordered_at_random_and_the_checker_judges_the_evaluati
     assert found.config.evaluation.checker == "exact"
     assert any("exact judges the evaluation" in sentence for sentence in found.changes)
     assert load_checker(ORDERED_BY)("a", "b") == judge("a", "c") != judge("b", "c")
+
+
+@pytest.mark.parametrize(
+    ("dpo", "reference"),
+    [
+        (DPOStageConfig(epochs=1), "on_the_fly"),
+        (DPOStageConfig(epochs=3), "stored"),
+        (DPOStageConfig(reference="stored"), "stored"),
+    ],
+)
+def test_the_reference_is_scored_as_the_real_run_would(dpo: DPOStageConfig, reference: str) -> None:
+    assert rehearsed(dpo=dpo).config.dpo.reference == reference
+
+
+def test_another_backend_is_replaced_and_said() -> None:
+    found = rehearsed(model=ModelConfig(backend=UnslothBackend()))
+    assert found.config.model.backend == PeftBackend()
+    assert "model.backend unsloth is not rehearsed; peft stands in." in found.changes
 
 
 def test_the_watch_neither_speaks_nor_acts_in_a_rehearsal() -> None:
