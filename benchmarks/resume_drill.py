@@ -75,6 +75,7 @@ def main(
         stages: list[StageName] = ["sft", "dpo"] if stage == "both" else ["sft" if stage == "sft" else "dpo"]
         with tempfile.TemporaryDirectory() as folder:
             inputs = prepare(config, stages, Path(folder))
+            config = without_held_out(config, inputs)
             found = [drill(name, config, inputs, kills, seed, Path(folder), console) for name in stages]
     except PipelineError as error:
         raise click.ClickException(str(error)) from error
@@ -107,7 +108,7 @@ def scaled(config: RunConfig, steps: int, rows: int) -> RunConfig:
     tree["evaluation"] |= {"max_questions": 4, "max_new_tokens": min(16, config.evaluation.max_new_tokens)}
     tree["data"]["max_dropped_share"] = 1.0
     for source in [*tree["data"]["sft"], *tree["data"]["preference"]]:
-        if "sample" not in source:
+        if "sample" not in source and "embedded" not in source:  # which is small, and whose held-out rows come last
             source |= {"first": min(source["first"] or rows, rows), "count": None}
     if config.model.dtype == "float16":
         tree["model"]["dtype"] = "float32"  # a CPU does not train in float16
@@ -142,6 +143,15 @@ def prepare(config: RunConfig, stages: Sequence[StageName], folder: Path) -> Inp
     return Inputs(base, rows, prepared.questions)
 
 
+def without_held_out(config: RunConfig, inputs: Inputs) -> RunConfig:
+    """Return the configuration without evaluations where the few rows leave none to evaluate on."""
+    has_questions = bool(inputs.questions.rows.get("eval"))
+    off = {"evaluation_steps": None, "best_metric": None, "patience": None}
+    blind = [stage for stage, rows in inputs.rows.items() if not (has_questions and rows.rows.get("eval"))]
+    changed = {stage: getattr(config, stage).model_copy(update=off) for stage in blind}
+    return config.model_copy(update=changed)
+
+
 def drilled_base(config: RunConfig, folder: Path) -> Checkpoint:
     """Return the model that is trained, in both stages: the configured one. A rehearsal model is put in here."""
     from llm_engineering.models.checkpoints import locate_base
@@ -157,13 +167,12 @@ def stand_in_pairs(sft: RowSet, folder: Path) -> RowSet:
     from llm_engineering.data.rowsets import PREFERENCE, read_rows, write_rows
 
     def pairs(split: str) -> Iterator[dict[str, Any]]:
-        before: list[int] = []
-        for row in read_rows(sft, split):
-            start = next(i for i, label in enumerate(row["labels"]) if label != -100)
-            ids = {"prompt_ids": row["input_ids"][:start], "chosen_ids": row["input_ids"][start:]}
-            if before:
-                yield {"source": row["source"], "row": row["row"], **ids, "rejected_ids": before}
-            before = ids["chosen_ids"]
+        rows = list(read_rows(sft, split))
+        starts = [next(i for i, label in enumerate(row["labels"]) if label != -100) for row in rows]
+        answers = [row["input_ids"][start:] for row, start in zip(rows, starts, strict=True)]
+        for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
+            ids = {"prompt_ids": row["input_ids"][:start], "chosen_ids": answers[i], "rejected_ids": answers[i - 1]}
+            yield {"source": row["source"], "row": row["row"], **ids}
 
     return write_rows(folder, {split: list(pairs(split)) for split in ("train", "eval")}, PREFERENCE)
 
