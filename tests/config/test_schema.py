@@ -150,3 +150,18 @@ def test_a_dpo_rate_that_is_not_below_the_sft_rate_is_warned_of(sft: float, dpo:
     block = {"data": {"sft": [source], "preference": [source]}}
     config = RunConfig.model_validate({**block, "sft": {"learning_rate": sft}, "dpo": {"learning_rate": dpo}})
     assert bool(config.warnings) == warned
+
+
+@pytest.mark.parametrize(
+    ("adapter", "kept"),
+    [
+        ({"type": "dora", "r": 4}, {"type": "lora"}),
+        ({"type": "qlora", "r": 4, "bits": 8}, {"type": "qlora", "bits": 8}),
+        ({"type": "full"}, {"type": "full"}),
+    ],
+)
+def test_what_scores_the_reference_holds_nothing_of_an_adapter_but_how_the_model_is_loaded(adapter, kept):
+    config = RunConfig.model_validate({"adapter": adapter, "model": {"base": "x", "dtype": "float32"}})
+    model, found = config.policy_while_scoring()
+    assert found.model_dump(exclude_unset=True) == kept  # ZenML hands on what is set
+    assert (model.base, model.dtype) == ("embedded", "float32")
