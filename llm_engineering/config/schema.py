@@ -843,11 +843,11 @@ class RunConfig(Block):
         """Return what scoring the reference uses of ``model`` and ``adapter``: a change of the rest scores nothing."""
         used = {"dtype", "attention", "chat_template", "special_tokens", "backend"}
         model = ModelConfig.model_validate(self.model.model_dump(include=used))
-        adapter: AdapterConfig = LoraAdapter()
+        adapter: AdapterConfig = LoraAdapter(type="lora")  # ZenML leaves out what is not set, and needs the tag
         if isinstance(self.adapter, QloraAdapter):
-            adapter = QloraAdapter(bits=self.adapter.bits)
+            adapter = QloraAdapter(type="qlora", bits=self.adapter.bits)
         if isinstance(self.adapter, FullFineTuning):
-            adapter = FullFineTuning()
+            adapter = FullFineTuning(type="full")
         return model, adapter
 
     def evaluation_while_training(self, stage: StageConfig) -> EvaluationConfig:

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from llm_engineering.config.schema import (
+    AdapterConfig,
     Block,
     CometTracking,
     DataConfig,
@@ -13,9 +14,11 @@ from llm_engineering.config.schema import (
     DPOStageConfig,
     EmbeddedSource,
     FileSource,
+    FullFineTuning,
     HubSource,
     LoraAdapter,
     NoTracking,
+    QloraAdapter,
     RunConfig,
     SampledSource,
     SampleSettings,
@@ -150,3 +153,10 @@ def test_a_dpo_rate_that_is_not_below_the_sft_rate_is_warned_of(sft: float, dpo:
     block = {"data": {"sft": [source], "preference": [source]}}
     config = RunConfig.model_validate({**block, "sft": {"learning_rate": sft}, "dpo": {"learning_rate": dpo}})
     assert bool(config.warnings) == warned
+
+
+@pytest.mark.parametrize("adapter", [LoraAdapter(r=4), QloraAdapter(bits=8), FullFineTuning()], ids=lambda a: a.type)
+def test_what_scores_the_reference_keeps_its_tag_where_only_set_values_are_written(adapter: AdapterConfig) -> None:
+    _, used = RunConfig(adapter=adapter).policy_while_scoring()
+    written = used.model_dump(exclude_unset=True)  # as ZenML writes a step's parameters
+    assert TypeAdapter(AdapterConfig).validate_python(written) == used
