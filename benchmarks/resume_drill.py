@@ -1,9 +1,10 @@
 """Kill SFT and DPO again and again, start them again, and compare with a training that nobody disturbed.
 
 For a configuration of your own: its rows (the first of each source), batches, schedule, adapter, losses and
-evaluations; fewer updates, with more checkpoints among them. Every training is a process of its own, which SIGKILL
-ends, while it trains or while it writes a checkpoint. On the CPU all must be the same, bit for bit: which rows each
-batch holds, the learning rate, the loss and every other logged number of each update, the final weights.
+evaluations, on a tiny random model of its architecture; fewer updates, with more checkpoints among them. Every training
+is a process of its own, which SIGKILL ends, while it trains or while it writes a checkpoint. On the CPU all must be the
+same, bit for bit: which rows each batch holds, the learning rate, the loss and every other logged number of each
+update, the final weights.
 """
 
 import hashlib
@@ -33,6 +34,7 @@ from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.config.schema import NoTracking, RunConfig, StageConfig
 from llm_engineering.errors import PipelineError
 from llm_engineering.training.recovery import MANIFEST, step_of
+from llm_engineering.training.rehearsal import without_gpu
 from tools.environment import set_environment
 
 Moment = Literal["while training", "while writing a checkpoint"]
@@ -97,11 +99,10 @@ def scaled(config: RunConfig, steps: int, rows: int) -> RunConfig:
     """Return a configuration that trains for so many updates and logs all of them."""
 
     def stage(own: StageConfig) -> dict[str, Any]:
-        every = max(1, steps // 4)
-        evaluation = {"evaluation_steps": every} if own.evaluation_steps else {}
-        return (
-            own.model_dump() | {"max_steps": steps, "logging_steps": 1, "save_steps": max(1, steps // 8)} | evaluation
-        )
+        every = max(1, steps // 4) if own.evaluation_interval else None
+        fewer = {"max_steps": steps, "logging_steps": 1, "save_steps": max(1, steps // 8)}
+        fewer |= {"evaluation_steps": every, "evaluation_examples": None, "warmup": min(own.warmup, steps / 2)}
+        return own.model_dump() | fewer
 
     tree = config.model_dump()
     tree |= {"sft": stage(config.sft), "dpo": stage(config.dpo), "tracking": NoTracking().model_dump()}
@@ -110,8 +111,7 @@ def scaled(config: RunConfig, steps: int, rows: int) -> RunConfig:
     for source in [*tree["data"]["sft"], *tree["data"]["preference"]]:
         if "sample" not in source and "embedded" not in source:  # which is small, and whose held-out rows come last
             source |= {"first": min(source["first"] or rows, rows), "count": None}
-    if config.model.dtype == "float16":
-        tree["model"]["dtype"] = "float32"  # a CPU does not train in float16
+    without_gpu(tree)
     return RunConfig.model_validate(tree)
 
 
@@ -146,17 +146,25 @@ def prepare(config: RunConfig, stages: Sequence[StageName], folder: Path) -> Inp
 def without_held_out(config: RunConfig, inputs: Inputs) -> RunConfig:
     """Return the configuration without evaluations where the few rows leave none to evaluate on."""
     has_questions = bool(inputs.questions.rows.get("eval"))
-    off = {"evaluation_steps": None, "best_metric": None, "patience": None}
+    off = {"evaluation_steps": None, "best_metric": None, "patience": None, "evaluate_first": False}
     blind = [stage for stage, rows in inputs.rows.items() if not (has_questions and rows.rows.get("eval"))]
     changed = {stage: getattr(config, stage).model_copy(update=off) for stage in blind}
     return config.model_copy(update=changed)
 
 
 def drilled_base(config: RunConfig, folder: Path) -> Checkpoint:
-    """Return the model that is trained, in both stages: the configured one. A rehearsal model is put in here."""
-    from llm_engineering.models.checkpoints import locate_base
+    """Return the model that is trained, in both stages: the embedded one, else a tiny one of the same architecture."""
+    from llm_engineering.models.chat import load_chat_tokenizer
+    from llm_engineering.models.checkpoints import locate_base, locate_description
+    from llm_engineering.models.tiny import write_tiny_model
 
-    return locate_base(config.model)
+    if config.model.base == "embedded":
+        return locate_base(config.model)
+    described = locate_description(config.model)
+    unread = Checkpoint(path=described, sha256="", kind="model", weights_sha256="", base="", base_sha256="")
+    eos = load_chat_tokenizer(unread, config.model).tokenizer.eos_token_id
+    tiny = write_tiny_model(described, folder / "tiny", config.seed, eos)
+    return locate_base(config.model.model_copy(update={"base": str(tiny), "revision": None}))
 
 
 def stand_in_pairs(sft: RowSet, folder: Path) -> RowSet:

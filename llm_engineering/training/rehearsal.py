@@ -63,7 +63,7 @@ def rehearsal_of(config: RunConfig, base: str, key: str) -> Rehearsal:
         f"{QUESTIONS} questions, {NEW_TOKENS} new tokens an answer.",
     ]
     tree["model"] |= {"base": base, "revision": None}
-    changes += _without_gpu(tree)
+    changes += without_gpu(tree)
     _limit_data(tree["data"])
     for stage in ("sft", "dpo"):
         _limit_stage(tree[stage])
@@ -79,7 +79,7 @@ def rehearsal_of(config: RunConfig, base: str, key: str) -> Rehearsal:
     return Rehearsal(RunConfig.model_validate(tree), tuple(changes))
 
 
-def _without_gpu(tree: dict[str, Any]) -> list[str]:
+def without_gpu(tree: dict[str, Any]) -> list[str]:
     """Replace settings that need a GPU, and say so."""
     said = []
     for block in ("model", "sft", "dpo"):

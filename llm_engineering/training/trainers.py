@@ -157,6 +157,10 @@ class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[mis
     _in_update: tuple[int, int, Tensor] | None = None
     """How many batches, pairs and tokens of chosen answers the update has, where it has several batches."""
 
+    def __init__(self, *args: Any, reference_free: bool = False, **kwargs: Any) -> None:
+        self.reference_free = reference_free
+        super().__init__(*args, **kwargs)
+
     def row_sizes(self) -> list[int]:
         """Return the tokens of every pair: of the longer answer's row where rows are padded, of both where not."""
         names = ("prompt_ids", "chosen_ids", "rejected_ids")
@@ -193,10 +197,6 @@ class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[mis
             return super().compute_loss(model, inputs, *args, **kwargs)
         finally:
             self.loss_weights = configured
-
-    def __init__(self, *args: Any, reference_free: bool = False, **kwargs: Any) -> None:
-        self.reference_free = reference_free
-        super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: "Dataset", *args: Any) -> "Dataset":
         return dataset
