@@ -20,6 +20,7 @@ from llm_engineering.training.probes import probes
 from llm_engineering.training.reference import (
     Scoring,
     compare_stored,
+    is_exact,
     read_reference,
     reference_of,
     score_reference,
@@ -238,7 +239,7 @@ def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft_s
         reference_sha256_after=frozen,
         sft_sha256=sft_sha256,
     )
-    if not (trainer.args.bf16 or trainer.args.fp16):
+    if is_exact(trainer):
         _require_equal(proof, LOSS_TOLERANCE, LOGP_TOLERANCE)
     else:
         _require_equal(proof, HALF_LOSS_TOLERANCE, HALF_LOGP_TOLERANCE * max(score.tokens for score in policy))

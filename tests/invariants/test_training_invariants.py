@@ -90,6 +90,7 @@ def test_equal_inputs_give_equal_bytes(stage, train, config, inputs_of):
     assert sorted(file.name for file in Path(first.path).iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "base_model.json",
     ]
 
 

@@ -45,8 +45,8 @@ def make_trainer(tiny_base, sft_rows, preference_rows, tmp_path):
         model = load_model(base.path, torch.float32)
         rows = read_rows(sft_rows if stage == "sft" else preference_rows, "train")
         config = config_class(**settings)
-        common = (tmp_path / "trainer", torch.float32, 3, False)
-        args = sft_arguments(config, *common) if stage == "sft" else dpo_arguments(config, *common, len(rows))
+        arguments = sft_arguments if stage == "sft" else dpo_arguments
+        args = arguments(config, ModelConfig(), tmp_path / "trainer", 3, False, len(rows))
         made = trainer(
             model=model,
             args=args,
@@ -186,9 +186,9 @@ def test_infinite_gradient_stops_training_before_the_update(stage, make_trainer)
 
 
 def test_rate_that_is_far_too_high_is_named_as_the_cause(make_inputs, sft_rows):
-    config = SFTStageConfig(max_steps=20, batch_size=2, learning_rate=1e30, warmup=0, max_grad_norm=1e30)
+    config = SFTStageConfig(max_steps=20, batch_size=2, learning_rate=1.0, warmup=0, max_grad_norm=1e30)
     with pytest.raises(TrainingError, match=r"at step \d+, on rows \d and \d of source 0\. Lower the learning rate or"):
-        train_sft(config, make_inputs(sft_rows))
+        train_sft(config, make_inputs(sft_rows, adapter=LoraAdapter(r=4, alpha=1e30)))
 
 
 def test_overflow_in_float16_is_the_loss_scalers_while_it_has_a_scale_to_lower(make_trainer):

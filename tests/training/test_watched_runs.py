@@ -36,6 +36,7 @@ DISPLACING = DPOStageConfig(
     max_steps=24, logging_steps=2, save_steps=3, evaluation_steps=4, warmup=6, beta=0.01, learning_rate=3e-2
 )
 # Checkpoints lie between two logs on purpose: what was not logged when one was written must not be lost.
+QUESTION = '[{"role": "user", "content": "?"}]'
 
 
 def pairs(*sides):
@@ -82,7 +83,12 @@ def displacing(knowing, make_inputs, tmp_path):
     """Return inputs with which DISPLACING unlearns the right answers; a checker judges while it trains."""
     tokenizer = load_chat_tokenizer(knowing, ModelConfig()).tokenizer
     asked = [
-        {"unit": str(i), "prompt": "[]", "prompt_ids": p, "reference": tokenizer.decode(a[:-1]).strip()}
+        {
+            "unit": str(i),
+            "prompt": QUESTION,
+            "prompt_ids": p,
+            "reference": tokenizer.decode(a[:-1]).strip(),
+        }
         for i, (p, a) in enumerate(zip(PROMPTS, CHOSEN, strict=True))
     ]
     questions = write_rows(tmp_path / "questions", {"eval": asked}, QUESTIONS)
