@@ -4,8 +4,6 @@ Line styles differ as well as colours.
 """
 
 import math
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,22 +56,13 @@ _CHARTS = (
         share=True,
     ),
     _Chart("Score of generated answers", {"eval_answer_score": "held-out prompts"}, smooth=False),
+    _Chart("KL from the reference, nats a token", {"eval_kl_per_token": "sampled answers"}, smooth=False),
 )
-_DIVERGENCE = re.compile(r"(^|[/_])(kl|log_?ratios?)($|[/_])", re.IGNORECASE)
 
 
 def training_curves(report: TrainingReport) -> list[Curve]:
     """Return the curves of what one stage has logged; series that were not logged are left out."""
-    charts = (*_CHARTS, *_divergence_charts(report.history))
-    return [Curve(chart.title, _draw(report, chart)) for chart in charts if _logged(report, chart)]
-
-
-def _divergence_charts(history: Iterable[dict[str, float]]) -> list[_Chart]:
-    """Return a chart for every logged KL or log-ratio, whatever the trainer calls it."""
-    names = dict.fromkeys(name.removeprefix("eval_") for entry in history for name in entry if _DIVERGENCE.search(name))
-    drawn = {name for chart in _CHARTS for name in chart.series}
-    others = [name for name in names if name not in drawn]
-    return [_Chart(f"Divergence from the reference: {name}", {name: "training"}) for name in others]
+    return [Curve(chart.title, _draw(report, chart)) for chart in _CHARTS if _logged(report, chart)]
 
 
 def _logged(report: TrainingReport, chart: _Chart) -> bool:

@@ -243,7 +243,7 @@ def _dpo() -> TrainingReport:
                 "rewards/accuracies": min(1.0, 0.2 + 0.75 * progress + noise.gauss(0, 0.03)),
                 "logps/chosen": -12 + 5 * progress + noise.gauss(0, 0.5),
                 "logps/rejected": -14 - 16 * progress + noise.gauss(0, 0.6),
-                "kl": 0.02 * progress + noise.gauss(0, 0.001),
+                "eval_kl_per_token": 0.02 * progress + noise.gauss(0, 0.001),
             }
         )
         if step % 30 == 0:
