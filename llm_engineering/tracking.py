@@ -35,6 +35,8 @@ _QUIET = {
     "COMET_TIMEOUT_CLEANING": "60",  # seconds; Comet's own defaults let a lost network hold up a run for hours
     "COMET_TIMEOUT_UPLOAD": "60",
     "COMET_TIMEOUT_FILE_UPLOAD": "60",
+    # Comet may take an experiment for delivered that lost its server while it ended, and throw the copy away.
+    "COMET_FALLBACK_STREAMER_KEEP_OFFLINE_ZIP": "true",
 }
 _IMPATIENT = {
     "COMET_TIMEOUT_HTTP": "4",
@@ -220,8 +222,10 @@ def _end(tracker: Tracker, outcome: str, archive_dir: Path) -> TrackerLink:
         tracker._attempt("log the outcome", lambda: experiment.log_other("outcome", outcome))
         tracker._attempt("end", experiment.end)
         url = tracker._attempt("name its address", lambda: experiment.url) or None
-        # An experiment that lost its server on the way leaves an archive as well.
         archive = tracker._attempt("read the archive", lambda: _complete(archive_dir.glob(f"{experiment.id}*.zip")))
+        if url and archive and not tracker._failures and _is_there():
+            archive.unlink()  # all of it was delivered
+            archive = None
         if not url and not archive:
             tracker._failed(f"left no complete archive in {archive_dir}")
     return TrackerLink(
@@ -230,6 +234,13 @@ def _end(tracker: Tracker, outcome: str, archive_dir: Path) -> TrackerLink:
         offline_archive=str(archive) if archive else None,
         failures=tracker._failures,
     )
+
+
+def _is_there() -> bool:
+    """Return whether Comet's server answers at the end, too: it may have been lost without a word."""
+    import comet_ml
+
+    return _answers(comet_ml.get_backend_address(), PROBE_SECONDS)
 
 
 def _complete(archives: Iterable[Path]) -> Path | None:

@@ -27,7 +27,8 @@ def weights(summary: Path) -> bytes:
     return (Path(found["artifacts"]["dpo_model"]) / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("stage", ["dpo", pytest.param("sft", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["dpo", "sft"])
 def test_a_killed_training_resumes_to_the_same_weights(
     stage: str, command_line: CommandLine, small: Path, tmp_path: Path
 ) -> None:
