@@ -24,6 +24,7 @@ from llm_engineering.evaluation.checkers import load_checker
 from llm_engineering.models.adapters import require_hardware
 from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_chat_tokenizer
 from llm_engineering.models.checkpoints import check_export, locate_base, max_positions
+from llm_engineering.models.hardware import require_liger
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.training.watch import judged_anew
 from pipelines import training as pipelines
@@ -77,6 +78,8 @@ def prepare(job: Job, config: RunConfig) -> Launch:
     chat = load_chat_tokenizer(base, config.model)
     if job != "evaluation":
         require_hardware(config.model, config.adapter)
+        for stage in (config.sft, config.dpo):
+            require_liger(stage.liger_kernel)
     arguments: dict[str, Any] = {"origins": _origins(config)}
     version = None
     if job == "evaluation":
