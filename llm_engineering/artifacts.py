@@ -453,7 +453,24 @@ class ModelScores(Artifact):
     checkpoint_sha256: str
     metrics: dict[str, Metric]
     outcomes: dict[str, list[float]] = {}
-    """Per-unit values of the generated metrics, in the order of the units, for paired comparisons."""
+    """Per-unit values of a metric, whose mean the metric is; units stand in the same order for all models of a report,
+    so that two models compare pair by pair."""
+
+
+class PairedDifference(Artifact):
+    """By how much one model's metric differs from another's, on the same units."""
+
+    candidate: str
+    against: str
+    metric: str
+    difference: float
+    """The candidate's value less the other's."""
+    low: float | None = None
+    high: float | None = None
+    """Ends of the 95 % interval of the difference; None for a single unit."""
+    p_value: float | None = None
+    """Of no difference, two-sided: exact McNemar test for 0/1 outcomes, else a sign-flip permutation test."""
+    units: int
 
 
 class SampleAnswers(Artifact):
@@ -502,3 +519,40 @@ class PromotionDecision(Artifact):
     """The version that held the stage before."""
     version: str | None = None
     """The ZenML model version of this run."""
+
+
+class Variant(Artifact):
+    """One model of a comparison or a sweep, and how it was made."""
+
+    name: str
+    """Unique in its report; the model's name in the evaluation: ``base``, ``sft_dpo``, ``dpo.beta=0.1`` ..."""
+    title: str
+    """The same in words: ``SFT → DPO + NLL``."""
+    changes: dict[str, str | float | int | bool | None] = {}
+    """Keys of the configuration in which it differs, and their values there."""
+    trainings: list[TrainingReport] = []
+    """In the order in which they ran; those it shares with others, too."""
+    merges: list[MergeReport] = []
+    model_sha256: str | None = None
+    """Weights hash of its model; None where it failed."""
+    error: str | None = None
+    """What failed, in one sentence, and in which piece."""
+
+
+class ComparisonReport(Artifact):
+    """Models that were made in different ways from one base and measured alike: the regimes, or the runs of a sweep."""
+
+    kind: Literal["comparison", "sweep"]
+    variants: list[Variant]
+    """In the order in which they are shown; the failed ones, too."""
+    evaluation: EvaluationReport | None = None
+    """All variants that were made, by name; None where none was."""
+    differences: list[PairedDifference] = []
+    """The paired tests that the report shows."""
+    metric: str | None = None
+    """What the variants are ranked by."""
+    best: str | None = None
+    """The best variant by it."""
+    notes: list[str] = []
+    """Sentences that a reader should know."""
+    seconds: float

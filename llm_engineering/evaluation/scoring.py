@@ -68,8 +68,7 @@ def read_held_out(sft: RowSet, preference: RowSet, questions: RowSet, config: Ev
 class Evaluator:
     """Measures models on the same rows, questions and seeds.
 
-    Rewards, margins and KL of a model are measured against the model it was trained from: SFT against the base, DPO
-    against SFT.
+    Rewards, margins and KL of a model are measured against its parent, the model that it was trained from.
     """
 
     held_out: HeldOut
@@ -81,22 +80,33 @@ class Evaluator:
     """Seeds the sampled answers."""
     dtype: "torch.dtype"
     _logps: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """Log-probabilities of the pairs' chosen and rejected answers, by model."""
+    """Log-probabilities of the pairs' chosen and rejected answers, by the weights of the model."""
 
     @cached_property
     def checker(self) -> Checker | None:
         """The program that judges answers, if one is configured."""
         return load_checker(self.config.checker) if self.config.checker else None
 
-    def evaluate(self, checkpoints: Mapping[str, Checkpoint]) -> EvaluationReport:
-        """Measure full models, named ``base``, ``sft`` and ``dpo``, parents first."""
+    def evaluate(
+        self, checkpoints: Mapping[str, Checkpoint], parents: Mapping[str, Checkpoint] | None = None
+    ) -> EvaluationReport:
+        """Measure full models.
+
+        Args:
+            checkpoints: Models by name.
+            parents: What each was trained from, where that is known; a parent need not be measured itself. None: SFT
+                was trained from ``base``, DPO from ``sft`` or, where there is none, from ``base``.
+        """
         started = time.perf_counter()
         shown = self._shown_questions()
+        if parents is None:
+            named = {name: parent_of(name, checkpoints) for name in checkpoints}
+            parents = {name: checkpoints[parent] for name, parent in named.items() if parent}
         scores: dict[str, ModelScores] = {}
         answers: dict[str, list[str]] = {}
         for name, checkpoint in checkpoints.items():
             model = load_model(checkpoint.path, self.dtype)
-            metrics, outcomes = self._measure(name, model, parent_of(name, checkpoints), checkpoints)
+            metrics, outcomes = self._measure(checkpoint, model, parents.get(name))
             scores[name] = ModelScores(checkpoint_sha256=checkpoint.weights_sha256, metrics=metrics, outcomes=outcomes)
             answers[name] = [answer.text for answer in self._ask(model, shown).answers]
         return EvaluationReport(
@@ -118,7 +128,7 @@ class Evaluator:
         )
 
     def _measure(
-        self, name: str, model: "PreTrainedModel", parent: str | None, checkpoints: Mapping[str, Checkpoint]
+        self, checkpoint: Checkpoint, model: "PreTrainedModel", parent: Checkpoint | None
     ) -> tuple[dict[str, Metric], dict[str, list[float]]]:
         """Return the metrics of one model, and per-unit outcomes of its answers."""
         metrics: dict[str, Metric] = {}
@@ -134,13 +144,12 @@ class Evaluator:
         if self.held_out.conversations:
             metrics |= self._likelihood_metrics(model)
         if self.held_out.pairs:
-            self._logps[name] = self._pair_logps(model)
-            metrics["ranking_accuracy"] = self._ranking_accuracy(self._logps[name])
-        if parent is not None:
-            if self.held_out.pairs:
-                metrics |= self._preference_metrics(self._logps[name], self._logps[parent])
-            if sampled:
-                metrics |= self._divergence(model, checkpoints[parent], sampled)
+            logps = self._pair_logps(checkpoint, model)
+            metrics["ranking_accuracy"] = self._ranking_accuracy(logps)
+            if parent is not None:
+                metrics |= self._preference_metrics(logps, self._pair_logps(parent))
+        if parent is not None and sampled:
+            metrics |= self._divergence(model, parent, sampled)
         return metrics, outcomes
 
     def _ask(
@@ -166,13 +175,17 @@ class Evaluator:
             "perplexity": Metric(value=math.exp(min(loss, 700.0)), units=len(scores)),
         }
 
-    def _pair_logps(self, model: "PreTrainedModel") -> list[tuple[float, float]]:
-        pairs = self.held_out.pairs
-        chosen, rejected = (
-            score_rows(model, [labelled(pair["prompt_ids"], pair[side]) for pair in pairs])
-            for side in ("chosen_ids", "rejected_ids")
-        )
-        return [(c.logp, r.logp) for c, r in zip(chosen, rejected, strict=True)]
+    def _pair_logps(self, checkpoint: Checkpoint, model: "PreTrainedModel | None" = None) -> list[tuple[float, float]]:
+        """Return log-probabilities of chosen and rejected answers; the model is loaded where it is not given."""
+        if checkpoint.weights_sha256 not in self._logps:
+            model = model or load_model(checkpoint.path, self.dtype)
+            chosen, rejected = (
+                score_rows(model, [labelled(pair["prompt_ids"], pair[side]) for pair in self.held_out.pairs])
+                for side in ("chosen_ids", "rejected_ids")
+            )
+            found = [(c.logp, r.logp) for c, r in zip(chosen, rejected, strict=True)]
+            self._logps[checkpoint.weights_sha256] = found
+        return self._logps[checkpoint.weights_sha256]
 
     def _ranking_accuracy(self, logps: list[tuple[float, float]]) -> Metric:
         """Return how often the chosen answer has the higher log-probability per token; needs no reference."""
