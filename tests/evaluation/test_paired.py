@@ -22,7 +22,8 @@ def test_the_interval_of_a_difference_of_rates_is_newcombes() -> None:
     assert (found.difference, found.low, found.high) == (pytest.approx(0.20), *map(pytest.approx, EXPECTED))
 
 
-# Newcombe's method 10 for a, b, c, d = 20, 12, 2, 16: Wilson intervals of 32/50 and 22/50, phi = (20*16 - 12*2 - 25) / sqrt(32*18*22*28)
+# Newcombe's method 10, 20, 12, 2, 16 units, written out: Wilson intervals of 32/50 and 22/50;
+# phi = (20*16 - 12*2 - 25) / sqrt(32*18*22*28)
 def wilson(hits, n, z=1.959963984540054):
     p, centre = hits / n, (hits + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * sqrt(n * p * (1 - p) + z * z / 4)
