@@ -38,10 +38,8 @@ imports: $(STAMP)
 
 check: lint types imports test ## Lint, types, import rules and the tests: what CI runs
 
-dashboard: export ZENML_ANALYTICS_OPT_IN = false
-dashboard: export AUTO_OPEN_DASHBOARD = false
 dashboard: $(STAMP) ## Serve ZenML's dashboard over the local store
-	$(BIN)/zenml login --local --blocking
+	$(BIN)/python tools/dashboard.py
 
 bench: $(STAMP) ## Measure the embedded default on three seeds (about six minutes)
 	$(BIN)/python benchmarks/embedded.py

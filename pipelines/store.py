@@ -3,13 +3,18 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import urlopen
 
+import zenml
+from alembic.util import CommandError
 from filelock import FileLock, Timeout
+from sqlalchemy.exc import DatabaseError
 from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
-from zenml.enums import ExecutionStatus
-from zenml.models import PipelineRunResponse, PipelineRunUpdate, StepRunUpdate
+from zenml.enums import AuthScheme, ExecutionStatus
+from zenml.models import PipelineRunResponse, PipelineRunUpdate, ServerDeploymentType, StepRunUpdate
 from zenml.utils import source_utils
 from zenml.utils.io_utils import get_global_config_directory
 
@@ -17,6 +22,7 @@ from llm_engineering.errors import StoreError
 from steps.caching import REPOSITORY
 from steps.work import sweep_work_folders
 
+SECONDS_TO_ANSWER = 5.0
 _RUNNING = (ExecutionStatus.RUNNING, ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING)
 
 
@@ -26,6 +32,7 @@ def open_store() -> None:
     Raises:
         StoreError: The store cannot be reached or written.
     """
+    _require_server()
     folder = Path(get_global_config_directory())
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +43,75 @@ def open_store() -> None:
         raise StoreError(
             f"ZenML's folder {folder} cannot be used ({error.strerror}). Free space, or set ZENML_CONFIG_PATH."
         ) from error
+    except (CommandError, DatabaseError, RuntimeError) as error:
+        raise StoreError(
+            f"ZenML {zenml.__version__} cannot use the store in {folder} ({str(error).splitlines()[0]}). If a newer "
+            "ZenML made it, install that version; else set ZENML_CONFIG_PATH to another folder."
+        ) from error
     source_utils.set_custom_source_root(str(REPOSITORY))
+
+
+def _require_server() -> None:
+    """Refuse a server that is gone, which ZenML would wait for half a minute at every start."""
+    server = server_of_store()
+    if server is None:
+        return
+    try:
+        with urlopen(f"{server}/health", timeout=SECONDS_TO_ANSWER):
+            pass
+    except (OSError, HTTPException) as error:
+        raise StoreError(
+            f"ZenML is switched to the server {server}, which does not answer ({getattr(error, 'reason', error)}). "
+            "Start it again, or go back to the local store with `python tools/dashboard.py --reset`."
+        ) from error
+
+
+def server_of_store() -> str | None:
+    """Return the address of the server that the runs are on; None for the local store."""
+    url = GlobalConfiguration().store_configuration.url
+    return url if url.startswith("http") else None
+
+
+def use_local_store() -> str | None:
+    """Switch from a server to the local store; return the address of the server that was left, if one was."""
+    left = server_of_store()
+    if left:
+        GlobalConfiguration().set_default_store()
+    return left
+
+
+def skip_survey() -> None:
+    """Answer the questions that the dashboard asks at the first visit, and spare its news: nobody is to be told."""
+    user = Client().active_user
+    if not user.user_metadata.get("finished_onboarding_survey"):
+        answers = {"awareness_channels": ["other"], "finished_onboarding_survey": True}
+        Client().update_user(user.id, updated_metadata=answers, updated_email_opt_in=False)
+        Client().update_server_settings(
+            updated_name=Client().get_settings().server_name,  # what is not named is set to null
+            updated_enable_analytics=False,
+            updated_enable_announcements=False,
+            updated_enable_updates=False,
+        )
+
+
+def runs_page() -> str:
+    """Return where the dashboard lists the runs, below its address."""
+    return f"/projects/{Client().active_project.name}/runs"
+
+
+def server_environment() -> dict[str, str]:
+    """Return the environment of a server over the local store: no account, a configuration folder of its own."""
+    configuration = GlobalConfiguration()
+    return {
+        "ZENML_SERVER": "true",
+        "ZENML_SERVER_ALLOW_LOCAL_FILE_ACCESS": "true",
+        "ZENML_SERVER_AUTH_SCHEME": AuthScheme.NO_AUTH.value,
+        "ZENML_SERVER_AUTO_ACTIVATE": "true",
+        "ZENML_SERVER_DEPLOYMENT_TYPE": ServerDeploymentType.LOCAL.value,
+        "ZENML_CONFIG_PATH": str(Path(get_global_config_directory()) / "llm-engineering-dashboard"),
+        "ZENML_LOCAL_STORES_PATH": configuration.local_stores_path,
+        "ZENML_USER_ID": str(configuration.user_id),
+    }
 
 
 def _locks() -> Path:

@@ -1,0 +1,94 @@
+"""ZenML's dashboard over a real run, looked at in a browser."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import REPOSITORY, SMALL, CommandLine
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")]
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    return CommandLine(REPOSITORY, tmp_path_factory.mktemp("dashboard") / "zen")
+
+
+@pytest.fixture(scope="module")
+def run(line: CommandLine) -> dict[str, object]:
+    config = line.store.parent / "small.yaml"
+    config.write_text(SMALL)
+    return line.summary(line.store.parent / "summary.json", "--run-training", "--config", str(config))
+
+
+@pytest.fixture(scope="module")
+def address(line: CommandLine) -> Iterator[str]:
+    command = [sys.executable, str(REPOSITORY / "tools" / "dashboard.py")]
+    with subprocess.Popen(command, env=line.variables, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = re.search(r"http://\S+", process.stdout.readline())
+        assert found
+        yield found[0]
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def page(run: dict[str, object]) -> Iterator["playwright.Page"]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser.new_page(viewport={"width": 1500, "height": 1100})
+        browser.close()
+
+
+def shot(page: "playwright.Page", name: str, folder: Path) -> None:
+    page.screenshot(path=folder / f"{name}.png")
+
+
+def preview(page: "playwright.Page", artifact: str) -> "playwright.Frame":
+    """Open an artifact of the DAG that is shown, load its preview and return the frame it is in."""
+    page.locator(".react-flow__node").filter(has_text=re.compile(rf"^{artifact}\s*HTMLString$")).click()
+    page.get_by_role("tab", name="Visualization").last.click()
+    page.get_by_role("button", name="Load Preview").click()
+    page.wait_for_selector("iframe")
+    frame = page.locator("iframe").element_handle().content_frame()
+    assert frame is not None
+    frame.wait_for_selector("h1")
+    return frame
+
+
+def test_a_run_reads_well_in_the_dashboard(
+    address: str, page: "playwright.Page", run: dict[str, object], line: CommandLine
+) -> None:
+    facts: dict[str, object] = run["run"]  # type: ignore[assignment]
+    shots = line.store.parent
+    page.goto(address)
+    page.wait_for_selector(f"text={str(facts['name'])[:20]}")  # the runs list, and no survey before it
+    shot(page, "runs", shots)
+
+    page.goto(f"{address}/{facts['id']}")
+    page.wait_for_selector(".react-flow__node")
+    nodes = {node.split("\n")[0] for node in page.locator(".react-flow__node").all_inner_texts()}
+    assert set(facts["step_seconds"]) <= nodes  # type: ignore[arg-type]
+    assert {"sft_model", "dpo_model", "evaluation_report", "promotion_decision", "data_preview"} <= nodes
+    shot(page, "dag", shots)
+
+    page.get_by_role("tab", name="Metadata").first.click()
+    page.wait_for_selector("text=decision")
+    metadata = page.locator("body").inner_text()
+    for words in ("weights_sha256", "preferred_rate", "reference", "fingerprint"):
+        assert words in metadata, words
+    shot(page, "metadata", shots)
+
+    report = preview(page, "report")
+    assert "Proofs" in report.inner_text("body")
+    shot(page, "report", shots)
+    page.keyboard.press("Escape")
+    data = preview(page, "data_preview")
+    assert "embedded" in data.inner_text("body")
+    shot(page, "data_preview", shots)
