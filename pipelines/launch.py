@@ -195,12 +195,19 @@ def start(launch: Launch, *, cache: bool, started: Callable[[str], None]) -> Pip
         release_work_folders(keep=release)
 
 
+def tags_of(launch: Launch) -> list[str]:
+    """Return what runs are found by in the dashboard: the job, the recipe, the base and the data."""
+    config = launch.config
+    sources = [f"data:{Path(name).name}" for name in config.data.source_names]
+    return [launch.job, f"recipe:{config.name}", f"base:{Path(config.model.base).name}", *dict.fromkeys(sources)]
+
+
 def configured(launch: Launch, **options: Any) -> Any:
     """Return the launch's pipeline with its model, tags and settings."""
     config = launch.config
     return PIPELINES[launch.job].with_options(
         model=Model(name=config.name, version=launch.model_version),
-        tags=[launch.job, f"base:{Path(config.model.base).name}"],
+        tags=tags_of(launch),
         execution_mode=ExecutionMode.FAIL_FAST,
         extra={
             **{name: getattr(config, name).model_dump(mode="json") for name in ("tracking", "watch")},

@@ -1,12 +1,15 @@
-"""What ZenML knows about a run, for the reports."""
+"""What ZenML knows about a run, for the reports; and what the reports say of it, for ZenML's dashboard."""
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from zenml import add_tags, log_metadata
 from zenml.enums import ExecutionStatus
 from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 
-from llm_engineering.reporting.bundle import ModelVersion, RunFacts
+from llm_engineering.reporting.bundle import ModelVersion, RunFacts, RunReports
+from llm_engineering.reporting.summary import build_summary
 from steps.materializers import FILES
 
 
@@ -37,6 +40,35 @@ def run_facts(run: PipelineRunResponse, error: str | None = None, stage: str | N
         error=error,
         artifacts={name: _place(versions[0]) for step in steps for name, versions in step.outputs.items() if versions},
     )
+
+
+def show_in_dashboard(reports: RunReports) -> None:
+    """Attach to the run what is worth reading, a section for each part; and the stage, as a tag."""
+    from zenml.metadata.metadata_types import Uri
+
+    summary = build_summary(reports)
+    sections: dict[str, Any] = {name: _flat(summary[name]) for name in ("promotion", "model", "data", "proofs")}
+    sections |= {f"metrics of {name}": _flat(metrics) for name, metrics in _flat(summary["models"], depth=1).items()}
+    if reports.dataset:
+        sections["data fingerprints"] = dict(reports.dataset.fingerprints)
+    links = {link.stage: Uri(link.url) if link.url else link.offline_archive for link in reports.trackers()}
+    sections["tracker"] = {stage: link for stage, link in links.items() if link}
+    log_metadata(
+        metadata={name: facts for name, facts in sections.items() if facts}, run_id_name_or_prefix=reports.run.id
+    )
+    if reports.decision and reports.decision.promoted:
+        add_tags(tags=[f"stage:{reports.decision.stage}"], run=reports.run.id)
+
+
+def _flat(value: Any, depth: int = 9) -> dict[str, Any]:
+    """Return nested values side by side, so that each is a line of the dashboard; what is not known is left out."""
+    found: dict[str, Any] = {}
+    for name, each in (value or {}).items():
+        if isinstance(each, dict) and depth > 1:
+            found |= {f"{name}: {inner}": leaf for inner, leaf in _flat(each, depth - 1).items()}
+        elif each is not None:
+            found[name] = each
+    return found
 
 
 def _place(artifact: ArtifactVersionResponse) -> str:

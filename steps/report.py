@@ -19,7 +19,7 @@ from llm_engineering.reporting.html import render_report
 from llm_engineering.training.watch import judged_anew
 from steps.caching import package_versions
 from steps.context import watch
-from steps.facts import run_facts
+from steps.facts import run_facts, show_in_dashboard
 
 
 @step(enable_cache=False)
@@ -49,4 +49,5 @@ def report(
         config_yaml=configuration,
         packages=dict(pair.split("=", 1) for pair in package_versions().split()),
     )
+    show_in_dashboard(reports)
     return HTMLString(render_report(reports))
