@@ -1,5 +1,6 @@
 """README and docs say what the code does: their commands parse, their YAML is valid, their links and paths exist."""
 
+import importlib
 import json
 import re
 import shlex
@@ -15,15 +16,12 @@ from llm_engineering.artifacts import DropReason
 from llm_engineering.config.loader import load_config
 from llm_engineering.config.schema import FileSource
 from llm_engineering.data.formats import FORMATS, Conversation, Example, choose_format
-from tools import build_base_model, config_reference, run
+from tools import run
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
-TOOLS = {
-    "tools/run.py": run.main,
-    "tools/build_base_model.py": build_base_model.main,
-    "tools/config_reference.py": config_reference.main,
-}
+MODULES = [importlib.import_module(f"tools.{path.stem}") for path in sorted(REPOSITORY.glob("tools/[a-z]*.py"))]
+TOOLS = {f"tools/{module.__name__.partition('.')[2]}.py": module.main for module in MODULES if hasattr(module, "main")}
 ROOMS = ("benchmarks", "configs", "docs", "llm_engineering", "pipelines", "steps", "tests", "tools")
 ROOT_FILES = (
     "README.md",
