@@ -31,7 +31,7 @@ from pipelines import training as pipelines
 from pipelines.store import alive
 from steps.artifact_sources import find_artifacts
 from steps.caching import package_versions
-from steps.facts import run_facts
+from steps.facts import origin, run_facts
 from steps.registry import promoted_model
 from steps.work import release_work_folders
 
@@ -212,6 +212,7 @@ def configured(launch: Launch, **options: Any) -> Any:
         extra={
             **{name: getattr(config, name).model_dump(mode="json") for name in ("tracking", "watch")},
             "sources": config.data.source_names,
+            "origin": origin(config.seed),
         },
         **options,
     )

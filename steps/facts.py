@@ -1,5 +1,6 @@
 """What ZenML knows about a run, for the reports; and what the reports say of it, for ZenML's dashboard."""
 
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,33 @@ from zenml import add_tags, log_metadata
 from zenml.enums import ExecutionStatus
 from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 
+from llm_engineering.models.hardware import describe_machine
 from llm_engineering.reporting.bundle import ModelVersion, RunFacts, RunReports
 from llm_engineering.reporting.summary import build_summary
+from steps.caching import REPOSITORY
 from steps.materializers import FILES
+
+
+def origin(seed: int, repository: Path = REPOSITORY) -> dict[str, Any]:
+    """Return what a run is started from, as fields of :class:`RunFacts`; a missing git, or none at all, is no error."""
+    commit, changed = (_git(repository, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain")))
+    return {
+        "seed": seed,
+        "code_commit": commit or None,
+        "code_dirty": None if changed is None else bool(changed),
+        "hardware": describe_machine(),
+    }
+
+
+def _git(repository: Path, *words: str) -> str | None:
+    """Return what git says of a folder that is a repository's root; None where it is none, or there is no git."""
+    if not (repository / ".git").exists():  # else git would answer for a repository that it lies in
+        return None
+    try:
+        said = subprocess.run(["git", *words], cwd=repository, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip()
 
 
 def run_facts(run: PipelineRunResponse, error: str | None = None, stage: str | None = None) -> RunFacts:
@@ -38,6 +63,7 @@ def run_facts(run: PipelineRunResponse, error: str | None = None, stage: str | N
         cached_steps=[step.name for step in steps if step.status == ExecutionStatus.CACHED],
         model=ModelVersion(name=version.model.name, version=version.name, stage=stage) if version else None,
         error=error,
+        **run.config.extra.get("origin", {}),
         artifacts={name: _place(versions[0]) for step in steps for name, versions in step.outputs.items() if versions},
     )
 

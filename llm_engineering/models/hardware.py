@@ -113,6 +113,16 @@ def describe_hardware() -> str:
     return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
 
 
+def describe_machine() -> str:
+    """Return what computes, and on what: ``CPU, 2 threads; Linux x86_64, 2 cores; Python 3.11.9``."""
+    import os
+    import platform
+
+    cores = os.cpu_count() or 1
+    system = f"{platform.system()} {platform.machine()}, {cores} core{'' if cores == 1 else 's'}"
+    return f"{describe_hardware()}; {system}; Python {platform.python_version()}"
+
+
 def matmul_speed(dtype: "torch.dtype", seconds: float = 0.2) -> float:
     """Return the FLOP/s of a large matrix product here, the best of several.
 

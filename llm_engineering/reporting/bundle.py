@@ -43,6 +43,13 @@ class RunFacts(Artifact):
     model: ModelVersion | None = None
     error: str | None = None
     """The sentence that a failed run ended with."""
+    seed: int | None = None
+    code_commit: str | None = None
+    """The commit of the repository that the run was started from; None where git does not know."""
+    code_dirty: bool | None = None
+    """Whether files differed from that commit, or stood beside it."""
+    hardware: str | None = None
+    """The machine that the run was started on; where each stage was trained stands in its report."""
     artifacts: dict[str, str] = Field(default_factory=dict)
     """Where things lie: name and path (``sft_model``, ``dpo_model``, ``report`` ...)."""
 

@@ -6,12 +6,14 @@ light and dark ground.
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.typing import LineStyleType as LineStyle
     from matplotlib.typing import RcKeyType
 
 # Colours that matplotlib writes, and what the page reads in their place (Okabe and Ito's palette, colour-blind-safe).
@@ -22,9 +24,16 @@ _SHOWN_AS = {
     "#010204": "var(--curve-1, #0072b2)",
     "#010205": "var(--curve-2, #d55e00)",
     "#010206": "var(--curve-3, #009e73)",
+    "#010207": "var(--curve-4, #aa4499)",
+    "#010208": "var(--curve-5, #b07d00)",
+    "#010209": "var(--curve-6, #3a9bd9)",
+    "#01020a": "var(--curve-7, #8c4a1f)",
+    "#01020b": "var(--curve-8, #5c6570)",
 }
 COLOURS = [colour for colour in _SHOWN_AS if colour != AXES]
 """What to draw with; the page chooses what is seen."""
+STYLES: "list[LineStyle]" = ["-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5))]
+"""Kinds of lines: solid, dashed, dotted, both."""
 
 _RC: "dict[RcKeyType, Any]" = {
     "svg.fonttype": "none",
@@ -45,21 +54,40 @@ _RC: "dict[RcKeyType, Any]" = {
 }
 
 
-def drawing(name: str, plot: Callable[["Axes"], None]) -> str:
-    """Return a drawing as compact SVG without date, fonts, or ids that another drawing has."""
+def look(index: int) -> "tuple[str, LineStyle]":
+    """Return the colour and the kind of line of the n-th series: together they differ for the first 32."""
+    turn, colour = divmod(index, len(COLOURS))
+    return COLOURS[colour], STYLES[(colour + turn) % len(STYLES)]
+
+
+def drawing(
+    name: str, plot: Callable[["Axes"], None], *, height: float = 2.4, grid: Literal["x", "y"] = "y", legend: bool = True
+) -> str:
+    """Return a drawing as compact SVG without date, fonts, or ids that another drawing has.
+
+    Args:
+        name: What it shows, for readers who cannot see it; unique on its page.
+        plot: Draws on the axes it is given.
+        height: In inches; it is 3.9 wide.
+        grid: Across which axis lines help to read it.
+        legend: Whether series are named within the drawing, where there are several.
+    """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_RC | {"svg.hashsalt": name}):
-        figure = Figure(figsize=(3.9, 2.4), layout="constrained")
+    with matplotlib.rc_context(_RC | {"svg.hashsalt": name}), warnings.catch_warnings():
+        # text is drawn by the page, in its fonts: what matplotlib's own font lacks does not matter
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
+        figure = Figure(figsize=(3.9, height), layout="constrained")
         FigureCanvasSVG(figure)
         figure.patch.set_visible(False)
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
-        axes.grid(visible=True, axis="y")
+        axes.grid(visible=True, axis=grid)
         plot(axes)
-        if len(axes.get_legend_handles_labels()[0]) > 1:
+        if legend and len(axes.get_legend_handles_labels()[0]) > 1:
             axes.legend(frameon=False, fontsize=8, handlelength=2.2)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))

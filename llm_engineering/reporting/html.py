@@ -4,78 +4,34 @@ Everything that comes from data, models or configuration is escaped by the templ
 put in as they are.
 """
 
-import math
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
 from markupsafe import Markup
 
-from llm_engineering.artifacts import (
-    DatasetReport,
-    EvaluationReport,
-    MergeReport,
-    Metric,
-    PromotionCheck,
-    ReferenceProof,
-    RenderedRow,
-    TrackerLink,
-    TrainingReport,
-    TrainingSample,
-)
+from llm_engineering.artifacts import DatasetReport, PromotionCheck, RenderedRow, TrainingReport, TrainingSample
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.curves import training_curves
 from llm_engineering.reporting.data_preview import token_counts
 from llm_engineering.reporting.findings import findings
 from llm_engineering.reporting.ledger import ROW_KINDS, kinds, mix
+from llm_engineering.reporting.lineage import lineage, step_times, tracker_words
 from llm_engineering.reporting.page import render_page
+from llm_engineering.reporting.proofs import proofs_of
+from llm_engineering.reporting.scores import score_table
 from llm_engineering.reporting.tokens import row_view
 from llm_engineering.reporting.wording import (
     KINDS,
-    best_models,
     duration,
     ending,
     evaluated,
     headline,
-    interval,
     model_label,
     quantity,
     verdict_name,
     wording,
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One measured value of one model."""
-
-    model: str
-    value: str
-    interval: str
-    best: bool
-    bar: str | None
-    """For a share: the CSS lengths of a bar and of its interval."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One metric of all models; a model without it has None."""
-
-    label: str
-    direction: str
-    units: int
-    cells: list[Cell | None]
-
-
-@dataclass(frozen=True)
-class Proof:
-    """One thing that was checked, and what came out."""
-
-    title: str
-    passed: bool
-    claim: str
-    numbers: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +70,8 @@ def render_report(reports: RunReports) -> str:
         reports=reports,
         headline=headline(reports),
         models=evaluated(reports.evaluation)[0] if reports.evaluation else [],
-        scores=_scores(reports.evaluation) if reports.evaluation else [],
+        titles={},
+        scores=score_table(reports.evaluation) if reports.evaluation else None,
         checks=[_check(check) for check in reports.decision.checks] if reports.decision else [],
         ledgers=list(kinds(dataset.sources)) if dataset else [],
         kinds=KINDS,
@@ -123,42 +80,14 @@ def render_report(reports: RunReports) -> str:
         tokens=token_counts(dataset) if dataset else [],
         examples=[row_view(row) for row in _examples(dataset)] if dataset else [],
         preferences=_preferences(reports),
-        proofs=_proofs(reports),
+        proofs=proofs_of(reports),
         trainings=_trainings(reports),
         stages=[training.stage for training in reports.trainings()],
         watched=list(_watched(reports)),
-        steps=_steps(reports),
-        trackers=[_tracker(link) for link in reports.trackers()],
+        lineage=lineage(reports.run, dataset, reports.evaluation),
+        steps=step_times(reports.run),
+        trackers=tracker_words(reports.trackers()),
     )
-
-
-def _scores(evaluation: EvaluationReport) -> list[Row]:
-    models, metrics = evaluated(evaluation)
-    rows = []
-    for metric in metrics:
-        best = best_models(evaluation, metric)
-        measured = [evaluation.models[model].metrics.get(metric) for model in models]
-        cells = [
-            _cell(metric, model, value, model in best) if value else None
-            for model, value in zip(models, measured, strict=True)
-        ]
-        direction = {True: "higher is better", False: "lower is better", None: ""}[wording(metric).higher_is_better]
-        rows.append(Row(wording(metric).label, direction, max(m.units for m in measured if m), cells))
-    return rows
-
-
-def _cell(metric: str, model: str, measured: Metric, best: bool) -> Cell:
-    return Cell(model, quantity(metric, measured.value), interval(metric, measured), best, _bar(metric, measured))
-
-
-def _bar(metric: str, measured: Metric) -> str | None:
-    """Return the bar of a share as CSS variables, in percent of the cell."""
-    if not wording(metric).share or not math.isfinite(measured.value):
-        return None
-    low = measured.value if measured.low is None else measured.low
-    high = measured.value if measured.high is None else measured.high
-    value, low, high = (100 * min(max(share, 0.0), 1.0) for share in (measured.value, low, high))
-    return f"--value:{value:.1f}%;--low:{low:.1f}%;--span:{max(high - low, 0):.1f}%"
 
 
 def _check(check: PromotionCheck) -> dict[str, object]:
@@ -193,62 +122,6 @@ def _preferences(reports: RunReports) -> list[tuple[str, str]]:
         ("Rejected answers that are right", f"{100 * sampled.rejected_correct:.1f} %"),
         ("Time", duration(sampled.seconds)),
     ]
-
-
-def _proofs(reports: RunReports) -> list[Proof]:
-    proofs = []
-    if dataset := reports.dataset:
-        rows = sum(source.rows for source in dataset.sources)
-        numbers = [("Rows read", f"{rows:,}"), ("Sources", str(len(dataset.sources)))]
-        claim = "Every row ends once: in train, eval or test, or dropped with a reason."
-        proofs.append(Proof("Row ledger", True, claim, numbers))
-        proofs.append(Proof("Mask", True, dataset.mask_proof, []))
-        proofs.append(Proof("Splits", True, dataset.split_proof, []))
-    if reports.dpo and reports.dpo.reference:
-        proofs.append(_reference_proof(reports.dpo.reference))
-    proofs += [_merge_proof(merge) for merge in reports.merges.values()]
-    return proofs
-
-
-def _reference_proof(proof: ReferenceProof) -> Proof:
-    hashes = {proof.reference_sha256_before, proof.reference_sha256_after, proof.sft_sha256}
-    return Proof(
-        "Reference",
-        len(hashes) == 1,
-        "DPO starts at its reference, and the reference is the SFT model before and after training.",
-        [
-            ("Loss before the first update", f"{proof.step0_loss:.6f}"),
-            ("Loss at zero log-ratios", f"{proof.expected_loss:.6f}"),
-            ("Largest log-probability difference", f"{proof.max_logp_difference:.2g} nats"),
-            ("Reference, before", _short(proof.reference_sha256_before)),
-            ("Reference, after", _short(proof.reference_sha256_after)),
-            ("SFT model", _short(proof.sft_sha256)),
-            *_stored(proof),
-        ],
-    )
-
-
-def _stored(proof: ReferenceProof) -> list[tuple[str, str]]:
-    if not proof.stored_logps:
-        return [("Its log-probabilities", "computed with every batch")]
-    difference = proof.max_stored_difference or 0.0
-    return [("Its log-probabilities", f"scored before training, up to {difference:.2g} nats from fresh ones")]
-
-
-def _merge_proof(merge: MergeReport) -> Proof:
-    return Proof(
-        f"Merge, {model_label(merge.stage)}",
-        max(merge.max_logit_difference, merge.reload_logit_difference) <= merge.tolerance,
-        "The merged model is the adapted one, and the saved folder is the merged model.",
-        [
-            ("Adapter against merged", f"{merge.max_logit_difference:.2g}"),
-            ("Merged against reloaded", f"{merge.reload_logit_difference:.2g}"),
-            ("Logit difference allowed", f"{merge.tolerance:.2g}"),
-            ("Greedy tokens that agree", f"{merge.greedy_tokens:,}"),
-            ("Saved as", merge.dtype),
-            ("Parameters", f"{merge.parameters:,}"),
-        ],
-    )
 
 
 def _trainings(reports: RunReports) -> dict[str, list[str]]:
@@ -329,29 +202,3 @@ def _steps_of(samples: list[TrainingSample]) -> str:
 
 def _drawings(training: TrainingReport) -> list[tuple[str, Markup]]:
     return [(curve.title, Markup(curve.svg)) for curve in training_curves(training)]  # drawn by us
-
-
-def _steps(reports: RunReports) -> list[tuple[str, str, bool, float]]:
-    """Return name, time, whether it was cached, and share of the longest step in percent."""
-    run = reports.run
-    longest = max(run.step_seconds.values(), default=0) or 1
-    return [
-        (name, duration(seconds), name in run.cached_steps, 100 * seconds / longest)
-        for name, seconds in run.step_seconds.items()
-    ]
-
-
-def _tracker(link: TrackerLink) -> dict[str, object]:
-    archive = link.offline_archive
-    return {
-        "stage": model_label(link.stage),
-        "url": link.url,
-        "is_web": (link.url or "").startswith(("https://", "http://")),
-        "archive": archive,
-        "upload": f"comet upload {shlex.quote(archive)}" if archive else None,
-        "failures": link.failures,
-    }
-
-
-def _short(sha256: str) -> str:
-    return sha256[:12]

@@ -5,7 +5,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from llm_engineering.artifacts import DropReason, EvaluationReport, Metric, RowKind, TrainingReport, Verdict
+from llm_engineering.artifacts import (
+    ComparisonReport,
+    DropReason,
+    EvaluationReport,
+    Metric,
+    RowKind,
+    TrainingReport,
+    Verdict,
+)
 from llm_engineering.reporting.bundle import RunReports
 
 _Name = TypeVar("_Name", bound=str)
@@ -145,6 +153,24 @@ def headline(reports: RunReports) -> str:
     if decision.promoted == "sft" and reports.dpo:
         return f"The SFT model goes to {decision.stage}; DPO is not promoted."
     return f"The {model_label(decision.promoted)} model is promoted to {decision.stage}."
+
+
+def comparison_headline(report: ComparisonReport) -> str:
+    """Return the outcome of a comparison or a sweep in one sentence."""
+    made = [variant for variant in report.variants if variant.error is None]
+    best = next((variant for variant in made if variant.name == report.best), None)
+    if not made:
+        return "Nothing could be compared: every model failed."
+    if best is None:
+        return f"{counted(len(made), 'model')} from one base, measured alike."
+    by = f" by {within_sentence(wording(report.metric).label)}" if report.metric else ""
+    among = f" of {counted(len(made), 'run')}" if report.kind == "sweep" else f" of {counted(len(made), 'model')}"
+    return f"{best.title} is the best{among}{by}."
+
+
+def within_sentence(label: str) -> str:
+    """Return a label as it stands within a sentence; a capital that starts an abbreviation stays."""
+    return label if label[:2].isupper() else label[:1].lower() + label[1:]
 
 
 def verdict_name(verdict: Verdict) -> str:

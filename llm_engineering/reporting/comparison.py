@@ -1,0 +1,271 @@
+"""The page of a comparison or a sweep: models made in different ways from one base, side by side.
+
+Like the page of a run it is static: no script, and no address to load from.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from llm_engineering.artifacts import (
+    ComparisonReport,
+    DatasetReport,
+    Metric,
+    PromotionDecision,
+    StageName,
+    TrackerLink,
+    Variant,
+)
+from llm_engineering.reporting.bundle import RunFacts
+from llm_engineering.reporting.comparison_curves import (
+    MOST_LINES,
+    POINTS,
+    Line,
+    lines,
+    metric_points,
+    stage_curves,
+    sweep_curves,
+    swept_keys,
+)
+from llm_engineering.reporting.curves import Curve
+from llm_engineering.reporting.drawings import COLOURS, STYLES, look
+from llm_engineering.reporting.ledger import kinds, mix
+from llm_engineering.reporting.lineage import lineage, step_times, tracker_words
+from llm_engineering.reporting.page import render_page
+from llm_engineering.reporting.paired_words import compared_in_words
+from llm_engineering.reporting.proofs import Proof, merge_proof, reference_proof
+from llm_engineering.reporting.scores import score_table
+from llm_engineering.reporting.wording import (
+    KINDS,
+    comparison_headline,
+    counted,
+    duration,
+    interval,
+    quantity,
+    verdict_name,
+    wording,
+)
+
+_DASHES = ("", "5 2", "1.5 2", "6 2 1.5 2")
+assert len(_DASHES) == len(STYLES)
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """How one model was made, and what came out."""
+
+    title: str
+    made: str
+    """Its stages with their steps."""
+    changes: list[str]
+    """Values of the swept keys, in the order of the columns."""
+    value: str
+    """The metric that ranks."""
+    interval: str
+    time: str
+    watch: list[tuple[str, bool]]
+    """Names of verdicts, and whether each is a good one."""
+    is_best: bool
+    error: str | None
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """The look of one training in all drawings of a stage."""
+
+    label: str
+    colour: int
+    dashes: str
+
+
+@dataclass(frozen=True)
+class StageCurves:
+    """What all trainings of one stage logged."""
+
+    label: str
+    legend: list[LegendEntry]
+    left_out: int
+    curves: list[tuple[str, Markup]]
+
+
+def render_comparison(
+    report: ComparisonReport,
+    run: RunFacts,
+    *,
+    dataset: DatasetReport | None = None,
+    decision: PromotionDecision | None = None,
+    config_yaml: str = "",
+    packages: Mapping[str, str] | None = None,
+) -> str:
+    """Return the whole page; what a comparison does not have gets no section.
+
+    Args:
+        report: The models, how they were made, and what was measured.
+        run: What the orchestrator knows about the run.
+        dataset: The ledger of the rows that all share.
+        decision: What became of the best run of a sweep.
+        config_yaml: The configuration with every default resolved.
+        packages: Versions of the packages that the results depend on.
+    """
+    evaluation, titles = report.evaluation, titles_of(report)
+    models = [variant.name for variant in ranked(report)]
+    return render_page(
+        "comparison.html.j2",
+        report=report,
+        run=run,
+        headline=comparison_headline(report),
+        result=best_in_words(report),
+        titles=titles,
+        models=models,
+        keys=swept_keys(report.variants) if report.kind == "sweep" else [],
+        metric=wording(report.metric).label if report.metric else "",
+        rows=[_row(report, variant) for variant in ranked(report)],
+        scores=score_table(evaluation, models, titles) if evaluation else None,
+        differences=compared_in_words(report.differences),
+        stages=[stage for name in ("sft", "dpo") if (stage := _stage(report.variants, name)).curves],
+        points=_drawn(metric_points(evaluation, _metrics_drawn(report), models, titles)) if evaluation else [],
+        swept=_drawn(sweep_curves(report)) if report.kind == "sweep" else [],
+        evidence=_evidence(report.variants),
+        proofs=_proofs(report.variants),
+        dataset=dataset,
+        ledgers=list(kinds(dataset.sources)) if dataset else [],
+        kinds=KINDS,
+        mix=mix,
+        decision=decision,
+        lineage=lineage(run, dataset, evaluation, titles),
+        steps=step_times(run),
+        trackers=tracker_words(trackers_of(report)),
+        packages=dict(packages or {}),
+        config_yaml=config_yaml,
+    )
+
+
+def titles_of(report: ComparisonReport) -> dict[str, str]:
+    """Return what every variant is called."""
+    return {variant.name: variant.title for variant in report.variants}
+
+
+def ranked(report: ComparisonReport) -> list[Variant]:
+    """Return the variants in the order in which they are shown: a sweep's from the best on, the failed ones last."""
+    if report.kind == "comparison" or report.metric is None or report.evaluation is None:
+        return report.variants
+    sign = -1.0 if wording(report.metric).higher_is_better in (True, None) else 1.0
+
+    def place(variant: Variant) -> tuple[int, int, float]:
+        found = ranking_metric(report, variant)
+        if found is None or not math.isfinite(found.value):
+            return (2 if variant.error else 1, 0, 0.0)
+        return (0, int(variant.name != report.best), sign * found.value)
+
+    return sorted(report.variants, key=place)
+
+
+def ranking_metric(report: ComparisonReport, variant: Variant) -> Metric | None:
+    """Return a variant's value of the metric that ranks; None where there is none."""
+    evaluation = report.evaluation
+    if report.metric is None or evaluation is None or variant.name not in evaluation.models:
+        return None
+    return evaluation.models[variant.name].metrics.get(report.metric)
+
+
+def best_in_words(report: ComparisonReport) -> str:
+    """Return the best variant's value with its interval, and how many failed; an empty string where neither is."""
+    best = next((variant for variant in report.variants if variant.name == report.best), None)
+    found = ranking_metric(report, best) if best else None
+    told = []
+    if found is not None and report.metric is not None:
+        ends = interval(report.metric, found)
+        told.append(quantity(report.metric, found.value) + (f" (95 % interval {ends})." if ends else "."))
+    failed = sum(variant.error is not None for variant in report.variants)
+    if failed:
+        told.append(f"{failed} of {len(report.variants)} failed; what they had in common with others is kept.")
+    return " ".join(told)
+
+
+def made_in_words(variant: Variant) -> str:
+    """Return the stages that made a variant: ``SFT, 500 steps → DPO, 240 steps``."""
+    stages = [f"{training.stage.upper()}, {counted(training.steps, 'step')}" for training in variant.trainings]
+    return " → ".join(stages) or ("" if variant.error else "as it came")
+
+
+def _row(report: ComparisonReport, variant: Variant) -> VariantRow:
+    found = ranking_metric(report, variant)
+    keys = swept_keys(report.variants)
+    verdicts = {
+        verdict_name(verdict): verdict.name == "healthy" for each in variant.trainings for verdict in each.verdicts
+    }
+    return VariantRow(
+        title=variant.title,
+        made=made_in_words(variant),
+        changes=[value_in_words(variant.changes[key]) if key in variant.changes else "-" for key in keys],
+        value=quantity(report.metric, found.value) if found and report.metric else "-",
+        interval=interval(report.metric, found) if found and report.metric else "",
+        time=duration(sum(each.seconds for each in variant.trainings)) if variant.trainings else "-",
+        watch=[item for item in verdicts.items() if not item[1] or len(verdicts) == 1],
+        is_best=variant.name == report.best,
+        error=variant.error,
+    )
+
+
+def value_in_words(value: str | float | int | bool | None) -> str:
+    """Return a value of the configuration as it is written there."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _stage(variants: Sequence[Variant], name: StageName) -> StageCurves:
+    found = lines(variants, name)
+    drawn = _drawn(stage_curves(found, name))
+    return StageCurves(
+        label=name.upper(),
+        legend=[_legend(line) for line in found[:MOST_LINES]],
+        left_out=max(0, len(found) - MOST_LINES),
+        curves=drawn,
+    )
+
+
+def _legend(line: Line) -> LegendEntry:
+    colour, style = look(line.index)
+    return LegendEntry(line.label, COLOURS.index(colour) + 1, _DASHES[STYLES.index(style)])
+
+
+def _drawn(curves: Sequence[Curve]) -> list[tuple[str, Markup]]:
+    return [(curve.title, Markup(curve.svg)) for curve in curves]  # drawn by us
+
+
+def _metrics_drawn(report: ComparisonReport) -> list[str]:
+    return [*([report.metric] if report.metric else []), *POINTS]
+
+
+def _evidence(variants: Sequence[Variant]) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Return what the watch saw that was not healthy: stage, and name, evidence and remedy, by the training's label."""
+    seen = []
+    for line in [*lines(variants, "sft"), *lines(variants, "dpo")]:
+        unhealthy = [(verdict_name(v), v.evidence, v.remedy) for v in line.training.verdicts if v.name != "healthy"]
+        if unhealthy:
+            seen.append((f"{line.label}, {line.training.stage.upper()}", unhealthy))
+    return seen
+
+
+def _proofs(variants: Sequence[Variant]) -> list[tuple[str, Proof]]:
+    """Return every proof once, under the first variant that carries it."""
+    found: list[tuple[str, Proof]] = []
+    for variant in variants:
+        proofs = [reference_proof(each.reference) for each in variant.trainings if each.reference]
+        proofs += [merge_proof(merge) for merge in variant.merges]
+        found += [(variant.title, proof) for proof in proofs if proof not in [known for _, known in found]]
+    return found
+
+
+def trackers_of(report: ComparisonReport) -> list[TrackerLink]:
+    """Return the links to the experiment tracker, each once, in the order of the variants."""
+    trainings = [training for variant in report.variants for training in variant.trainings]
+    links = [training.tracker for training in trainings] + ([report.evaluation.tracker] if report.evaluation else [])
+    found: list[TrackerLink] = []
+    for link in links:
+        if link is not None and link not in found:
+            found.append(link)
+    return found
