@@ -3,7 +3,6 @@
 Like the page of a run it is static: no script, and no address to load from.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,10 +11,9 @@ from markupsafe import Markup
 from llm_engineering.artifacts import (
     ComparisonReport,
     DatasetReport,
-    Metric,
+    MergeReport,
     PromotionDecision,
     StageName,
-    TrackerLink,
     Variant,
 )
 from llm_engineering.reporting.bundle import RunFacts
@@ -27,7 +25,6 @@ from llm_engineering.reporting.comparison_curves import (
     metric_points,
     stage_curves,
     sweep_curves,
-    swept_keys,
 )
 from llm_engineering.reporting.curves import Curve
 from llm_engineering.reporting.drawings import COLOURS, STYLES, look
@@ -37,10 +34,19 @@ from llm_engineering.reporting.page import render_page
 from llm_engineering.reporting.paired_words import compared_in_words
 from llm_engineering.reporting.proofs import Proof, merge_proof, reference_proof
 from llm_engineering.reporting.scores import score_table
+from llm_engineering.reporting.variants import (
+    best_in_words,
+    made_in_words,
+    ranked,
+    ranking_metric,
+    swept_keys,
+    titles_of,
+    trackers_of,
+    value_in_words,
+)
 from llm_engineering.reporting.wording import (
     KINDS,
     comparison_headline,
-    counted,
     duration,
     interval,
     quantity,
@@ -121,6 +127,7 @@ def render_comparison(
         models=models,
         keys=swept_keys(report.variants) if report.kind == "sweep" else [],
         metric=wording(report.metric).label if report.metric else "",
+        made_alike=_made_alike(report),
         rows=[_row(report, variant) for variant in ranked(report)],
         scores=score_table(evaluation, models, titles) if evaluation else None,
         differences=compared_in_words(report.differences),
@@ -142,52 +149,10 @@ def render_comparison(
     )
 
 
-def titles_of(report: ComparisonReport) -> dict[str, str]:
-    """Return what every variant is called."""
-    return {variant.name: variant.title for variant in report.variants}
-
-
-def ranked(report: ComparisonReport) -> list[Variant]:
-    """Return the variants in the order in which they are shown: a sweep's from the best on, the failed ones last."""
-    if report.kind == "comparison" or report.metric is None or report.evaluation is None:
-        return report.variants
-    sign = -1.0 if wording(report.metric).higher_is_better in (True, None) else 1.0
-
-    def place(variant: Variant) -> tuple[int, int, float]:
-        found = ranking_metric(report, variant)
-        if found is None or not math.isfinite(found.value):
-            return (2 if variant.error else 1, 0, 0.0)
-        return (0, int(variant.name != report.best), sign * found.value)
-
-    return sorted(report.variants, key=place)
-
-
-def ranking_metric(report: ComparisonReport, variant: Variant) -> Metric | None:
-    """Return a variant's value of the metric that ranks; None where there is none."""
-    evaluation = report.evaluation
-    if report.metric is None or evaluation is None or variant.name not in evaluation.models:
-        return None
-    return evaluation.models[variant.name].metrics.get(report.metric)
-
-
-def best_in_words(report: ComparisonReport) -> str:
-    """Return the best variant's value with its interval, and how many failed; an empty string where neither is."""
-    best = next((variant for variant in report.variants if variant.name == report.best), None)
-    found = ranking_metric(report, best) if best else None
-    told = []
-    if found is not None and report.metric is not None:
-        ends = interval(report.metric, found)
-        told.append(quantity(report.metric, found.value) + (f" (95 % interval {ends})." if ends else "."))
-    failed = sum(variant.error is not None for variant in report.variants)
-    if failed:
-        told.append(f"{failed} of {len(report.variants)} failed; what they had in common with others is kept.")
-    return " ".join(told)
-
-
-def made_in_words(variant: Variant) -> str:
-    """Return the stages that made a variant: ``SFT, 500 steps → DPO, 240 steps``."""
-    stages = [f"{training.stage.upper()}, {counted(training.steps, 'step')}" for training in variant.trainings]
-    return " → ".join(stages) or ("" if variant.error else "as it came")
+def _made_alike(report: ComparisonReport) -> str:
+    """Return how all runs of a sweep were made, where that is the same; an empty string where it is not."""
+    made = {made_in_words(variant) for variant in report.variants if variant.error is None}
+    return made.pop() if report.kind == "sweep" and len(made) == 1 else ""
 
 
 def _row(report: ComparisonReport, variant: Variant) -> VariantRow:
@@ -207,13 +172,6 @@ def _row(report: ComparisonReport, variant: Variant) -> VariantRow:
         is_best=variant.name == report.best,
         error=variant.error,
     )
-
-
-def value_in_words(value: str | float | int | bool | None) -> str:
-    """Return a value of the configuration as it is written there."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _stage(variants: Sequence[Variant], name: StageName) -> StageCurves:
@@ -251,21 +209,15 @@ def _evidence(variants: Sequence[Variant]) -> list[tuple[str, list[tuple[str, st
 
 
 def _proofs(variants: Sequence[Variant]) -> list[tuple[str, Proof]]:
-    """Return every proof once, under the first variant that carries it."""
-    found: list[tuple[str, Proof]] = []
+    """Return every proof once, under the training or the first variant that carries it."""
+    found = [
+        (line.label, reference_proof(line.training.reference))
+        for line in lines(variants, "dpo")
+        if line.training.reference
+    ]
+    merges: list[MergeReport] = []
     for variant in variants:
-        proofs = [reference_proof(each.reference) for each in variant.trainings if each.reference]
-        proofs += [merge_proof(merge) for merge in variant.merges]
-        found += [(variant.title, proof) for proof in proofs if proof not in [known for _, known in found]]
-    return found
-
-
-def trackers_of(report: ComparisonReport) -> list[TrackerLink]:
-    """Return the links to the experiment tracker, each once, in the order of the variants."""
-    trainings = [training for variant in report.variants for training in variant.trainings]
-    links = [training.tracker for training in trainings] + ([report.evaluation.tracker] if report.evaluation else [])
-    found: list[TrackerLink] = []
-    for link in links:
-        if link is not None and link not in found:
-            found.append(link)
+        new = [merge for merge in variant.merges if merge not in merges]
+        merges += new
+        found += [(variant.title, merge_proof(merge)) for merge in new]
     return found

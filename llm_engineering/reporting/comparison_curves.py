@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from llm_engineering.artifacts import ComparisonReport, EvaluationReport, Metric, StageName, TrainingReport, Variant
 from llm_engineering.evaluation.metrics import smoothed
 from llm_engineering.reporting.curves import Curve, Points
-from llm_engineering.reporting.drawings import COLOURS, drawing, look
+from llm_engineering.reporting.drawings import AXES, COLOURS, drawing, look
+from llm_engineering.reporting.variants import swept_keys
 from llm_engineering.reporting.wording import unit_of, wording
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Line:
     label: str
     training: TrainingReport
     index: int
-    """Which look it has."""
+    """Which look it has: that of its variant, in every drawing."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +79,23 @@ def lines(variants: Sequence[Variant], stage: StageName) -> list[Line]:
                 found.append((training, [variant]))
             else:
                 owners.append(variant)
-    return [Line(_label(owners, variants), training, index) for index, (training, owners) in enumerate(found)]
+    trained = [variant.name for variant in variants if variant.trainings]
+    return [Line(_label(owners, variants), training, trained.index(_owner(owners).name)) for training, owners in found]
 
 
 def _label(owners: list[Variant], variants: Sequence[Variant]) -> str:
     """Return whose a training is: the variant that ends with it, else all that have it."""
-    ends = next((owner for owner in owners if len(owner.trainings) == 1), None)
-    if ends is not None or len(owners) == 1:
-        return (ends or owners[0]).title
+    owner = _owner(owners)
+    if len(owner.trainings) == 1 or len(owners) == 1:
+        return owner.title
     if len(owners) == sum(bool(variant.trainings) for variant in variants):
         return "shared by all"
     return f"{owners[0].title}, and {len(owners) - 1} more"
+
+
+def _owner(owners: list[Variant]) -> Variant:
+    """Return the variant that a training makes by itself, else the first that has it."""
+    return next((owner for owner in owners if len(owner.trainings) == 1), owners[0])
 
 
 def stage_curves(found: Sequence[Line], stage: StageName) -> list[Curve]:
@@ -107,6 +114,9 @@ def _draw(found: Sequence[Line], chart: _Chart, stage: StageName) -> str:
         for line in found:
             if points := _finite(line.training, chart.series):
                 _plot_line(axes, points, line.index, smooth=chart.smooth)
+        low, high = axes.get_ylim()
+        if low < 0 < high:
+            axes.axhline(0, color=AXES, linewidth=0.8, alpha=0.5)
         if chart.share:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         axes.set_xlabel("step")
@@ -120,15 +130,13 @@ def _plot_line(axes: "Axes", points: Points, index: int, *, smooth: bool) -> Non
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.7, alpha=0.3)
         points = smoothed(points, span=max(3, len(points) // 12))
     marker = "o" if len(points) == 1 or not smooth else None
-    axes.plot(
-        *zip(*points, strict=True), color=colour, linestyle=style, linewidth=1.7, marker=marker, markersize=3.2
-    )
+    axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, linewidth=1.7, marker=marker, markersize=3.2)
 
 
 def metric_points(
     evaluation: EvaluationReport, metrics: Sequence[str], models: Sequence[str], titles: Mapping[str, str]
 ) -> list[Curve]:
-    """Return one drawing a metric: a point a model with its 95 % interval; metrics of fewer than two models get none."""
+    """Return one drawing a metric: a point a model with its 95 % interval; a metric of one model alone gets none."""
     drawn = []
     for metric in dict.fromkeys(metrics):
         measured = {
@@ -188,11 +196,6 @@ def sweep_curves(report: ComparisonReport) -> list[Curve]:
     ]
 
 
-def swept_keys(variants: Sequence[Variant]) -> list[str]:
-    """Return the keys of the configuration that the variants differ in, in the order in which they come."""
-    return list(dict.fromkeys(key for variant in variants for key in variant.changes))
-
-
 def _draw_sweep(
     metric: str, key: str, runs: Sequence[Variant], measured: Mapping[str, Metric], best: str | None
 ) -> str:
@@ -245,4 +248,3 @@ def _plot_run(axes: "Axes", metric: str, found: Metric, x: float, *, is_best: bo
     if found.low is not None and found.high is not None:
         axes.plot([x, x], [scale * found.low, scale * found.high], color=colour, linewidth=1.4, alpha=0.5)
     axes.plot([x], [scale * found.value], color=colour, marker=marker, markersize=size, linestyle="")
-

@@ -82,6 +82,9 @@ def _draw(report: TrainingReport, chart: _Chart) -> str:
             if held_out:
                 alone = len(chart.series) == 1
                 _plot_held_out(axes, held_out, "held out" if alone else f"{label}, held out", index + alone)
+        low, high = axes.get_ylim()
+        if low < 0 < high:
+            axes.axhline(0, color=AXES, linewidth=0.8, alpha=0.5)
         if report.best_step is not None:
             axes.axvline(report.best_step, color=AXES, linewidth=0.8, linestyle=":", label="weights kept")
         if chart.share:

@@ -61,7 +61,12 @@ def look(index: int) -> "tuple[str, LineStyle]":
 
 
 def drawing(
-    name: str, plot: Callable[["Axes"], None], *, height: float = 2.4, grid: Literal["x", "y"] = "y", legend: bool = True
+    name: str,
+    plot: Callable[["Axes"], None],
+    *,
+    height: float = 2.4,
+    grid: Literal["x", "y"] = "y",
+    legend: bool = True,
 ) -> str:
     """Return a drawing as compact SVG without date, fonts, or ids that another drawing has.
 

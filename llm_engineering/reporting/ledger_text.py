@@ -13,7 +13,7 @@ from rich.text import Text
 from llm_engineering.artifacts import DatasetReport, SourceLedger
 from llm_engineering.reporting.findings import Finding, findings
 from llm_engineering.reporting.ledger import Problem, kinds, mix, problems
-from llm_engineering.reporting.text import plain
+from llm_engineering.reporting.scores_text import plain
 from llm_engineering.reporting.wording import KINDS, count, counted
 
 LONGEST_PROBLEM = 160

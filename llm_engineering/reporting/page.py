@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from llm_engineering.reporting.wording import count, counted, duration, model_label, percent
+from llm_engineering.reporting.wording import count, counted, duration, model_label, percent, within_sentence
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _HARMFUL = re.compile(
@@ -30,6 +30,7 @@ def render_page(template: str, **values: object) -> str:
         "percent": percent,
         "duration": duration,
         "model": model_label,
+        "within_sentence": within_sentence,
     }
     return harmless(environment.get_template(template).render(**values))
 

@@ -59,14 +59,14 @@ def p_text(p_value: float | None) -> str:
 
 
 def signed(metric: str, difference: float) -> str:
-    """Return a difference with its sign and unit: ``+91.2 points``, ``−0.10 nats/token``."""
+    """Return a difference with its sign and unit: ``+91.2 points``, ``-0.10 nats/token``."""
     unit = "points" if wording(metric).share else unit_of(metric)
     return f"{_signed(metric, difference)} {unit}".rstrip()
 
 
 def _signed(metric: str, value: float) -> str:
     written = number(metric, abs(value))
-    sign = "" if not float(written.replace(",", "")) else "+" if value > 0 else "−"
+    sign = "" if not float(written.replace(",", "")) else "+" if value > 0 else "-"
     return sign + written
 
 
@@ -100,9 +100,9 @@ def _summary(differences: list[PairedDifference]) -> str:
 
 
 def _listed(differences: list[PairedDifference]) -> str:
-    return ", ".join(
-        f"{within_sentence(wording(found.metric).label)} ({signed(found.metric, found.difference)})" for found in differences
-    )
+    labels = [within_sentence(wording(found.metric).label) for found in differences]
+    gains = [signed(found.metric, found.difference) for found in differences]
+    return ", ".join(f"{label} ({gain})" for label, gain in zip(labels, gains, strict=True))
 
 
 def _in_words(found: PairedDifference) -> DifferenceInWords:

@@ -2,8 +2,16 @@
 
 import math
 
-from llm_engineering.artifacts import RowKind, SourceLedger, TrainingReport
-from llm_engineering.reporting.bundle import RunReports
+from llm_engineering.artifacts import (
+    ComparisonReport,
+    EvaluationReport,
+    PromotionDecision,
+    RowKind,
+    SourceLedger,
+    TrainingReport,
+    Variant,
+)
+from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.ledger import ROW_KINDS, together
 
 
@@ -14,18 +22,75 @@ def build_summary(reports: RunReports) -> dict[str, object]:
     has no word for (NaN, infinity) are ``null``.
     """
     evaluation, decision, version = reports.evaluation, reports.decision, reports.run.model
-    models = evaluation.models if evaluation else {}
     summary = {
         "run": reports.run.model_dump(mode="json", exclude={"model", "artifacts"}),
         "model": version.model_dump(mode="json") if version else None,
         "data": {kind: rows for kind in ROW_KINDS if (rows := _rows(reports, kind))},
-        "promotion": decision.model_dump(mode="json", include={"promoted", "stage", "reason"}) if decision else None,
+        "promotion": _promotion(decision),
         "training": {training.stage: _training(training) for training in reports.trainings()},
-        "models": {name: {m: metric.value for m, metric in scores.metrics.items()} for name, scores in models.items()},
+        "models": _values(evaluation),
         "proofs": _proofs(reports),
         "tracker": [link.model_dump(mode="json", exclude_none=True) for link in reports.trackers()],
         "artifacts": dict(reports.run.artifacts),
     }
+    return _ready(summary)
+
+
+def build_comparison_summary(
+    report: ComparisonReport, run: RunFacts, decision: PromotionDecision | None = None
+) -> dict[str, object]:
+    """Return the summary of a comparison or a sweep, ready for ``json.dumps(..., allow_nan=False)``.
+
+    Args:
+        report: The models, how they were made, and what was measured.
+        run: What the orchestrator knows about the run.
+        decision: What became of the best run of a sweep.
+    """
+    evaluation, version = report.evaluation, run.model
+    summary = {
+        "run": run.model_dump(mode="json", exclude={"model", "artifacts"}),
+        "model": version.model_dump(mode="json") if version else None,
+        "kind": report.kind,
+        "metric": report.metric,
+        "best": report.best,
+        "promotion": _promotion(decision),
+        "variants": {variant.name: _variant(variant) for variant in report.variants},
+        "models": _values(evaluation),
+        "intervals": _intervals(evaluation),
+        "differences": [found.model_dump(mode="json") for found in report.differences],
+        "notes": report.notes,
+        "artifacts": dict(run.artifacts),
+    }
+    return _ready(summary)
+
+
+def _variant(variant: Variant) -> dict[str, object]:
+    facts = variant.model_dump(mode="json", include={"title", "changes", "error", "model_sha256"})
+    return {**facts, "training": {training.stage: _training(training) for training in variant.trainings}}
+
+
+def _promotion(decision: PromotionDecision | None) -> dict[str, object] | None:
+    return decision.model_dump(mode="json", include={"promoted", "stage", "reason"}) if decision else None
+
+
+def _values(evaluation: EvaluationReport | None) -> dict[str, dict[str, float]]:
+    models = evaluation.models if evaluation else {}
+    return {name: {m: metric.value for m, metric in scores.metrics.items()} for name, scores in models.items()}
+
+
+def _intervals(evaluation: EvaluationReport | None) -> dict[str, dict[str, list[float]]]:
+    """Return the ends of the 95 % intervals, where they are defined."""
+    return {
+        name: {
+            m: [metric.low, metric.high]
+            for m, metric in scores.metrics.items()
+            if metric.low is not None and metric.high is not None
+        }
+        for name, scores in (evaluation.models if evaluation else {}).items()
+    }
+
+
+def _ready(summary: object) -> dict[str, object]:
     finite = _finite(summary)
     assert isinstance(finite, dict)
     return finite

@@ -198,7 +198,10 @@ def merge(stage: str) -> MergeReport:
 def training(stage: str, *, seed: int, falls: bool = False) -> TrainingReport:
     noise = random.Random(seed)
     displaced = Verdict(
-        name="displaced", evidence="Rewards of chosen answers fell to -1.2.", remedy="Set dpo.nll_weight.", first_seen=40
+        name="displaced",
+        evidence="Rewards of chosen answers fell to -1.2.",
+        remedy="Set dpo.nll_weight.",
+        first_seen=40,
     )
     return TrainingReport.model_validate(
         {
@@ -235,7 +238,11 @@ def reference() -> ReferenceProof:
 def _logged(stage: str, step: int, noise: random.Random, falls: bool) -> dict[str, float]:
     progress = 1 - math.exp(-step / 60)
     if stage == "sft":
-        return {"step": step, "loss": 2.5 - 2.1 * progress + noise.gauss(0, 0.06), "mean_token_accuracy": 0.9 * progress}
+        return {
+            "step": step,
+            "loss": 2.5 - 2.1 * progress + noise.gauss(0, 0.06),
+            "mean_token_accuracy": 0.9 * progress,
+        }
     chosen, rejected = (-1.2 if falls else 0.9) * progress, (-4.0 if falls else -2.1) * progress
     entry = {
         "step": step,

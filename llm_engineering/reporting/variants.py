@@ -1,0 +1,78 @@
+"""The models of a comparison or a sweep in words, in the order in which every report shows them."""
+
+import math
+from collections.abc import Sequence
+
+from llm_engineering.artifacts import ComparisonReport, Metric, TrackerLink, Variant
+from llm_engineering.reporting.wording import counted, interval, quantity, wording
+
+
+def titles_of(report: ComparisonReport) -> dict[str, str]:
+    """Return what every variant is called."""
+    return {variant.name: variant.title for variant in report.variants}
+
+
+def ranked(report: ComparisonReport) -> list[Variant]:
+    """Return the variants in the order in which they are shown: a sweep's from the best on, the failed ones last."""
+    if report.kind == "comparison" or report.metric is None or report.evaluation is None:
+        return report.variants
+    sign = -1.0 if wording(report.metric).higher_is_better in (True, None) else 1.0
+
+    def place(variant: Variant) -> tuple[int, int, float]:
+        found = ranking_metric(report, variant)
+        if found is None or not math.isfinite(found.value):
+            return (2 if variant.error else 1, 0, 0.0)
+        return (0, int(variant.name != report.best), sign * found.value)
+
+    return sorted(report.variants, key=place)
+
+
+def swept_keys(variants: Sequence[Variant]) -> list[str]:
+    """Return the keys of the configuration that the variants differ in, in the order in which they come."""
+    return list(dict.fromkeys(key for variant in variants for key in variant.changes))
+
+
+def ranking_metric(report: ComparisonReport, variant: Variant) -> Metric | None:
+    """Return a variant's value of the metric that ranks; None where there is none."""
+    evaluation = report.evaluation
+    if report.metric is None or evaluation is None or variant.name not in evaluation.models:
+        return None
+    return evaluation.models[variant.name].metrics.get(report.metric)
+
+
+def best_in_words(report: ComparisonReport) -> str:
+    """Return the best variant's value with its interval, and how many failed; an empty string where neither is."""
+    best = next((variant for variant in report.variants if variant.name == report.best), None)
+    found = ranking_metric(report, best) if best else None
+    told = []
+    if found is not None and report.metric is not None:
+        ends = interval(report.metric, found)
+        told.append(quantity(report.metric, found.value) + (f" (95 % interval {ends})." if ends else "."))
+    failed = sum(variant.error is not None for variant in report.variants)
+    if failed:
+        told.append(f"{failed} of {len(report.variants)} failed; what they had in common with others is kept.")
+    return " ".join(told)
+
+
+def made_in_words(variant: Variant) -> str:
+    """Return the stages that made a variant: ``SFT, 500 steps → DPO, 240 steps``."""
+    stages = [f"{training.stage.upper()}, {counted(training.steps, 'step')}" for training in variant.trainings]
+    return " → ".join(stages) or ("" if variant.error else "as it came")
+
+
+def value_in_words(value: str | float | int | bool | None) -> str:
+    """Return a value of the configuration as it is written there."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def trackers_of(report: ComparisonReport) -> list[TrackerLink]:
+    """Return the links to the experiment tracker, each once, in the order of the variants."""
+    trainings = [training for variant in report.variants for training in variant.trainings]
+    links = [training.tracker for training in trainings] + ([report.evaluation.tracker] if report.evaluation else [])
+    found: list[TrackerLink] = []
+    for link in links:
+        if link is not None and link not in found:
+            found.append(link)
+    return found
