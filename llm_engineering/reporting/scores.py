@@ -20,9 +20,9 @@ from llm_engineering.reporting.wording import (
 _GROUPS = {
     "Greedy answers": "",
     "Sampled answers": r"sampled_",
-    "Length of answers": r"answer_(tokens|length)",
+    "Length of answers": r"answer_(tokens|words)",
     "Likelihood of held-out answers": r"perplexity|held_out_",
-    "Preference on held-out pairs": r"preference_|ranking_|chosen_|rejected_|longer_|shorter_|length_matched|reward",
+    "Preference on held-out pairs": r"preference_|ranking_|chosen_|rejected_|longer_|shorter_",
     "Distance from the parent": r"kl_",
     "Judge": r"judge",
     "Tasks": r"harness/",

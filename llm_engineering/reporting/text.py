@@ -15,7 +15,7 @@ from llm_engineering.artifacts import ComparisonReport, SampleAnswers, TrackerLi
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.paired_words import compared_in_words
 from llm_engineering.reporting.scores_text import Scores, plain, runs_table
-from llm_engineering.reporting.variants import best_in_words, ranked, trackers_of
+from llm_engineering.reporting.variants import best_in_words, ranked
 from llm_engineering.reporting.wording import (
     comparison_headline,
     duration,
@@ -115,13 +115,6 @@ def places(reports: RunReports) -> Iterator[Text]:
     """Yield where everything is, one line each; print them with ``soft_wrap``, so that a path can be copied."""
     yield from _where(reports.run)
     for link in reports.trackers():
-        yield from _tracker(link)
-
-
-def comparison_places(report: ComparisonReport, run: RunFacts) -> Iterator[Text]:
-    """Yield where everything of a comparison is, as :func:`places` does."""
-    yield from _where(run)
-    for link in trackers_of(report):
         yield from _tracker(link)
 
 

@@ -45,6 +45,7 @@ METRICS: dict[str, MetricWording] = {
     "ranking_accuracy": MetricWording("Chosen ranked first", True, share=True),
     "preference_accuracy": MetricWording("Chosen rewarded more", True, share=True),
     "preference_margin": MetricWording("Preference margin", True, digits=3),
+    "judge_score": MetricWording("Judge's score", True, digits=2),
     "kl_per_token": MetricWording("KL from reference", None, digits=4, unit="nats/token"),
     "kl_per_answer": MetricWording("KL from reference, whole answers", None, digits=2, unit="nats/answer"),
     "repetition": MetricWording("Repetition", False, share=True),
@@ -80,8 +81,18 @@ REASONS: dict[DropReason, str] = {
 """Why a row is dropped or named, in plain words and in the order in which it is looked for."""
 
 
+_TASK_SHARES = ("acc", "acc_norm", "exact_match", "f1", "pass@1")
+"""What the lm-evaluation-harness measures as a share of right answers."""
+
+
 def wording(metric: str) -> MetricWording:
     """Return how a metric is shown."""
+    family, _, of = metric.partition("/")
+    if family == "judge_win_rate" and of:
+        return MetricWording(f"Judged better than {model_label(of)}", True, share=True)
+    if family == "harness" and of:
+        is_share = of.rpartition("/")[2] in _TASK_SHARES
+        return MetricWording(of, True if is_share else None, share=is_share, digits=1 if is_share else 4)
     return METRICS.get(metric, MetricWording(metric, digits=4))
 
 

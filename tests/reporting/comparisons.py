@@ -156,7 +156,7 @@ def metrics(accuracy: float, preferred: float) -> dict[str, Metric]:
         "preference_accuracy": share(0.5 + 0.45 * preferred, 40),
         "kl_per_token": number(0.002 + 0.05 * preferred, 0.004),
         "answer_tokens": number(20 - 10 * preferred, 0.8),
-        "judge_win_rate": share(0.4 + 0.5 * preferred),
+        "judge_win_rate/base": share(0.4 + 0.5 * preferred),
         "harness/arc_easy/acc": share(0.25, 100),
         "house_style": Metric(value=0.5, units=UNITS),
     }
