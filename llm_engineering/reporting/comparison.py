@@ -204,7 +204,7 @@ def _evidence(variants: Sequence[Variant]) -> list[tuple[str, list[tuple[str, st
     for line in [*lines(variants, "sft"), *lines(variants, "dpo")]:
         unhealthy = [(verdict_name(v), v.evidence, v.remedy) for v in line.training.verdicts if v.name != "healthy"]
         if unhealthy:
-            seen.append((f"{line.label}, {line.training.stage.upper()}", unhealthy))
+            seen.append((line.label, unhealthy))
     return seen
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from llm_engineering.reporting.wording import count, counted, duration, model_label, percent, within_sentence
 
@@ -31,8 +32,17 @@ def render_page(template: str, **values: object) -> str:
         "duration": duration,
         "model": model_label,
         "within_sentence": within_sentence,
+        "with_code": with_code,
     }
     return harmless(environment.get_template(template).render(**values))
+
+
+def with_code(text: str) -> Markup:
+    """Return a sentence with what stands between backticks as code; an odd backtick is a backtick."""
+    pieces = re.split(r"`([^`\n]+)`", text)
+    return Markup("").join(
+        Markup("<code>{}</code>" if at % 2 else "{}").format(piece) for at, piece in enumerate(pieces)
+    )
 
 
 def harmless(text: str) -> str:

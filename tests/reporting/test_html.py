@@ -16,6 +16,7 @@ from llm_engineering.artifacts import (
 )
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.html import render_report
+from llm_engineering.reporting.page import with_code
 
 
 def test_a_whole_run_has_every_section(example_run: RunReports) -> None:
@@ -252,3 +253,14 @@ def test_the_proof_says_whether_log_probabilities_were_scored_before_training(ex
     proof = example_run.dpo.reference.model_copy(update={"stored_logps": True, "max_stored_difference": 3.14e-6})
     run = example_run.model_copy(update={"dpo": example_run.dpo.model_copy(update={"reference": proof})})
     assert "scored before training, up to 3.1e-06 nats from fresh ones" in words(render_report(run))
+
+
+def test_what_stands_between_backticks_is_code_and_never_markup() -> None:
+    assert with_code("`data.x: <b>` and a ` or <b>") == "<code>data.x: &lt;b&gt;</code> and a ` or &lt;b&gt;"
+
+
+def test_the_lineage_says_which_code_ran_on_which_machine_from_which_seed(example_run: RunReports) -> None:
+    assert "Code no commit is known" in words(render_report(example_run))
+    facts = {"code_commit": "ab12" * 10, "code_dirty": False, "hardware": "NVIDIA H200; Linux", "seed": 42}
+    run = example_run.model_copy(update={"run": example_run.run.model_copy(update=facts)})
+    assert f"Code commit {'ab12' * 10}, unchanged Started on NVIDIA H200; Linux Seed 42" in words(render_report(run))

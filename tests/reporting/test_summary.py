@@ -1,9 +1,12 @@
 import json
 import math
 
+import pytest
+from comparisons import build_comparison, build_run, build_sweep
+
 from llm_engineering.artifacts import DatasetReport, PreferenceReport
 from llm_engineering.reporting.bundle import RunFacts, RunReports
-from llm_engineering.reporting.summary import build_summary
+from llm_engineering.reporting.summary import build_comparison_summary, build_summary
 
 
 def test_the_summary_of_a_whole_run_has_every_documented_key(example_run: RunReports) -> None:
@@ -173,3 +176,35 @@ def test_training_holds_the_verdicts_and_the_first_attempt(watched_run: RunRepor
     }
     assert (dpo["stopped_by"]["name"], dpo["restarted_with_nll"]) == ("no_signal", 1.0)
     assert [verdict["name"] for verdict in dpo["first_attempt"]["verdicts"]] == ["displaced"]
+
+
+def test_the_summary_of_a_comparison_has_every_model_and_why_others_are_missing() -> None:
+    summary = build_comparison_summary(build_comparison(), build_run("comparison"))
+    json.dumps(summary, allow_nan=False)
+    assert (summary["kind"], summary["metric"], summary["best"]) == ("comparison", "preferred_rate", "sft_dpo_nll")
+    variants, models, intervals = summary["variants"], summary["models"], summary["intervals"]
+    assert isinstance(variants, dict)
+    assert isinstance(models, dict)
+    assert isinstance(intervals, dict)
+    assert variants["dpo_nll"]["error"].startswith("The loss is no number")
+    assert list(variants["sft_dpo"]["training"]) == ["sft", "dpo"]
+    assert models["sft_dpo"]["preferred_rate"] == 0.955
+    assert "dpo_nll" not in models
+    assert intervals["sft"]["answer_tokens"] == pytest.approx([19.0, 20.6])
+    assert "house_style" not in intervals["sft"]
+    assert isinstance(summary["differences"], list)
+    assert summary["differences"][0]["candidate"] == "sft"
+
+
+def test_the_summary_of_a_sweep_says_what_became_of_the_best_run(example_run: RunReports) -> None:
+    summary = build_comparison_summary(build_sweep(), build_run("sweep"), example_run.decision)
+    assert isinstance(summary["promotion"], dict)
+    assert summary["promotion"]["promoted"] == "dpo"
+    assert isinstance(summary["variants"], dict)
+    assert summary["variants"]["dpo.beta=0.1, dpo.nll_weight=0"]["changes"] == {"dpo.beta": 0.1, "dpo.nll_weight": 0.0}
+
+
+def test_the_code_and_the_machine_stand_with_the_run() -> None:
+    run = build_comparison_summary(build_comparison(), build_run("comparison"))["run"]
+    assert isinstance(run, dict)
+    assert (run["code_commit"], run["code_dirty"], run["seed"]) == ("0f3a" * 10, True, 42)

@@ -1,8 +1,9 @@
+from comparisons import build_comparison, build_sweep
 from rich.console import Console
 
-from llm_engineering.artifacts import SampleAnswers
+from llm_engineering.artifacts import ComparisonReport, SampleAnswers
 from llm_engineering.reporting.bundle import RunFacts, RunReports
-from llm_engineering.reporting.text import closing, places
+from llm_engineering.reporting.text import closing, comparison_closing, places
 
 
 def shown(reports: RunReports, width: int = 110) -> str:
@@ -82,3 +83,34 @@ def test_verdicts_of_the_watch_close_the_run_one_line_each(watched_run: RunRepor
         "DPO: no signal, from step 30. The margin is 0. Check the labels.",
         "DPO: KL high. A KL of 11 nats. Raise beta.",
     ]
+
+
+def closed(report: ComparisonReport, width: int = 120) -> str:
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        console.print(comparison_closing(report))
+    return "\n".join(" ".join(line.split()) for line in capture.get().splitlines())
+
+
+def test_a_comparison_closes_with_scores_answers_differences_and_failures() -> None:
+    text = closed(build_comparison())
+    assert "Preferred answers, % 0.0 2.0 0.0 95.5 97.5 * 3.0" in text
+    assert "SFT → DPO The zebra is black and white." in text
+    assert "SFT → DPO + NLL is the best of 6 models by preferred answers." in text
+    assert "SFT → DPO against SFT: Better in preferred answers (+93.5 points)" in text
+    assert "DPO + NLL failed: The loss is no number from step 12 on. Lower dpo.learning_rate." in text
+    assert "Pairs were sampled from the SFT model" in text
+
+
+def test_models_that_do_not_fit_beside_each_other_stand_in_further_tables() -> None:
+    text = closed(build_comparison(), width=60)
+    assert text.count("test split, 603 questions") == 3  # two models a table
+    assert "Preferred answers, % 97.5 * 3.0" in text
+
+
+def test_a_sweep_closes_with_its_runs_from_the_best_on() -> None:
+    text = closed(build_sweep())
+    assert "dpo.beta dpo.nll_weight Preferred answers, %" in text
+    assert "1 0.1 0.2 97.5 [94.9, 100.0] *" in text
+    assert text.index("2 0.1 0 95.5") < text.index("5 0.3 0 62.0")
+    assert "dpo.beta=0.3, dpo.nll_weight=0.2 failed: DPO: no space is left on the disk." in text
