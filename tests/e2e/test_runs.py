@@ -41,6 +41,8 @@ def test_runs_reuse_what_did_not_change(line: CommandLine, tmp_path: Path) -> No
     assert sft["rows"] == sft["train"] + sft["eval"] + sft["test"] + sum(sft["dropped"].values())
     assert set(first["models"]) == {"base", "sft", "dpo"}
     assert first["model"]["version"] == "1"
+    assert (first["run"]["seed"], first["run"]["code_commit"]) == (42, None)  # the checkout is a copy without .git
+    assert "; Python 3." in first["run"]["hardware"]
     assert (Path(first["artifacts"]["dpo_model"]) / "chat_template.jinja").is_file()
     assert Path(first["artifacts"]["report"]).read_text().startswith("<!")
 
