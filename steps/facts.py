@@ -75,6 +75,8 @@ def show_in_dashboard(reports: RunReports) -> None:
     summary = build_summary(reports)
     sections: dict[str, Any] = {name: _flat(summary[name]) for name in ("promotion", "model", "data", "proofs")}
     sections |= {f"metrics of {name}": _flat(metrics) for name, metrics in _flat(summary["models"], depth=1).items()}
+    origin = {"seed", "code_commit", "code_dirty", "hardware"}
+    sections["origin"] = reports.run.model_dump(include=origin, exclude_none=True)
     if reports.dataset:
         sections["data fingerprints"] = dict(reports.dataset.fingerprints)
     links = {link.stage: Uri(link.url) if link.url else link.offline_archive for link in reports.trackers()}

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llm_engineering.artifacts import PairedDifference
-from llm_engineering.reporting.wording import METRICS, in_order, number, unit_of, within_sentence, wording
+from llm_engineering.reporting.wording import (
+    METRICS,
+    higher_is_better,
+    in_order,
+    number,
+    unit_of,
+    within_sentence,
+    wording,
+)
 
 SIGNIFICANT = 0.05
 """Below which p-value a difference counts as shown, if its interval leaves out 0 as well."""
@@ -39,7 +47,7 @@ def verdict_on(found: PairedDifference) -> Verdict:
     """Return what a difference says; ``higher`` or ``lower`` where neither direction is a success by itself."""
     if not _is_shown(found):
         return "no difference shown"
-    better = wording(found.metric).higher_is_better
+    better = higher_is_better(found.metric)
     if better is None:
         return "higher" if found.difference > 0 else "lower"
     return "better" if better == (found.difference > 0) else "worse"

@@ -10,6 +10,7 @@ from llm_engineering.reporting.wording import (
     METRICS,
     best_models,
     evaluated,
+    higher_is_better,
     interval,
     model_label,
     number,
@@ -122,7 +123,7 @@ def _row(evaluation: EvaluationReport, metric: str, models: list[str], labels: l
         for model, label, value in zip(models, labels, measured, strict=True)
     ]
     words = wording(metric)
-    direction = {True: "higher is better", False: "lower is better", None: ""}[words.higher_is_better]
+    direction = {True: "higher is better", False: "lower is better", None: ""}[higher_is_better(metric)]
     return Row(words.label, words.unit, direction, max((m.units for m in measured if m), default=0), cells)
 
 

@@ -14,7 +14,8 @@ from rich.text import Text
 from llm_engineering.artifacts import ComparisonReport, SampleAnswers, TrackerLink, TrainingReport
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.paired_words import compared_in_words
-from llm_engineering.reporting.scores_text import Scores, plain, runs_table
+from llm_engineering.reporting.scores_text import Scores, runs_table
+from llm_engineering.reporting.scores_text import plain as plain
 from llm_engineering.reporting.variants import best_in_words, ranked
 from llm_engineering.reporting.wording import (
     comparison_headline,

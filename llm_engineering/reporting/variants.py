@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from llm_engineering.artifacts import ComparisonReport, Metric, TrackerLink, Variant
-from llm_engineering.reporting.wording import counted, interval, quantity, wording
+from llm_engineering.reporting.wording import counted, higher_is_better, interval, quantity
 
 
 def titles_of(report: ComparisonReport) -> dict[str, str]:
@@ -16,7 +16,7 @@ def ranked(report: ComparisonReport) -> list[Variant]:
     """Return the variants in the order in which they are shown: a sweep's from the best on, the failed ones last."""
     if report.kind == "comparison" or report.metric is None or report.evaluation is None:
         return report.variants
-    sign = -1.0 if wording(report.metric).higher_is_better in (True, None) else 1.0
+    sign = -1.0 if higher_is_better(report.metric) in (True, None) else 1.0
 
     def place(variant: Variant) -> tuple[int, int, float]:
         found = ranking_metric(report, variant)

@@ -96,6 +96,11 @@ def wording(metric: str) -> MetricWording:
     return METRICS.get(metric, MetricWording(metric, digits=4))
 
 
+def higher_is_better(metric: str) -> bool | None:
+    """Return whether more of a metric is a success; None where neither direction is one by itself."""
+    return wording(metric).higher_is_better
+
+
 def model_label(model: str) -> str:
     """Return what a model is called."""
     return MODELS.get(model, model)
@@ -140,7 +145,7 @@ def interval(metric: str, measured: Metric) -> str:
 
 def best_models(evaluation: EvaluationReport, metric: str) -> set[str]:
     """Return the models with the best value of a metric as it is written; none where all are alike, or none is best."""
-    higher = wording(metric).higher_is_better
+    higher = higher_is_better(metric)
     measured = {
         name: scores.metrics[metric].value for name, scores in evaluation.models.items() if metric in scores.metrics
     }
