@@ -78,6 +78,14 @@ class RowSet(Folder):
     """Rows per split."""
 
 
+class MeasuredModels(Artifact):
+    """Models that were named to be measured together."""
+
+    checkpoints: dict[str, Checkpoint]
+    parents: dict[str, str]
+    """What a model was trained from, by name, where that is known."""
+
+
 class ReferenceKey(Artifact):
     """What log-probabilities of a reference depend on."""
 
@@ -491,6 +499,8 @@ class EvaluationReport(Artifact):
     pairs: int
     models: dict[str, ModelScores]
     samples: list[SampleAnswers]
+    changes: dict[str, dict[str, int]] = {}
+    """How many held-out pairs and answers a model learned, unlearned, ... since its parent, by outcome."""
     notes: list[str] = []
     seconds: float
     tracker: TrackerLink | None = None

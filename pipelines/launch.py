@@ -14,13 +14,14 @@ from zenml.exceptions import RunInterruptedException
 from zenml.models import ModelVersionResponse, PipelineRunResponse
 from zenml.utils.io_utils import get_global_config_directory
 
-from llm_engineering.artifacts import Checkpoint, EvaluationReport, PromotionDecision
+from llm_engineering.artifacts import Checkpoint, EvaluationReport, MeasuredModels, PromotionDecision
 from llm_engineering.config.loader import dump_config
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.schema import ModelConfig, RunConfig
 from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.evaluation.checkers import load_checker
+from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.adapters import require_hardware
 from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_chat_tokenizer
 from llm_engineering.models.checkpoints import check_export, locate_base, max_positions
@@ -82,7 +83,11 @@ def prepare(job: Job, config: RunConfig) -> Launch:
             require_liger(stage.liger_kernel)
     arguments: dict[str, Any] = {"origins": _origins(config)}
     version = None
-    if job == "evaluation":
+    if job == "evaluation" and config.evaluation.models:
+        measured = _measured_models(config)
+        own_tokenizers(measured.checkpoints, config.model, chat.tokenizer)  # refuses here what it would refuse later
+        arguments["measured"] = measured
+    elif job == "evaluation":
         version, arguments["models"] = _trained_models(config.name)
         _require_same_base(arguments["models"], base, version)
     return Launch(job, config, base, chat.template, arguments, version, warnings_of(job, config, chat))
@@ -124,14 +129,27 @@ def find_version_model(config: RunConfig) -> Checkpoint | None:
     Raises:
         StoreError: There is no such version, or its folder is gone.
     """
-    name, at, version = config.model.base.partition("@")
-    if not at or Path(config.model.base).exists():
+    return _version_model(config.model.base)
+
+
+def _version_model(where: str) -> Checkpoint | None:
+    name, at, version = where.partition("@")
+    if not at or Path(where).exists():
         return None
     found = _model_version(name, version)
     checkpoint = promoted_model(found)
     if checkpoint is None or not checkpoint.path.is_dir():
         raise StoreError(f"Version {found.name} of the model {name!r} has no model folder. Name another version.")
-    return checkpoint.model_copy(update={"base": config.model.base})
+    return checkpoint.model_copy(update={"base": where})
+
+
+def _measured_models(config: RunConfig) -> MeasuredModels:
+    """Return the models of ``evaluation.models``: folders, hub ids or versions."""
+    checkpoints = {
+        name: _version_model(where) or locate_base(ModelConfig(base=where), f"evaluation.models.{name}")
+        for name, where in config.evaluation.models.items()
+    }
+    return MeasuredModels(checkpoints=checkpoints, parents=config.evaluation.parent_names())
 
 
 def _model_version(name: str, version: str) -> ModelVersionResponse:
@@ -206,7 +224,7 @@ def configured(launch: Launch, **options: Any) -> Any:
     """Return the launch's pipeline with its model, tags and settings."""
     config = launch.config
     return PIPELINES[launch.job].with_options(
-        model=Model(name=config.name, version=launch.model_version),
+        model=None if "measured" in launch.arguments else Model(name=config.name, version=launch.model_version),
         tags=tags_of(launch),
         execution_mode=ExecutionMode.FAIL_FAST,
         extra={

@@ -9,14 +9,14 @@ from typing import Any
 
 from zenml import pipeline
 
-from llm_engineering.artifacts import Checkpoint
+from llm_engineering.artifacts import Checkpoint, MeasuredModels
 from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.data.loading import Origins
 from llm_engineering.training.arguments import pairs_seen, stores_reference
 from steps.build_preferences import build_preferences
 from steps.caching import checker_hash, with_code_dependencies
-from steps.evaluate import evaluate
+from steps.evaluate import evaluate, evaluate_models
 from steps.format_datasets import format_datasets
 from steps.load_datasets import load_datasets
 from steps.merge import merge_dpo, merge_sft
@@ -24,6 +24,7 @@ from steps.preview_data import preview_data
 from steps.promote import promote
 from steps.report import report
 from steps.score_reference import score_reference
+from steps.show_outcomes import show_outcomes
 from steps.train_dpo import train_dpo
 from steps.train_sft import train_sft
 
@@ -88,9 +89,19 @@ def dpo(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
 
 
 @pipeline
-def evaluation(config: RunConfig, base: Checkpoint, origins: Origins, models: dict[str, Output]) -> None:
-    """Measure the models of an earlier run again, with the evaluation and the data that are configured now."""
-    _evaluate(config, base, _data(config, base, origins), models)
+def evaluation(
+    config: RunConfig,
+    base: Checkpoint,
+    origins: Origins,
+    models: dict[str, Output] | None = None,
+    measured: MeasuredModels | None = None,
+) -> None:
+    """Measure the models of an earlier run again, or any others, with the evaluation and the data configured now."""
+    rows = _data(config, base, origins)
+    if measured is not None:
+        _evaluate_models(config, measured, base, rows)
+    else:
+        _evaluate(config, base, rows, models or {})
 
 
 def _data(config: RunConfig, base: Checkpoint, origins: Origins) -> Rows:
@@ -167,7 +178,7 @@ def _dpo(config: RunConfig, policy: Output, rows: Rows) -> tuple[Output, Output]
 
 
 def _evaluate(config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str, Output]) -> Output:
-    return with_code_dependencies(evaluate)(
+    evaluation_report, outcomes = with_code_dependencies(evaluate)(
         base,
         rows.sft,
         rows.preference,
@@ -179,6 +190,24 @@ def _evaluate(config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str,
         config.seed,
         **models,
     )
+    with_code_dependencies(show_outcomes)(outcomes)
+    return evaluation_report
+
+
+def _evaluate_models(config: RunConfig, measured: MeasuredModels, base: Checkpoint, rows: Rows) -> None:
+    _, outcomes = with_code_dependencies(evaluate_models)(
+        measured,
+        base,
+        rows.sft,
+        rows.preference,
+        rows.questions,
+        config.model,
+        config.evaluation,
+        config.dpo.beta,
+        checker_hash(config.evaluation.checker),
+        config.seed,
+    )
+    with_code_dependencies(show_outcomes)(outcomes)
 
 
 def _judge(

@@ -1,16 +1,20 @@
 """Step: measure base, SFT and DPO model on the same held-out rows and questions."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, EvaluationReport, RowSet
+from llm_engineering.artifacts import Checkpoint, EvaluationReport, Folder, MeasuredModels, RowSet
 from llm_engineering.config.schema import EvaluationConfig, ModelConfig
+from llm_engineering.evaluation.changes import write_changes
+from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.evaluation.scoring import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.tracking import tracked_stage
 from steps.context import archive_folder, log_facts, run_name, tracking
+from steps.work import scratch_folder
 
 
 @step
@@ -26,7 +30,7 @@ def evaluate(
     seed: int,
     sft_model: Checkpoint | None = None,
     dpo_model: Checkpoint | None = None,
-) -> Annotated[EvaluationReport, "evaluation_report"]:
+) -> tuple[Annotated[EvaluationReport, "evaluation_report"], Annotated[Folder, "outcomes"]]:
     """Generate, judge and score; all models see the same questions and seeds."""
     models = {name: m for name, m in (("base", base), ("sft", sft_model), ("dpo", dpo_model)) if m is not None}
     evaluator = Evaluator(
@@ -37,19 +41,59 @@ def evaluate(
         seed,
         pick_dtype(model.dtype),
     )
+    report = tracked_evaluation(evaluator, models, None)
+    return report, write_changes(evaluator.changes, scratch_folder())
+
+
+@step
+def evaluate_models(
+    measured: MeasuredModels,
+    base: Checkpoint,
+    sft_rows: RowSet,
+    preference_rows: RowSet,
+    questions: RowSet,
+    model: ModelConfig,
+    evaluation: EvaluationConfig,
+    beta: float,
+    checker_sha256: str,  # in the cache key: an edited checker judges anew
+    seed: int,
+) -> tuple[Annotated[EvaluationReport, "evaluation_report"], Annotated[Folder, "outcomes"]]:
+    """Measure any models on rows that were tokenised for ``base``; those with other tokens are asked with their own."""
+    models = measured.checkpoints
+    tokenizer = load_chat_tokenizer(base, model).tokenizer
+    others = own_tokenizers(models, model, tokenizer)
+    evaluator = Evaluator(
+        read_held_out(sft_rows, preference_rows, questions, evaluation, seed),
+        evaluation,
+        tokenizer,
+        beta,
+        seed,
+        pick_dtype(model.dtype),
+        others,
+    )
+    parents = {name: models[parent] for name, parent in measured.parents.items() if parent not in others}
+    report = tracked_evaluation(evaluator, models, parents)
+    return report, write_changes(evaluator.changes, scratch_folder())
+
+
+def tracked_evaluation(
+    evaluator: Evaluator, models: Mapping[str, Checkpoint], parents: Mapping[str, Checkpoint] | None
+) -> EvaluationReport:
+    """Measure models, and tell the tracker and the dashboard what came out."""
     with tracked_stage(
         tracking(),
         stage="evaluation",
         name=f"{run_name()}-evaluation",
         tags=[run_name()],
-        parameters={"evaluation": evaluation.model_dump(mode="json"), "seed": seed},
+        parameters={"evaluation": evaluator.config.model_dump(mode="json"), "seed": evaluator.seed},
         archive_dir=archive_folder(),
     ) as tracker:
-        report = evaluator.evaluate(models)
+        report = evaluator.evaluate(models, parents)
         tracker.log_text("evaluation.json", report.model_dump_json(indent=2))
         for name, scores in report.models.items():
             tracker.log_metrics({f"{name}/{metric}": value.value for metric, value in scores.metrics.items()})
     for name, scores in report.models.items():
         log_facts({name: {metric: value.value for metric, value in scores.metrics.items()}})
     log_facts({"questions": report.questions, "pairs": report.pairs, "split": report.split}, tracker.link)
+    log_facts({f"{name}_outcomes": counts for name, counts in report.changes.items()})
     return report.model_copy(update={"tracker": tracker.link})

@@ -9,6 +9,7 @@ from zenml import add_tags, log_metadata
 from zenml.enums import ExecutionStatus
 from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 
+from llm_engineering.evaluation.changes import CHANGES_FILE
 from llm_engineering.models.hardware import describe_machine
 from llm_engineering.reporting.bundle import ModelVersion, RunFacts, RunReports
 from llm_engineering.reporting.summary import build_summary
@@ -101,7 +102,7 @@ def _flat(value: Any, depth: int = 9) -> dict[str, Any]:
 
 def _place(artifact: ArtifactVersionResponse) -> str:
     """Return the path that a person would open: the folder or page itself, where it lies in a local store."""
-    inside = (Path(artifact.uri) / name for name in (FILES, "output.html"))
+    inside = (Path(artifact.uri) / name for name in (f"{FILES}/{CHANGES_FILE}", FILES, "output.html"))
     return next((str(path) for path in inside if path.exists()), artifact.uri)
 
 

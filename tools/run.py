@@ -48,7 +48,7 @@ def _job(flag: str, job: str, text: str) -> Callable[[Callable[..., None]], Call
     "jobs",
     flag_value="evaluation",
     multiple=True,
-    help="Measure the newest models of `name` again.",
+    help="Measure the newest models of `name` again, or those that --model or evaluation.models name.",
 )
 @click.option(
     "--config",
@@ -58,6 +58,13 @@ def _job(flag: str, job: str, text: str) -> Callable[[Callable[..., None]], Call
     help="A YAML file or the name of a shipped one, instead of configs/training.yaml; repeatable, later wins.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, such as dpo.beta=0.2.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME=WHERE",
+    help="With --run-evaluation: a folder, hub id or NAME@VERSION_OR_STAGE to measure; repeatable.",
+)
 @click.option("--no-cache", is_flag=True, help="Run every step, even where an earlier result would do.")
 @click.option("--plan", is_flag=True, help="Show what is cached and what would run, on how much; train nothing.")
 @click.option("--rehearse", is_flag=True, help="Run every step in small: your data, a tiny random model; and estimate.")
@@ -67,6 +74,7 @@ def main(
     jobs: tuple[str, ...],
     configs: tuple[str, ...],
     overrides: tuple[str, ...],
+    models: tuple[str, ...],
     no_cache: bool,
     plan: bool,
     rehearse: bool,
@@ -78,12 +86,14 @@ def main(
     README.md shows examples; docs/configuration.md lists every key.
     """
     job, how = _asked(jobs, plan=plan, rehearse=rehearse)
+    if models and job != "evaluation":
+        raise click.UsageError("--model names what --run-evaluation measures; model.base is what training starts from.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not verbose:
         sys.excepthook = _say_unexpected
     console = Console(highlight=False)
     try:
-        config = load_config(configs or [DEFAULT_CONFIG], overrides)
+        config = load_config(configs or [DEFAULT_CONFIG], [*overrides, *map(_as_setting, models)])
         set_environment(config)
         if job != "evaluation":
             pick_backend(config.model.backend).start()  # before anything that it patches is imported
@@ -114,6 +124,18 @@ def _asked(jobs: tuple[str, ...], *, plan: bool, rehearse: bool) -> tuple[str, H
     if rehearse and jobs == ("evaluation",):
         raise click.UsageError("--run-evaluation measures models that are there: there is nothing to rehearse.")
     return jobs[0], "plan" if plan else "rehearse" if rehearse else "run"
+
+
+def _as_setting(model: str) -> str:
+    """Return ``--model NAME=WHERE`` as a ``--set``.
+
+    Raises:
+        UsageError: It has another form.
+    """
+    name, equals, where = model.partition("=")
+    if not (name and equals and where):
+        raise click.UsageError(f"--model {model!r} needs the form NAME=WHERE, such as --model mine=path/to/folder.")
+    return f"evaluation.models.{name}={json.dumps(where)}"  # quoted: a folder may be called 2
 
 
 def _say(error: Exception) -> int:

@@ -94,7 +94,18 @@ def _resolve_paths(tree: Node) -> Node:
         model = _replaced(model, "base", _resolve_existing(model.child("base"), "base"))
         model = _replaced(model, "chat_template", _resolve_existing(model.child("chat_template"), "chat_template"))
         tree = _replaced(tree, "model", model)
-    return tree
+    return _resolve_measured(tree)
+
+
+def _resolve_measured(tree: Node) -> Node:
+    """Make the folders among ``evaluation.models`` absolute."""
+    evaluation = tree.child("evaluation")
+    models = evaluation.child("models") if evaluation is not None else None
+    if evaluation is None or models is None or not isinstance(models.value, dict):
+        return tree
+    for name in models.value:
+        models = _replaced(models, name, _resolve_existing(models.child(name), "base"))
+    return _replaced(tree, "evaluation", _replaced(evaluation, "models", models))
 
 
 def _replaced(block: Node, key: str, child: Node | None) -> Node:

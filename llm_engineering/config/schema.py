@@ -13,11 +13,18 @@ def _check_name(name: str) -> str:
     return name
 
 
+def _check_measured_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+        raise ValueError("must consist of at most 40 letters, digits, '_' and '-', the first a letter or digit")
+    return name
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 ModelName = Annotated[str, Field(max_length=80), AfterValidator(_check_name)]
+MeasuredName = Annotated[str, AfterValidator(_check_measured_name)]
 
 
 class Block(BaseModel):
@@ -220,7 +227,7 @@ class SampleSettings(Block):
     """How preference pairs are sampled from the run's own SFT model."""
 
     checker: str
-    """``exact``, ``numeric`` or ``package.module:function``: judges an answer against the row's reference."""
+    """``exact``, ``numeric``, ``regex``, ``json_schema`` or ``package.module:function``: judges an answer."""
     num_samples: Annotated[int, Field(ge=2)] = 4
     """Answers per training prompt."""
     pairing: Literal["best_worst", "disjoint"] = "best_worst"
@@ -574,11 +581,41 @@ class EvaluationConfig(Block):
     max_questions: PositiveInt | None = None
     """Only so many held-out questions, drawn by the seed."""
     sampled_answers: Annotated[int, Field(ge=0)] = 1
-    """Answers per question that are sampled at temperature 1, besides the greedy one."""
+    """Answers per question that are sampled, besides the greedy one."""
+    temperature: PositiveFloat = 1.0
+    """Of the sampled answers; the KL from the parent is measured at 1 alone."""
+    top_p: Rate = 1.0
+    """Sampled from are only the likeliest tokens that together have this probability; likewise."""
     prompts: list[str] = []
     """Fixed prompts whose greedy answers are shown side by side; else the first held-out questions."""
     shown: Annotated[int, Field(ge=0)] = 3
     """Held-out questions whose answers are shown, where there are no fixed prompts."""
+    models: dict[MeasuredName, str] = {}
+    """What ``--run-evaluation`` measures: names, and folders, hub ids or ``NAME@VERSION_OR_STAGE``.
+
+    Where none is named, it measures the newest models of ``name``.
+    """
+    parents: dict[MeasuredName, MeasuredName] = {}
+    """What each of ``models`` was trained from, another one's name; without, ``base`` is, where one is called so."""
+
+    @property
+    def samples_are_the_models_own(self) -> bool:
+        """Whether answers are sampled from the model's full distribution, as the KL needs it."""
+        return self.temperature == 1.0 and self.top_p == 1.0
+
+    @model_validator(mode="after")
+    def _check_parents(self) -> "EvaluationConfig":
+        for name, parent in self.parents.items():
+            for unknown in {name, parent} - set(self.models):
+                raise ValueError(f"parents names {unknown!r}, which is none of models ({', '.join(self.models)})")
+            if name == parent:
+                raise ValueError(f"parents says that {name!r} was trained from itself")
+        return self
+
+    def parent_names(self) -> dict[str, str]:
+        """Return what each of ``models`` was trained from, as far as that is said."""
+        known = {name: "base" for name in self.models if "base" in self.models and name != "base"}
+        return known | self.parents
 
 
 class PromotionConfig(Block):

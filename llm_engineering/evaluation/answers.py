@@ -1,5 +1,6 @@
 """Questions put to a model, and what a checker says of the answers."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -7,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import Judgement, Metric, RowSet
 from llm_engineering.data.rowsets import read_rows
-from llm_engineering.evaluation.checkers import Checker
-from llm_engineering.evaluation.metrics import by_unit, mean, rate, repetition
+from llm_engineering.evaluation.checkers import Checker, require_references
+from llm_engineering.evaluation.metrics import by_unit
+from llm_engineering.evaluation.texts import compression_ratio, distinct, loops, refuses, repetition, words
 from llm_engineering.models.generation import Answer, generate_answers
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ class Question:
     """The prompt's messages as JSON."""
     prompt_ids: list[int]
     reference: str
+
+    @property
+    def shown(self) -> str:
+        """The last message of the prompt, which people read as the question."""
+        return str(json.loads(self.prompt)[-1]["content"])
 
 
 def read_questions(rows: RowSet, split: str, most: int | None = None, seed: int = 0) -> list[Question]:
@@ -50,8 +57,12 @@ class JudgedAnswers:
         units = [question.unit for question in self.questions]
         values = {
             "repetition": [repetition(answer.token_ids) for answer in self.answers],
+            "looping": [float(loops(answer.own_token_ids)) for answer in self.answers],
+            "compression_ratio": [compression_ratio(answer.text) for answer in self.answers],
             "unfinished": [float(not answer.finished) for answer in self.answers],
+            "refusals": [float(refuses(answer.text)) for answer in self.answers],
             "answer_tokens": [float(len(answer.token_ids)) for answer in self.answers],
+            "answer_words": [float(len(words(answer.text))) for answer in self.answers],
         }
         if self.judgements is not None:
             values |= {
@@ -63,12 +74,22 @@ class JudgedAnswers:
         return {name: by_unit(each, units) for name, each in values.items()}
 
 
-RATES = ("answer_accuracy", "preferred_rate", "unfinished")
+def variety(rounds: Sequence[JudgedAnswers]) -> dict[str, Metric]:
+    """Return the share of different word n-grams in all answers; of one model, so that it has no interval."""
+    texts = [answer.text for judged in rounds for answer in judged.answers]
+    units = len({question.unit for judged in rounds for question in judged.questions})
+    found = {f"distinct_{size}": distinct(texts, size) for size in (1, 2)}
+    return {name: Metric(value=value, units=units) for name, value in found.items() if value is not None}
 
 
-def summarise(outcomes: dict[str, list[float]]) -> dict[str, Metric]:
-    """Return every outcome as a metric with its interval over the units."""
-    return {name: rate(values) if name in RATES else mean(values) for name, values in outcomes.items()}
+def mean_of_rounds(rounds: Sequence[JudgedAnswers]) -> dict[str, list[float]]:
+    """Return the outcomes of several rounds of sampled answers, averaged for every unit, named ``sampled_...``."""
+    outcomes = [judged.outcomes() for judged in rounds]
+    names = outcomes[0] if outcomes else {}
+    return {
+        f"sampled_{name}": [fmean(each) for each in zip(*(one[name] for one in outcomes), strict=True)]
+        for name in names
+    }
 
 
 def average(outcomes: dict[str, list[float]]) -> dict[str, float]:
@@ -85,9 +106,16 @@ def ask(
     max_new_tokens: int,
     batch_size: int,
     temperature: float = 0.0,
+    top_p: float = 1.0,
     seed: int = 0,
 ) -> JudgedAnswers:
-    """Generate an answer to every question and judge it, where there is a checker."""
+    """Generate an answer to every question and judge it, where there is a checker.
+
+    Raises:
+        ConfigError: The checker cannot compare with a question's reference, or cannot judge an answer.
+    """
+    if checker is not None:
+        require_references(checker, [(question.shown, question.reference) for question in questions])
     answers = generate_answers(
         model,
         tokenizer,
@@ -95,6 +123,7 @@ def ask(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         temperature=temperature,
+        top_p=top_p,
         seed=seed,
     )
     judged = None

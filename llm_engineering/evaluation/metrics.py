@@ -1,12 +1,17 @@
 """Metrics as pure functions of answers, judgements and log-probabilities."""
 
-from collections.abc import Sequence
-from math import fsum
+from collections.abc import Mapping, Sequence
+from math import exp, fsum, isfinite, nan
 from statistics import fmean
 
 from llm_engineering.artifacts import Metric
 
 CONFIDENCE = 0.95
+_PER_ANSWER = ("repetition", "looping", "unfinished", "refusals", "flaws_per_answer")
+LOWER_IS_BETTER = frozenset({"held_out_loss", "perplexity", *_PER_ANSWER, *(f"sampled_{name}" for name in _PER_ANSWER)})
+"""Metrics of which less is better."""
+RATES = frozenset({"answer_accuracy", "preferred_rate", "looping", "unfinished", "refusals"})
+"""Means of 0 and 1, sampled or not; the accuracies on pairs are more of them."""
 
 
 def proportion(outcomes: Sequence[float]) -> Metric:
@@ -19,10 +24,15 @@ def proportion(outcomes: Sequence[float]) -> Metric:
 
 
 def mean(values: Sequence[float]) -> Metric:
-    """Return a mean with its bootstrap interval (percentile, 2000 resamples, fixed seed)."""
+    """Return a mean with its bootstrap interval (percentile, 2000 resamples, fixed seed).
+
+    Values that are no numbers are not left out: they make the mean NaN, without an interval.
+    """
     import numpy as np
 
     data = np.asarray(values, dtype=float)
+    if not np.isfinite(data).all():
+        return Metric(value=nan, units=len(data))
     if len(data) < 2:
         return Metric(value=float(data.mean()), units=len(data))
     draws = np.random.default_rng(0).integers(0, len(data), (2000, len(data)))
@@ -35,6 +45,8 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Metric:
     import numpy as np
 
     above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    if not np.isfinite(above).all():
+        return Metric(value=nan, units=len(above))
     value = float(above.sum() / below.sum())
     if len(above) < 2:
         return Metric(value=value, units=len(above))
@@ -42,6 +54,33 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Metric:
     drawn = above[draws].sum(axis=1) / np.maximum(below[draws].sum(axis=1), np.finfo(float).tiny)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Metric(value=value, low=float(low), high=float(high), units=len(above))
+
+
+def held_out_loss(
+    nats: Sequence[float], tokens: Sequence[int], units: Sequence[str]
+) -> tuple[dict[str, Metric], dict[str, list[float]]]:
+    """Return loss per token and perplexity of held-out rows with intervals over the units, and the loss's outcomes.
+
+    The loss is all nats over all tokens. A unit's outcome is its nats, over the tokens that a unit has on average: so
+    the mean of the outcomes is the loss, and two models compare pair by pair. Perplexity is no mean of anything; its
+    interval is the loss's, taken to the power of e.
+
+    Args:
+        nats: Minus the summed log-probability of every row.
+        tokens: Its tokens that are scored.
+        units: What each row belongs to; rows of one unit are dependent.
+    """
+    sums = [[fsum(group) for group in grouped(each, units)] for each in (nats, tokens)]
+    loss = ratio(sums[0], sums[1])
+    ends = {name: _exp(end) for name in ("low", "high") if (end := getattr(loss, name)) is not None}
+    perplexity = Metric(value=_exp(loss.value), units=loss.units, **ends)
+    mean_tokens = fsum(sums[1]) / len(sums[1])
+    outcomes = [own / mean_tokens for own in sums[0]]
+    return {"held_out_loss": loss, "perplexity": perplexity}, {"held_out_loss": outcomes}
+
+
+def _exp(value: float) -> float:
+    return exp(min(value, 700.0)) if isfinite(value) else value
 
 
 def divergence(nats: Sequence[float], tokens: Sequence[int], units: Sequence[str]) -> dict[str, Metric]:
@@ -65,6 +104,15 @@ def rate(outcomes: Sequence[float]) -> Metric:
     return proportion(outcomes) if all(value in (0.0, 1.0) for value in outcomes) else mean(outcomes)
 
 
+def summarise(outcomes: Mapping[str, Sequence[float]]) -> dict[str, Metric]:
+    """Return every outcome as a metric with its interval over the units."""
+    return {name: rate(values) if _is_rate(name) else mean(values) for name, values in outcomes.items()}
+
+
+def _is_rate(name: str) -> bool:
+    return name.removeprefix("sampled_") in RATES or name.startswith(("ranking_accuracy", "preference_accuracy"))
+
+
 def by_unit(values: Sequence[float], units: Sequence[str]) -> list[float]:
     """Return the mean of every unit's values, in the order in which the units first appear."""
     return [fmean(group) for group in grouped(values, units)]
@@ -76,12 +124,6 @@ def grouped(values: Sequence[float], units: Sequence[str]) -> list[list[float]]:
     for value, unit in zip(values, units, strict=True):
         groups.setdefault(unit, []).append(value)
     return list(groups.values())
-
-
-def repetition(token_ids: Sequence[int], size: int = 3) -> float:
-    """Return the share of an answer's token n-grams that stood in it before; 0 for a short answer."""
-    grams = [tuple(token_ids[i : i + size]) for i in range(len(token_ids) - size + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def smoothed(points: Sequence[tuple[int, float]], span: int) -> list[tuple[int, float]]:

@@ -1,7 +1,7 @@
 """Two models on the same units: by how much they differ, and whether chance alone would do that."""
 
 from collections.abc import Sequence
-from math import sqrt
+from math import isfinite, sqrt
 
 from llm_engineering.artifacts import ModelScores, PairedDifference
 from llm_engineering.evaluation.metrics import mean, proportion
@@ -31,10 +31,10 @@ def paired_difference(
     """Return the mean difference of two series over the same units, with its 95 % interval and p-value.
 
     0/1 outcomes get the interval of Newcombe (1998, Statistics in Medicine 17, method 10) and the exact McNemar test;
-    others the bootstrap's percentiles and a sign-flip permutation test (all of the flips where they are few).
+    others the bootstrap's percentiles and a sign-flip permutation test (all of the flips where they are few). Outcomes
+    that are no numbers give a difference of NaN, without interval and p-value.
     """
-    binary = all(value in (0.0, 1.0) for value in (*left, *right))
-    low, high, p_value = _binary(left, right) if binary else _continuous(left, right)
+    low, high, p_value = _test(left, right)
     return PairedDifference(
         candidate=candidate,
         against=against,
@@ -45,6 +45,13 @@ def paired_difference(
         p_value=p_value,
         units=len(left),
     )
+
+
+def _test(left: Sequence[float], right: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    if not all(isfinite(value) for value in (*left, *right)):
+        return None, None, None
+    binary = all(value in (0.0, 1.0) for value in (*left, *right))
+    return _binary(left, right) if binary else _continuous(left, right)
 
 
 def _binary(left: Sequence[float], right: Sequence[float]) -> tuple[float, float, float]:

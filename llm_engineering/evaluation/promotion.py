@@ -5,9 +5,8 @@ from collections.abc import Mapping
 
 from llm_engineering.artifacts import EvaluationReport, ModelScores, PromotionCheck, PromotionDecision
 from llm_engineering.config.schema import PromotionConfig
+from llm_engineering.evaluation.metrics import LOWER_IS_BETTER
 from llm_engineering.evaluation.scoring import parent_of
-
-LOWER_IS_BETTER = frozenset({"held_out_loss", "perplexity", "repetition", "unfinished", "flaws_per_answer"})
 
 ROUNDING = 1e-9
 """1.0 - 0.97 is a little more than 0.03 in binary, and is a loss of 0.03 all the same."""

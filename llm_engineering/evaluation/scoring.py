@@ -1,29 +1,31 @@
-"""Measure the models of a run on the same held-out rows and questions."""
+"""Measure models on the same held-out rows and questions."""
 
-import hashlib
 import json
-import math
 import time
 from collections.abc import Container, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
+from math import isnan
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import Checkpoint, EvaluationReport, Metric, ModelScores, RowSet, SampleAnswers
+from llm_engineering.artifacts import Checkpoint, EvaluationReport, Metric, ModelScores, SampleAnswers
 from llm_engineering.config.schema import EvaluationConfig
 from llm_engineering.data.rendering import ChatRenderer
-from llm_engineering.data.rowsets import read_rows
-from llm_engineering.evaluation.answers import JudgedAnswers, Question, ask, read_questions, summarise
+from llm_engineering.evaluation.answers import JudgedAnswers, Question, ask, mean_of_rounds, variety
+from llm_engineering.evaluation.changes import Change, answer_changes, count_outcomes, pair_changes
 from llm_engineering.evaluation.checkers import Checker, load_checker
+from llm_engineering.evaluation.held_out import HeldOut as HeldOut
+from llm_engineering.evaluation.held_out import pair_texts
+from llm_engineering.evaluation.held_out import read_held_out as read_held_out
 from llm_engineering.evaluation.likelihood import divergences, labelled, score_rows
-from llm_engineering.evaluation.metrics import divergence, mean, proportion, rate
+from llm_engineering.evaluation.lineup import asked_anew
+from llm_engineering.evaluation.metrics import divergence, held_out_loss, summarise
+from llm_engineering.evaluation.preferences import length_baselines, length_note, ranking, rewards
 from llm_engineering.models.checkpoints import load_model
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-PAIR_IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 def parent_of(name: str, models: Container[str]) -> str | None:
@@ -32,36 +34,28 @@ def parent_of(name: str, models: Container[str]) -> str | None:
     return next((parent for parent in parents if parent in models), None)
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """The rows and questions that models are measured on."""
+@dataclass
+class _Subject:
+    """One model while it is measured."""
 
-    split: str
-    conversations: list[tuple[list[int], list[int]]]
-    pairs: list[dict[str, list[int]]]
+    name: str
+    checkpoint: Checkpoint
+    model: "PreTrainedModel"
+    parent: Checkpoint | None
+    tokenizer: "PreTrainedTokenizerBase"
     questions: list[Question]
-    fingerprint: str
+    """As its tokenizer and template render them."""
+    reads_rows: bool
+    """The rows have its tokens, so that it can be scored on them."""
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    outcomes: dict[str, list[float]] = field(default_factory=dict)
+    broken: bool = False
+    """It gives numbers that are none."""
 
-
-def read_held_out(sft: RowSet, preference: RowSet, questions: RowSet, config: EvaluationConfig, seed: int) -> HeldOut:
-    """Return the test split, or the eval split where there is no test split.
-
-    Rows that are trained on are no part of the fingerprint: runs that train on other rows compare.
-    """
-    held = any(rows.rows.get("test") for rows in (sft, preference, questions))
-    split = "test" if held else "eval"
-    conversations = [(row["input_ids"], row["labels"]) for row in read_rows(sft, split)]
-    pairs = [{side: row[side] for side in PAIR_IDS} for row in read_rows(preference, split)]
-    asked = read_questions(questions, split, config.max_questions, seed)
-    parts = [conversations, pairs, [asdict(question) for question in asked]]
-    settings = json.dumps([split, seed, config.model_dump(mode="json"), parts], sort_keys=True)
-    return HeldOut(
-        split=split,
-        conversations=conversations,
-        pairs=pairs,
-        questions=asked,
-        fingerprint=hashlib.sha256(settings.encode()).hexdigest(),
-    )
+    def add(self, outcomes: Mapping[str, list[float]]) -> None:
+        """Take in per-unit values and the metrics that they make."""
+        self.outcomes |= outcomes
+        self.metrics |= summarise(outcomes)
 
 
 @dataclass
@@ -74,13 +68,22 @@ class Evaluator:
     held_out: HeldOut
     config: EvaluationConfig
     tokenizer: "PreTrainedTokenizerBase"
+    """The one that the rows were tokenised with."""
     beta: float
     """DPO's beta; scales rewards and margins."""
     seed: int
     """Seeds the sampled answers."""
     dtype: "torch.dtype"
+    tokenizers: Mapping[str, "PreTrainedTokenizerBase"] = field(default_factory=dict)
+    """Of models, by name, whose tokens or template are not the rows': they are asked with their own, and not scored on
+    rows, since numbers a token do not compare between tokenizers."""
+    changes: list[Change] = field(default_factory=list)
+    """What became of pairs and answers between every model and its parent, once they were measured."""
     _logps: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Log-probabilities of the pairs' chosen and rejected answers, by the weights of the model."""
+    _greedy: dict[str, JudgedAnswers] = field(default_factory=dict)
+    """Greedy answers to the held-out questions, likewise."""
+    _notes: list[str] = field(default_factory=list)
 
     @cached_property
     def checker(self) -> Checker | None:
@@ -98,82 +101,103 @@ class Evaluator:
                 was trained from ``base``, DPO from ``sft`` or, where there is none, from ``base``.
         """
         started = time.perf_counter()
-        shown = self._shown_questions()
+        self._notes = self._first_notes(checkpoints, parents)
         if parents is None:
             named = {name: parent_of(name, checkpoints) for name in checkpoints}
             parents = {name: checkpoints[parent] for name, parent in named.items() if parent}
         scores: dict[str, ModelScores] = {}
         answers: dict[str, list[str]] = {}
         for name, checkpoint in checkpoints.items():
-            model = load_model(checkpoint.path, self.dtype)
-            metrics, outcomes = self._measure(checkpoint, model, parents.get(name))
-            scores[name] = ModelScores(checkpoint_sha256=checkpoint.weights_sha256, metrics=metrics, outcomes=outcomes)
-            answers[name] = [answer.text for answer in self._ask(model, shown).answers]
+            subject = self._subject(name, checkpoint, parents.get(name))
+            self._measure(subject)
+            scores[name] = ModelScores(
+                checkpoint_sha256=checkpoint.weights_sha256, metrics=subject.metrics, outcomes=subject.outcomes
+            )
+            if not subject.broken:
+                shown = self._shown_questions(subject)
+                answers[name] = [answer.text for answer in self._ask(subject, shown).answers]
+        self.changes = self._changes(checkpoints, parents)
         return EvaluationReport(
             fingerprint=self.held_out.fingerprint,
             split=self.held_out.split,
             questions=len(self.held_out.questions),
             pairs=len(self.held_out.pairs),
             models=scores,
-            samples=[
-                SampleAnswers(
-                    prompt=json.loads(question.prompt)[-1]["content"],
-                    reference=question.reference or None,
-                    answers={name: texts[i] for name, texts in answers.items()},
-                )
-                for i, question in enumerate(shown)
-            ],
-            notes=self._notes(),
+            samples=self._samples(answers),
+            changes=count_outcomes(self.changes),
+            notes=self._notes,
             seconds=time.perf_counter() - started,
         )
 
-    def _measure(
-        self, checkpoint: Checkpoint, model: "PreTrainedModel", parent: Checkpoint | None
-    ) -> tuple[dict[str, Metric], dict[str, list[float]]]:
-        """Return the metrics of one model, and per-unit outcomes of its answers."""
-        metrics: dict[str, Metric] = {}
-        outcomes: dict[str, list[float]] = {}
-        sampled: list[JudgedAnswers] = []
-        if self.held_out.questions:
-            outcomes = self._ask(model, self.held_out.questions).outcomes()
-            sampled = [
-                self._ask(model, self.held_out.questions, temperature=1.0, seed=self.seed + i)
-                for i in range(self.config.sampled_answers)
-            ]
-            metrics |= summarise(outcomes) | _sampled_metrics(sampled)
-        if self.held_out.conversations:
-            metrics |= self._likelihood_metrics(model)
-        if self.held_out.pairs:
-            logps = self._pair_logps(checkpoint, model)
-            metrics["ranking_accuracy"] = self._ranking_accuracy(logps)
-            if parent is not None:
-                metrics |= self._preference_metrics(logps, self._pair_logps(parent))
-        if parent is not None and sampled:
-            metrics |= self._divergence(model, parent, sampled)
-        return metrics, outcomes
+    def _subject(self, name: str, checkpoint: Checkpoint, parent: Checkpoint | None) -> _Subject:
+        own = self.tokenizers.get(name)
+        return _Subject(
+            name=name,
+            checkpoint=checkpoint,
+            model=load_model(checkpoint.path, self.dtype),
+            parent=parent,
+            tokenizer=own or self.tokenizer,
+            questions=asked_anew(self.held_out.questions, self.tokenizer, own, name)
+            if own
+            else self.held_out.questions,
+            reads_rows=own is None,
+        )
+
+    def _measure(self, subject: _Subject) -> None:
+        """Measure one model; one that gives numbers that are none is not asked anything."""
+        if subject.reads_rows:
+            self._score_rows(subject)
+        subject.broken = not _is_finite(subject.model) or any(isnan(m.value) for m in subject.metrics.values())
+        if subject.reads_rows and self.held_out.pairs and subject.parent is not None:
+            policy, reference = self._pair_logps(subject.checkpoint, subject.model), self._pair_logps(subject.parent)
+            subject.add(rewards(policy, reference, self.beta, self.held_out.pair_lengths, self.held_out.pair_units))
+        if subject.questions and not subject.broken:
+            self._judge_answers(subject)
+        self._note_numbers(subject)
+
+    def _score_rows(self, subject: _Subject) -> None:
+        """Measure the loss on held-out conversations, and how the pairs are ranked."""
+        held_out = self.held_out
+        if held_out.conversations:
+            scored = score_rows(subject.model, held_out.conversations)
+            nats, tokens = [-row.logp for row in scored], [row.tokens for row in scored]
+            metrics, outcomes = held_out_loss(nats, tokens, held_out.conversation_units)
+            subject.metrics |= metrics
+            subject.outcomes |= outcomes
+        if held_out.pairs:
+            logps = self._pair_logps(subject.checkpoint, subject.model)
+            subject.add(ranking(logps, held_out.pair_lengths, held_out.pair_units))
+            subject.metrics |= length_baselines(held_out.pair_lengths, held_out.pair_units)
+
+    def _judge_answers(self, subject: _Subject) -> None:
+        """Measure greedy and sampled answers to the held-out questions, and the KL on the sampled ones."""
+        greedy = self._ask(subject, subject.questions)
+        self._greedy[subject.checkpoint.weights_sha256] = greedy
+        subject.add(greedy.outcomes())
+        subject.metrics |= variety([greedy])
+        sampled = [
+            self._ask(subject, subject.questions, temperature=self.config.temperature, seed=self.seed + i)
+            for i in range(self.config.sampled_answers)
+        ]
+        subject.add(mean_of_rounds(sampled))
+        subject.metrics |= {f"sampled_{name}": metric for name, metric in variety(sampled).items()}
+        if subject.parent is not None and subject.reads_rows and sampled and self.config.samples_are_the_models_own:
+            subject.metrics |= self._divergence(subject.model, subject.parent, sampled)
 
     def _ask(
-        self, model: "PreTrainedModel", questions: list[Question], temperature: float = 0.0, seed: int = 0
+        self, subject: _Subject, questions: list[Question], temperature: float = 0.0, seed: int = 0
     ) -> JudgedAnswers:
         return ask(
-            model,
-            self.tokenizer,
+            subject.model,
+            subject.tokenizer,
             questions,
             self.checker,
             max_new_tokens=self.config.max_new_tokens,
             batch_size=self.config.batch_size,
             temperature=temperature,
+            top_p=self.config.top_p,
             seed=seed,
         )
-
-    def _likelihood_metrics(self, model: "PreTrainedModel") -> dict[str, Metric]:
-        """Return loss per answer token and perplexity on the held-out conversations."""
-        scores = score_rows(model, self.held_out.conversations)
-        loss = -sum(score.logp for score in scores) / sum(score.tokens for score in scores)
-        return {
-            "held_out_loss": Metric(value=loss, units=len(scores)),
-            "perplexity": Metric(value=math.exp(min(loss, 700.0)), units=len(scores)),
-        }
 
     def _pair_logps(self, checkpoint: Checkpoint, model: "PreTrainedModel | None" = None) -> list[tuple[float, float]]:
         """Return log-probabilities of chosen and rejected answers; the model is loaded where it is not given."""
@@ -187,24 +211,6 @@ class Evaluator:
             self._logps[checkpoint.weights_sha256] = found
         return self._logps[checkpoint.weights_sha256]
 
-    def _ranking_accuracy(self, logps: list[tuple[float, float]]) -> Metric:
-        """Return how often the chosen answer has the higher log-probability per token; needs no reference."""
-        wins = [
-            chosen / len(pair["chosen_ids"]) > rejected / len(pair["rejected_ids"])
-            for (chosen, rejected), pair in zip(logps, self.held_out.pairs, strict=True)
-        ]
-        return proportion([float(win) for win in wins])
-
-    def _preference_metrics(
-        self, policy: list[tuple[float, float]], reference: list[tuple[float, float]]
-    ) -> dict[str, Metric]:
-        """Return accuracy and margin of the implicit reward (Rafailov et al. 2023, section 4)."""
-        margins = [self.beta * ((p[0] - r[0]) - (p[1] - r[1])) for p, r in zip(policy, reference, strict=True)]
-        return {
-            "preference_accuracy": proportion([float(margin > 0) for margin in margins]),
-            "preference_margin": mean(margins),
-        }
-
     def _divergence(
         self, model: "PreTrainedModel", parent: Checkpoint, sampled: list[JudgedAnswers]
     ) -> dict[str, Metric]:
@@ -215,29 +221,81 @@ class Evaluator:
         units = [question.unit for question, _ in pairs]
         return divergence([row.nats for row in found], [row.tokens for row in found], units)
 
-    def _shown_questions(self) -> list[Question]:
+    def _changes(self, checkpoints: Mapping[str, Checkpoint], parents: Mapping[str, Checkpoint]) -> list[Change]:
+        """Return what became of pairs and answers between models that were both measured, or scored."""
+        names: dict[str, str] = {}
+        for name, checkpoint in checkpoints.items():
+            names.setdefault(checkpoint.weights_sha256, name)
+        base = checkpoints.get("base")
+        texts = pair_texts(self.held_out, self.tokenizer)
+        found: list[Change] = []
+        for name, parent in parents.items():
+            own, before = checkpoints[name].weights_sha256, parent.weights_sha256
+            called = (name, names.get(before, "parent"))
+            if own in self._logps and before in self._logps:
+                first = (
+                    self._logps.get(base.weights_sha256) if base and base.weights_sha256 not in (own, before) else None
+                )
+                found += pair_changes(called, texts, (self._logps[own], self._logps[before], first), self.beta)
+            if own in self._greedy and before in self._greedy:
+                found += answer_changes(called, self._greedy[own], self._greedy[before])
+        return found
+
+    def _shown_questions(self, subject: _Subject) -> list[Question]:
         """Return the fixed prompts, or the first held-out questions."""
         if not self.config.prompts:
-            return self.held_out.questions[: self.config.shown]
-        renderer = ChatRenderer(self.tokenizer)
+            return subject.questions[: self.config.shown]
+        renderer = ChatRenderer(subject.tokenizer)
         prompts = [[{"role": "user", "content": prompt}] for prompt in self.config.prompts]
         return [Question("", json.dumps(prompt), renderer.prompt_ids(prompt), "") for prompt in prompts]
 
-    def _notes(self) -> list[str]:
+    def _samples(self, answers: Mapping[str, list[str]]) -> list[SampleAnswers]:
+        """Return the answers that are shown, side by side."""
+        shown = [(question.shown, question.reference or None) for question in self.held_out.questions]
+        shown = [(prompt, None) for prompt in self.config.prompts] or shown[: self.config.shown]
+        return [
+            SampleAnswers(
+                prompt=prompt, reference=reference, answers={name: texts[i] for name, texts in answers.items()}
+            )
+            for i, (prompt, reference) in enumerate(shown)
+        ]
+
+    def _first_notes(
+        self, checkpoints: Mapping[str, Checkpoint], parents: Mapping[str, Checkpoint] | None
+    ) -> list[str]:
+        """Return what can be said before anything is measured."""
         notes = [f"Measured on the {self.held_out.split} split."]
         if not self.held_out.questions and not self.held_out.pairs:
             notes.append("There are no held-out rows: nothing was measured, and nothing will be promoted.")
         if self.checker is None:
             notes.append("No evaluation.checker is configured: answers are shown, not judged.")
+        if note := length_note(self.held_out.pair_lengths):
+            notes.append(note)
+        if self.config.sampled_answers and not self.config.samples_are_the_models_own:
+            notes.append("The KL from the parent is defined on samples at temperature 1 and top_p 1: it is left out.")
+        known = {parent.weights_sha256 for parent in (parents or {}).values()}
+        alone = [n for n, c in checkpoints.items() if parents is not None and n not in parents]
+        if orphans := [name for name in alone if checkpoints[name].weights_sha256 not in known]:
+            notes.append(
+                f"No parent is known of {', '.join(orphans)}: rewards, margins and KL are left out "
+                "(evaluation.parents names it)."
+            )
+        if others := [name for name in checkpoints if name in self.tokenizers]:
+            notes.append(
+                f"{', '.join(others)}: tokens or chat template are not those of model.base. They are asked with their "
+                "own; loss, preferences and KL are left out, since numbers a token do not compare. Repetition, loops "
+                "and answer length count each model's own tokens."
+            )
         return notes
 
+    def _note_numbers(self, subject: _Subject) -> None:
+        """Say what came out as no number: it is never averaged away."""
+        lost = [name for name, metric in subject.metrics.items() if isnan(metric.value)]
+        if lost:
+            self._notes.append(f"{subject.name}: not a number (NaN): {', '.join(lost)}. Nothing of it can be promoted.")
+        if subject.broken:
+            self._notes.append(f"{subject.name} gives numbers that are none (NaN): it was not asked any question.")
 
-def _sampled_metrics(rounds: list[JudgedAnswers]) -> dict[str, Metric]:
-    """Return what is said of answers sampled at temperature 1, averaged over the rounds for every unit."""
-    outcomes = [answers.outcomes() for answers in rounds]
-    metrics = {}
-    for name in ("answer_accuracy", "preferred_rate", "flaws_per_answer", "unfinished"):
-        if outcomes and name in outcomes[0]:
-            values = [sum(each) / len(rounds) for each in zip(*(one[name] for one in outcomes), strict=True)]
-            metrics[f"sampled_{name}"] = rate(values) if name != "flaws_per_answer" else mean(values)
-    return metrics
+
+def _is_finite(model: "PreTrainedModel") -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())

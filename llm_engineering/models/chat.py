@@ -76,6 +76,22 @@ def load_chat_tokenizer(base: Checkpoint, config: ModelConfig) -> ChatTokenizer:
     return ChatTokenizer(tokenizer, template, tuple(notes), own_template)
 
 
+def require_template_tokens(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Refuse a tokenizer whose chat template writes a known template's tokens that are not in the vocabulary.
+
+    Raises:
+        ModelError: Names them; they would be cut into pieces that the model has never seen as marks of a turn.
+    """
+    vocabulary = tokenizer.get_vocab()
+    known = [token for tokens in TEMPLATE_TOKENS.values() for token in tokens]
+    missing = [token for token in known if token in str(tokenizer.chat_template) and token not in vocabulary]
+    if missing:
+        raise ModelError(
+            f"its chat template writes {' and '.join(missing)}, which its vocabulary lacks. Save the tokenizer that "
+            "belongs to the model into its folder, or set model.chat_template to alpaca."
+        )
+
+
 def _choose_template(tokenizer: "PreTrainedTokenizerBase", asked: str) -> tuple[str, str]:
     """Return the template's text and a phrase that says which one it is and why."""
     own = tokenizer.chat_template

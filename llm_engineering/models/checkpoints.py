@@ -22,14 +22,18 @@ _DESCRIPTION = ["*.json", "*.jinja", "*.txt", "*.model"]
 _HUB_FILES = ["*.safetensors", *_DESCRIPTION]
 
 
-def locate_base(config: ModelConfig) -> Checkpoint:
+def locate_base(config: ModelConfig, key: str = "model.base") -> Checkpoint:
     """Return the checkpoint that training starts from, fetched from the hub if it is a hub id.
+
+    Args:
+        config: Names it.
+        key: The key of the configuration that names it, for messages.
 
     Raises:
         ModelError: The folder or the repository cannot be used as a model.
     """
-    folder = _locate(config, _HUB_FILES)
-    _require_model(folder, config.base)
+    folder = _locate(config, _HUB_FILES, key)
+    _require_model(folder, f"{key} {config.base!r}")
     weights = hash_weights(folder)
     return Checkpoint(
         path=folder,
@@ -47,20 +51,20 @@ def locate_description(config: ModelConfig) -> Path:
     Raises:
         ModelError: The folder or the repository describes no model.
     """
-    folder = _locate(config, _DESCRIPTION)
-    _require_description(folder, config.base)
+    folder = _locate(config, _DESCRIPTION, "model.base")
+    _require_description(folder, f"model.base {config.base!r}")
     return folder
 
 
-def _locate(config: ModelConfig, hub_files: list[str]) -> Path:
+def _locate(config: ModelConfig, hub_files: list[str], key: str) -> Path:
     if config.base == "embedded":
         return EMBEDDED_FOLDER
     if Path(config.base).exists():
         return Path(config.base).resolve()
-    return _fetch(config.base, config.revision, hub_files)
+    return _fetch(config.base, config.revision, hub_files, key)
 
 
-def _fetch(repository: str, revision: str | None, files: list[str]) -> Path:
+def _fetch(repository: str, revision: str | None, files: list[str], key: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -69,7 +73,7 @@ def _fetch(repository: str, revision: str | None, files: list[str]) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         at = f" at revision {revision!r}" if revision else ""
         raise ModelError(
-            f"model.base {repository!r} is neither a folder here nor a model{at} that the hub gives: "
+            f"{key} {repository!r} is neither a folder here nor a model{at} that the hub gives: "
             f"{str(error).splitlines()[0]} Check the path or the id, the network and your hub login."
         ) from error
 
@@ -78,20 +82,20 @@ def _require_model(folder: Path, name: str) -> None:
     _require_description(folder, name)
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
-            f"model.base {name!r} has no safetensors weights. Load it once with transformers and save it again: other "
+            f"{name} has no safetensors weights. Load it once with transformers and save it again: other "
             "formats can run code when they are read."
         )
 
 
 def _require_description(folder: Path, name: str) -> None:
     if not folder.is_dir():
-        raise ModelError(f"model.base {name!r} is a file. Name the folder that holds config.json and the weights.")
+        raise ModelError(f"{name} is a file. Name the folder that holds config.json and the weights.")
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
-            raise ModelError(f"model.base {name!r} is an adapter. Merge it into its base first.")
-        raise ModelError(f"model.base {name!r} has no config.json. Name a folder that `save_pretrained` has written.")
+            raise ModelError(f"{name} is an adapter. Merge it into its base first.")
+        raise ModelError(f"{name} has no config.json. Name a folder that `save_pretrained` has written.")
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
-        raise ModelError(f"model.base {name!r} has no tokenizer. Save the model's tokenizer into the same folder.")
+        raise ModelError(f"{name} has no tokenizer. Save the model's tokenizer into the same folder.")
     _read_config(folder)
 
 

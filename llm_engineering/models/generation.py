@@ -21,6 +21,11 @@ class Answer:
     finished: bool
     """It ended with EOS within the allowed number of tokens."""
 
+    @property
+    def own_token_ids(self) -> list[int]:
+        """Generated tokens without EOS."""
+        return self.token_ids[:-1] if self.finished else self.token_ids
+
 
 def generate_answers(
     model: "PreTrainedModel",
@@ -30,6 +35,7 @@ def generate_answers(
     max_new_tokens: int,
     batch_size: int,
     temperature: float = 0.0,
+    top_p: float = 1.0,
     seed: int = 0,
 ) -> list[Answer]:
     """Return one answer per prompt, in the order of the prompts.
@@ -44,18 +50,22 @@ def generate_answers(
         prompts: Token ids, generation prompt included.
         max_new_tokens: Longest answer in tokens.
         batch_size: Prompts at once.
-        temperature: 0 is greedy; else the full distribution is sampled at this temperature.
+        temperature: 0 is greedy; else answers are sampled at this temperature.
+        top_p: Only the most probable tokens that together have this probability are sampled from.
         seed: Seeds the sampling.
     """
     import torch
 
+    how: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": top_p}
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: dict[int, Answer] = {}
     with torch.no_grad(), _generating(model), torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            new_ids = _generate(model, tokenizer, [prompts[i] for i in chosen], max_new_tokens, temperature)
+            new_ids = _generate(model, tokenizer, [prompts[i] for i in chosen], max_new_tokens, how)
             answers.update(zip(chosen, (_cut(ids, model, tokenizer) for ids in new_ids), strict=True))
     return [answers[i] for i in range(len(prompts))]
 
@@ -90,7 +100,7 @@ def _generate(
     tokenizer: "PreTrainedTokenizerBase",
     prompts: list[Sequence[int]],
     max_new_tokens: int,
-    temperature: float,
+    how: dict[str, Any],
 ) -> list[list[int]]:
     batch = tokenizer.pad({"input_ids": [list(ids) for ids in prompts]}, padding_side="left", return_tensors="pt")
     width, positions = batch["input_ids"].shape[1], getattr(model.config, "max_position_embeddings", None)
@@ -98,9 +108,6 @@ def _generate(
         max_new_tokens = min(max_new_tokens, positions - width)
     if max_new_tokens <= 0:
         return [[] for _ in prompts]
-    how: dict[str, Any] = {"do_sample": False}
-    if temperature > 0:
-        how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     output = model.generate(
         input_ids=batch["input_ids"].to(model.device),
         attention_mask=batch["attention_mask"].to(model.device),

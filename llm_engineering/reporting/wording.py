@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from llm_engineering.artifacts import (
@@ -30,28 +30,71 @@ class MetricWording:
     """A share between 0 and 1, shown in percent."""
     digits: int = 1
     unit: str = ""
+    detail: bool = False
+    """Left out where there is little room, as in the terminal."""
 
 
-METRICS: dict[str, MetricWording] = {
+_ANSWERS: dict[str, MetricWording] = {
     "answer_accuracy": MetricWording("Right answers", True, share=True),
     "preferred_rate": MetricWording("Preferred answers", True, share=True),
     "answer_score": MetricWording("Answer score", True, digits=3),
     "flaws_per_answer": MetricWording("Flaws per answer", False, digits=2),
-    "sampled_answer_accuracy": MetricWording("Right answers, sampled", True, share=True),
-    "sampled_preferred_rate": MetricWording("Preferred answers, sampled", True, share=True),
-    "sampled_flaws_per_answer": MetricWording("Flaws per answer, sampled", False, digits=2),
+}
+"""What a checker says."""
+_TEXTS: dict[str, MetricWording] = {
+    "repetition": MetricWording("Repetition", False, share=True),
+    "looping": MetricWording("Answers that end in a loop", False, share=True),
+    "unfinished": MetricWording("Unfinished answers", False, share=True),
+    "refusals": MetricWording("Refusals", False, share=True),
+    "compression_ratio": MetricWording("Compression ratio", None, digits=2, detail=True),
+    "distinct_1": MetricWording("Different words", None, share=True, detail=True),
+    "distinct_2": MetricWording("Different word pairs", None, share=True, detail=True),
+    "answer_tokens": MetricWording("Answer length", None, unit="tokens"),
+    "answer_words": MetricWording("Answer length in words", None, unit="words", detail=True),
+}
+"""What answers are like, whatever they say."""
+
+
+def _sampled(metrics: dict[str, MetricWording]) -> dict[str, MetricWording]:
+    """Return the same metrics of sampled answers."""
+    judged = ("answer_accuracy", "preferred_rate", "flaws_per_answer", "unfinished")
+    return {
+        f"sampled_{name}": replace(words, label=f"{words.label}, sampled", detail=name not in judged)
+        for name, words in metrics.items()
+    }
+
+
+def _by_length(name: str, label: str) -> dict[str, MetricWording]:
+    """Return an accuracy on all pairs, and on those that the answers' lengths tell apart."""
+    parts = {
+        "": label,
+        "_like_length": f"{label}, answers of like length",
+        "_chosen_longer": f"{label}, chosen longer",
+        "_chosen_shorter": f"{label}, chosen shorter",
+    }
+    detailed = ("_chosen_longer", "_chosen_shorter")
+    return {
+        name + part: MetricWording(words, True, share=True, detail=part in detailed) for part, words in parts.items()
+    }
+
+
+METRICS: dict[str, MetricWording] = {
+    **_ANSWERS,
+    **_sampled(_ANSWERS),
     "perplexity": MetricWording("Perplexity", False, digits=2),
     "held_out_loss": MetricWording("Held-out loss", False, digits=3, unit="nats/token"),
-    "ranking_accuracy": MetricWording("Chosen ranked first", True, share=True),
-    "preference_accuracy": MetricWording("Chosen rewarded more", True, share=True),
+    **_by_length("ranking_accuracy", "Chosen ranked first"),
+    **_by_length("preference_accuracy", "Chosen rewarded more"),
+    "longer_wins": MetricWording("Longer answer taken, for comparison", None, share=True),
+    "chosen_longer": MetricWording("Chosen answer is the longer one", None, share=True, detail=True),
     "preference_margin": MetricWording("Preference margin", True, digits=3),
+    "chosen_reward": MetricWording("Reward of chosen answers", None, digits=3, detail=True),
+    "rejected_reward": MetricWording("Reward of rejected answers", None, digits=3, detail=True),
     "judge_score": MetricWording("Judge's score", True, digits=2),
     "kl_per_token": MetricWording("KL from reference", None, digits=4, unit="nats/token"),
     "kl_per_answer": MetricWording("KL from reference, whole answers", None, digits=2, unit="nats/answer"),
-    "repetition": MetricWording("Repetition", False, share=True),
-    "unfinished": MetricWording("Unfinished answers", False, share=True),
-    "sampled_unfinished": MetricWording("Unfinished answers, sampled", False, share=True),
-    "answer_tokens": MetricWording("Answer length", None, unit="tokens"),
+    **_TEXTS,
+    **_sampled(_TEXTS),
 }
 """Known metrics in the order in which they are shown; an unknown one is shown under its own name."""
 

@@ -9,12 +9,13 @@ from llm_engineering.evaluation.answers import (
     Question,
     ask,
     average,
+    mean_of_rounds,
     read_probes,
     read_questions,
-    summarise,
+    variety,
 )
 from llm_engineering.evaluation.checkers import exact
-from llm_engineering.evaluation.metrics import mean, proportion
+from llm_engineering.evaluation.metrics import mean, proportion, summarise
 from llm_engineering.models.generation import Answer
 
 
@@ -67,8 +68,12 @@ def test_outcomes_are_averaged_over_the_phrasings_of_a_unit():
     outcomes = JudgedAnswers([question("u"), question("v"), question("u")], answers, judgements).outcomes()
     assert outcomes == {
         "repetition": [0.125, 0.0],  # (0.25 + 0) / 2
+        "looping": [0.0, 0.0],
+        "compression_ratio": [pytest.approx((6 / 12 + 1 / 9) / 2), pytest.approx(1 / 9)],  # zlib adds 8 bytes at least
         "unfinished": [0.0, 1.0],
+        "refusals": [0.0, 0.0],
         "answer_tokens": [4.0, 1.0],  # (6 + 2) / 2
+        "answer_words": [1.0, 1.0],
         "answer_accuracy": [0.5, 1.0],
         "preferred_rate": [0.0, 1.0],
         "answer_score": [-0.25, 1.0],  # (0.5 - 1) / 2
@@ -78,7 +83,8 @@ def test_outcomes_are_averaged_over_the_phrasings_of_a_unit():
 
 def test_answers_that_nobody_judges_have_no_accuracy():
     outcomes = JudgedAnswers([question("u")], [Answer("x", [1], True)], None).outcomes()
-    assert outcomes == {"repetition": [0.0], "unfinished": [0.0], "answer_tokens": [1.0]}
+    assert "answer_tokens" in outcomes
+    assert not {"answer_accuracy", "preferred_rate", "answer_score", "flaws_per_answer"} & outcomes.keys()
 
 
 def test_rates_have_wilson_intervals_and_the_rest_the_bootstrap():
@@ -105,3 +111,24 @@ def test_answers_are_judged_against_the_reference_of_their_own_question(embedded
     wrong = [Question(q.unit, q.prompt, q.prompt_ids, "nothing like it") for q in questions]
     judged = ask(embedded_model, embedded_tokenizer, wrong, exact, max_new_tokens=12, batch_size=8)
     assert judged.outcomes()["answer_accuracy"] == [0.0, 0.0]
+
+
+def test_sampled_rounds_are_averaged_for_every_unit():
+    first = JudgedAnswers([question("u"), question("v")], [Answer("a", [1, 2], True), Answer("b", [1], False)], None)
+    second = JudgedAnswers([question("u"), question("v")], [Answer("a", [1], False), Answer("b", [1], False)], None)
+    outcomes = mean_of_rounds([first, second])
+    assert outcomes["sampled_unfinished"] == [0.5, 1.0]  # u: (0 + 1) / 2, v: (1 + 1) / 2
+    assert outcomes["sampled_answer_tokens"] == [1.5, 1.0]
+    assert mean_of_rounds([]) == {}
+
+
+def test_variety_is_counted_over_all_answers_of_a_model():
+    judged = JudgedAnswers(
+        [question("u"), question("u"), question("v")],
+        [Answer(text, [1], True) for text in ("the fox", "the fox", "The owl!")],
+        None,
+    )
+    # words the fox the fox the owl: 3 of 6; pairs the-fox the-fox the-owl: 2 of 3
+    assert variety([judged]) == {"distinct_1": Metric(value=0.5, units=2), "distinct_2": Metric(value=2 / 3, units=2)}
+    silent = JudgedAnswers([question("u")], [Answer("", [2], True)], None)
+    assert variety([silent]) == {}

@@ -5,7 +5,7 @@ import pytest
 from llm_engineering.artifacts import Judgement
 from llm_engineering.embedded import zoo
 from llm_engineering.errors import ConfigError
-from llm_engineering.evaluation.checkers import exact, load_checker, numeric
+from llm_engineering.evaluation.checkers import exact, json_schema, load_checker, numeric, regex, require_references
 
 RIGHT = Judgement(correct=True, preferred=True, score=1.0)
 WRONG = Judgement(correct=False, preferred=False, score=0.0)
@@ -67,7 +67,9 @@ def test_checker_is_found_by_name_or_by_module_and_function():
     "name", ["exat", "no.such.module:judge", "json:no_such_function", "json", ":judge", "", "llm_engineering:"]
 )
 def test_unknown_checker_is_a_configuration_error(name):
-    with pytest.raises(ConfigError, match=r"cannot be loaded .*Use exact, numeric or package\.module:function"):
+    with pytest.raises(
+        ConfigError, match=r"cannot be loaded .*Use exact, numeric, regex, json_schema or package\.module:function"
+    ):
         load_checker(name)
 
 
@@ -100,3 +102,67 @@ def test_a_checker_that_fails_is_named_with_the_answer(function: str, message: s
     checker = load_checker(f"{__name__}:{function}")
     with pytest.raises(ConfigError, match=re.compile(message, re.DOTALL)):
         checker("forty-two", "42")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "judgement"),
+    [
+        ("It is blue, I think.", r"\bblue\b", RIGHT),
+        ("It is bluish.", r"\bblue\b", WRONG),
+        ("Blue", "blue", WRONG),
+        ("Blue", "(?i)blue", RIGHT),
+        ("It is blue.", "^blue$", WRONG),
+    ],
+)
+def test_regex_searches_the_pattern_in_the_answer(answer, reference, judgement):
+    assert regex(answer, reference) == judgement
+
+
+ANIMAL = '{"type": "object", "properties": {"legs": {"type": "integer"}}, "required": ["legs"]}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "judgement"),
+    [
+        ('{"legs": 4}', RIGHT),
+        (' {"legs": 4, "tail": true}\n', RIGHT),
+        ('{"legs": "four"}', WRONG),
+        ("{}", WRONG),
+        ('Here it is: {"legs": 4}', WRONG),
+        ('{"legs": NaN}', WRONG),
+        ("", WRONG),
+        ("[" * 100_000, WRONG),
+    ],
+)
+def test_json_schema_wants_json_that_the_schema_allows_and_nothing_else(answer, judgement):
+    assert json_schema(answer, ANIMAL) == judgement
+
+
+def test_schemas_of_an_earlier_draft_are_read_as_such():
+    earlier = '{"$schema": "http://json-schema.org/draft-07/schema#", "items": [{"type": "integer"}]}'
+    assert json_schema("[1]", earlier) == RIGHT
+    assert json_schema('["x"]', earlier) == WRONG
+
+
+def test_nothing_is_fetched_for_a_schema():
+    with pytest.raises(ConfigError, match=r"refers to 'http://example.com/x.json', which it does not hold"):
+        json_schema("{}", '{"$ref": "http://example.com/x.json"}')
+
+
+@pytest.mark.parametrize(
+    ("checker", "reference", "message"),
+    [
+        (regex, "(", r"'\(' is no regular expression"),
+        (json_schema, "no schema", "'no schema' is no JSON schema"),
+        (json_schema, '{"type": "animal"}', "is no JSON schema"),
+        (json_schema, '{"pattern": "("}', "is no JSON schema"),
+    ],
+)
+def test_a_reference_that_a_checker_cannot_read_is_named_with_its_question(checker, reference, message):
+    questions = [("Fine?", "{}"), ("What colour?", reference)]
+    with pytest.raises(ConfigError, match=f"the question 'What colour\\?' does not fit the checker: .*{message}"):
+        require_references(checker, questions)
+
+
+def test_any_text_is_a_reference_for_the_other_checkers():
+    require_references(exact, [("?", "(")])

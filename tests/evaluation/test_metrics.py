@@ -1,8 +1,20 @@
+from math import exp, isnan, nan
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.evaluation.metrics import by_unit, divergence, mean, proportion, rate, repetition
+from llm_engineering.evaluation.metrics import (
+    LOWER_IS_BETTER,
+    by_unit,
+    divergence,
+    held_out_loss,
+    mean,
+    proportion,
+    rate,
+    summarise,
+)
+from llm_engineering.reporting.wording import METRICS
 
 
 @pytest.mark.parametrize(
@@ -66,27 +78,6 @@ def test_values_and_units_have_to_match():
         by_unit([1.0, 2.0], ["a"])
 
 
-@pytest.mark.parametrize(
-    ("answer", "share"),
-    [
-        ([], 0.0),
-        ([1, 2], 0.0),
-        ([1, 2, 3], 0.0),
-        ([1, 2, 3, 4, 5], 0.0),
-        ([7, 7, 7, 7], 0.5),  # 2 trigrams, 1 of them seen before
-        ([1, 2, 3, 1, 2, 3], 0.25),  # 123 231 312 123: 1 of 4
-        ([7] * 12, 0.9),  # 10 trigrams, 9 seen before
-    ],
-)
-def test_repetition_is_the_share_of_trigrams_that_stood_there_before(answer, share):
-    assert repetition(answer) == pytest.approx(share)
-
-
-@given(st.lists(st.integers(0, 2), max_size=30))
-def test_repetition_lies_between_zero_and_one(token_ids):
-    assert 0.0 <= repetition(token_ids) < 1.0
-
-
 @given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=60))
 def test_wilson_interval_holds_the_rate(outcomes):
     metric = proportion(outcomes)
@@ -115,3 +106,43 @@ def test_answers_of_one_unit_are_resampled_together():
 
 def test_kl_of_answers_without_a_token_is_not_measured():
     assert divergence([0.0], [0], ["a"]) == {}
+
+
+def test_held_out_loss_is_all_nats_over_all_tokens_with_an_interval_over_the_units():
+    # unit a: 4 + 2 nats in 2 + 4 tokens, unit b: 6 nats in 2 tokens; 12 / 8 a token, 4 tokens a unit
+    metrics, outcomes = held_out_loss([4.0, 6.0, 2.0], [2, 2, 4], ["a", "b", "a"])
+    loss, perplexity = metrics["held_out_loss"], metrics["perplexity"]
+    assert (loss.value, loss.units) == (1.5, 2)
+    assert (loss.low, loss.high) == (1.0, 3.0)  # a alone, b alone
+    assert outcomes == {"held_out_loss": [6 / 4, 6 / 4]}
+    assert sum(outcomes["held_out_loss"]) / 2 == loss.value
+    assert (perplexity.value, perplexity.low, perplexity.high) == (exp(1.5), exp(1.0), exp(3.0))
+
+
+def test_one_unit_has_a_loss_without_an_interval():
+    metrics, _ = held_out_loss([4.0], [2], ["a"])
+    assert (metrics["held_out_loss"].value, metrics["held_out_loss"].low) == (2.0, None)
+    assert (metrics["perplexity"].value, metrics["perplexity"].low) == (exp(2.0), None)
+
+
+def test_numbers_that_are_none_are_never_averaged_away():
+    assert isnan(mean([1.0, nan]).value)
+    assert mean([1.0, nan, 1.0]).low is None
+    assert isnan(rate([1.0, nan]).value)
+    metrics, outcomes = held_out_loss([1.0, nan], [1, 1], ["a", "b"])
+    assert isnan(metrics["held_out_loss"].value)
+    assert isnan(metrics["perplexity"].value)
+    assert outcomes["held_out_loss"][0] == 1.0
+    assert isnan(divergence([nan, 1.0], [1, 1], ["a", "b"])["kl_per_token"].value)
+
+
+def test_rates_have_wilson_intervals_and_the_rest_the_bootstrap_sampled_or_not():
+    values = [1.0, 0.0, 1.0]
+    rates = ("answer_accuracy", "sampled_refusals", "ranking_accuracy_like_length", "preference_accuracy")
+    found = summarise(dict.fromkeys((*rates, "answer_tokens", "preference_margin"), values))
+    assert {name for name, metric in found.items() if metric == proportion(values)} == set(rates)
+    assert found["answer_tokens"] == mean(values)
+
+
+def test_what_is_better_when_lower_is_written_so():
+    assert {name for name, words in METRICS.items() if words.higher_is_better is False} == LOWER_IS_BETTER

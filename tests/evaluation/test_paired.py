@@ -1,4 +1,4 @@
-from math import sqrt
+from math import isnan, nan, sqrt
 
 import pytest
 
@@ -64,3 +64,9 @@ def test_only_metrics_that_both_models_have_are_compared() -> None:
     left = ModelScores(checkpoint_sha256="a", metrics={"x": metric}, outcomes={"x": [1.0, 1.0], "y": [0.5, 0.5]})
     right = ModelScores(checkpoint_sha256="b", metrics={"x": metric}, outcomes={"x": [1.0, 0.0]})
     assert [(d.metric, d.difference) for d in paired_differences("a", "b", (left, right))] == [("x", 0.5)]
+
+
+def test_numbers_that_are_none_give_no_difference_to_rely_on() -> None:
+    found = paired_difference("a", "b", "held_out_loss", [1.0, nan], [1.0, 1.0])
+    assert isnan(found.difference)
+    assert (found.low, found.high, found.p_value) == (None, None, None)
