@@ -1,6 +1,8 @@
 """One store through a sequence of runs: full, repeated, changed, with edited code."""
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ TRAINING_STEPS = [
     "train_dpo",
     "merge_dpo",
     "evaluate",
+    "show_outcomes",
 ]
 
 
@@ -27,13 +30,15 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     return CommandLine(copy_checkout(folder / "checkout"), folder / "zen")
 
 
-def test_runs_reuse_what_did_not_change(line: CommandLine, tmp_path: Path) -> None:
+def test_runs_reuse_what_did_not_change(
+    line: CommandLine, model_folders: Callable[[str], Path], tmp_path: Path
+) -> None:
     # One test, since every run builds on the store that the one before left.
     job = ("--run-training", "--config", str(line.store.parent / "small.yaml"))
 
     first = line.summary(tmp_path / "1.json", *job)
     assert first["run"]["status"] == "completed"
-    assert list(first["run"]["step_seconds"]) == [*TRAINING_STEPS, "promote", "report"]
+    assert list(first["run"]["step_seconds"]) == [*TRAINING_STEPS[:-1], "promote", "show_outcomes", "report"]
     assert first["proofs"]["step0_loss"] == pytest.approx(0.693147, abs=1e-5)
     assert first["proofs"]["reference_hash"] == first["proofs"]["sft_hash"] == first["proofs"]["reference_hash_after"]
     assert first["proofs"]["merge"]["dpo"]["max_logit_difference"] < 1e-3
@@ -83,6 +88,17 @@ def test_runs_reuse_what_did_not_change(line: CommandLine, tmp_path: Path) -> No
     again = line.run("--run-evaluation", *job[1:], "--set", "evaluation.max_questions=5")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "5 questions" in again.stdout
+
+    versions = ("--model", "base=embedded", "--model", "sft=small@1", "--model", f"other={model_folders('qwen2')}")
+    several = line.summary(tmp_path / "several.json", "--run-evaluation", *job[1:], *versions)
+    assert several["model"] is None
+    assert set(several["models"]) == {"base", "sft", "other"}
+    assert several["models"]["base"] == first["models"]["base"]
+    assert "preference_margin" in several["models"]["sft"]  # base is its parent
+    assert "answer_accuracy" in several["models"]["other"]
+    assert "held_out_loss" not in several["models"]["other"]  # it has other tokens
+    rows = [json.loads(row) for row in Path(several["artifacts"]["outcomes"]).read_text().splitlines()]
+    assert {(row["model"], row["parent"]) for row in rows} == {("sft", "base")}
 
     dpo = line.summary(
         tmp_path / "6.json", "--run-dpo", *job[1:], "--set", "model.base=small@1", "--set", "name=second"
