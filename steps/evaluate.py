@@ -1,6 +1,7 @@
 """Step: measure base, SFT and DPO model on the same held-out rows and questions."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Annotated
 
 from zenml import step
@@ -93,7 +94,12 @@ def tracked_evaluation(
         for name, scores in report.models.items():
             tracker.log_metrics({f"{name}/{metric}": value.value for metric, value in scores.metrics.items()})
     for name, scores in report.models.items():
-        log_facts({name: {metric: value.value for metric, value in scores.metrics.items()}})
+        log_facts({name: {metric: _as_metadata(value.value) for metric, value in scores.metrics.items()}})
     log_facts({"questions": report.questions, "pairs": report.pairs, "split": report.split}, tracker.link)
     log_facts({f"{name}_outcomes": counts for name, counts in report.changes.items()})
     return report.model_copy(update={"tracker": tracker.link})
+
+
+def _as_metadata(value: float) -> float | str:
+    """Return a number, in words where JSON has none for it: the dashboard's server could not send it."""
+    return value if isfinite(value) else str(value)

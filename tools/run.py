@@ -133,8 +133,10 @@ def _as_setting(model: str) -> str:
         UsageError: It has another form.
     """
     name, equals, where = model.partition("=")
-    if not (name and equals and where):
-        raise click.UsageError(f"--model {model!r} needs the form NAME=WHERE, such as --model mine=path/to/folder.")
+    if not (name and equals and where) or "." in name:
+        raise click.UsageError(
+            f"--model {model!r} needs the form NAME=WHERE, no dot in the name, such as --model mine=path/to/folder."
+        )
     return f"evaluation.models.{name}={json.dumps(where)}"  # quoted: a folder may be called 2
 
 
