@@ -1,12 +1,19 @@
 """Metrics as pure functions of answers, judgements and log-probabilities."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import exp, fsum, isfinite, nan
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import Metric
 
+if TYPE_CHECKING:
+    import numpy as np
+
 CONFIDENCE = 0.95
+RESAMPLES = 2000
+DRAWS_AT_ONCE = 2**22
+"""Drawn units that are held in memory: 32 MB."""
 _PER_ANSWER = ("repetition", "looping", "unfinished", "refusals", "flaws_per_answer")
 LOWER_IS_BETTER = frozenset({"held_out_loss", "perplexity", *_PER_ANSWER, *(f"sampled_{name}" for name in _PER_ANSWER)})
 """Metrics of which less is better."""
@@ -35,9 +42,8 @@ def mean(values: Sequence[float]) -> Metric:
         return Metric(value=nan, units=len(data))
     if len(data) < 2:
         return Metric(value=float(data.mean()), units=len(data))
-    draws = np.random.default_rng(0).integers(0, len(data), (2000, len(data)))
-    low, high = np.quantile(data[draws].mean(axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Metric(value=float(data.mean()), low=float(low), high=float(high), units=len(data))
+    low, high = _ends([data[draws].mean(axis=1) for draws in _resamples(len(data))])
+    return Metric(value=float(data.mean()), low=low, high=high, units=len(data))
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Metric:
@@ -50,10 +56,28 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Metric:
     value = float(above.sum() / below.sum())
     if len(above) < 2:
         return Metric(value=value, units=len(above))
-    draws = np.random.default_rng(0).integers(0, len(above), (2000, len(above)))
-    drawn = above[draws].sum(axis=1) / np.maximum(below[draws].sum(axis=1), np.finfo(float).tiny)
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Metric(value=value, low=float(low), high=float(high), units=len(above))
+    tiny = np.finfo(float).tiny
+    drawn = [above[d].sum(axis=1) / np.maximum(below[d].sum(axis=1), tiny) for d in _resamples(len(above))]
+    low, high = _ends(drawn)
+    return Metric(value=value, low=low, high=high, units=len(above))
+
+
+def _resamples(units: int) -> "Iterator[np.ndarray]":
+    """Yield which units every resample draws, a row each, as many rows at a time as memory should hold."""
+    import numpy as np
+
+    random, left = np.random.default_rng(0), RESAMPLES
+    while left:
+        rows = min(left, max(1, DRAWS_AT_ONCE // units))
+        yield random.integers(0, units, (rows, units))
+        left -= rows
+
+
+def _ends(drawn: "list[np.ndarray]") -> tuple[float, float]:
+    import numpy as np
+
+    low, high = np.quantile(np.concatenate(drawn), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def held_out_loss(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isfinite, sqrt
 
 from llm_engineering.artifacts import ModelScores, PairedDifference
-from llm_engineering.evaluation.metrics import mean, proportion
+from llm_engineering.evaluation.metrics import DRAWS_AT_ONCE, mean, proportion
 
 PERMUTATIONS = 9999
 
@@ -99,6 +99,7 @@ def _continuous(left: Sequence[float], right: Sequence[float]) -> tuple[float | 
         permutation_type="samples",
         n_resamples=PERMUTATIONS,
         vectorized=True,
+        batch=max(1, DRAWS_AT_ONCE // len(differences)),
         rng=np.random.default_rng(0),
     )
     return interval.low, interval.high, float(tested.pvalue)

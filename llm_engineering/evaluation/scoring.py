@@ -14,9 +14,8 @@ from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.evaluation.answers import JudgedAnswers, Question, ask, mean_of_rounds, variety
 from llm_engineering.evaluation.changes import Change, answer_changes, count_outcomes, pair_changes
 from llm_engineering.evaluation.checkers import Checker, load_checker
-from llm_engineering.evaluation.held_out import HeldOut as HeldOut
-from llm_engineering.evaluation.held_out import pair_texts
-from llm_engineering.evaluation.held_out import read_held_out as read_held_out
+from llm_engineering.evaluation.held_out import HeldOut, pair_texts
+from llm_engineering.evaluation.held_out import read_held_out as read_held_out  # what an Evaluator is made with
 from llm_engineering.evaluation.likelihood import divergences, labelled, score_rows
 from llm_engineering.evaluation.lineup import asked_anew
 from llm_engineering.evaluation.metrics import divergence, held_out_loss, summarise
@@ -223,6 +222,8 @@ class Evaluator:
 
     def _changes(self, checkpoints: Mapping[str, Checkpoint], parents: Mapping[str, Checkpoint]) -> list[Change]:
         """Return what became of pairs and answers between models that were both measured, or scored."""
+        if not parents:
+            return []
         names: dict[str, str] = {}
         for name, checkpoint in checkpoints.items():
             names.setdefault(checkpoint.weights_sha256, name)

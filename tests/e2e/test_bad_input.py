@@ -43,6 +43,12 @@ def test_unknown_model_version(line: CommandLine) -> None:
     assert "There is no model 'nobody'" in refused(line, "--set", "model.base=nobody@staging")
 
 
+def test_a_model_to_measure_that_is_not_there(line: CommandLine, tmp_path: Path) -> None:
+    done = line.run("--run-evaluation", "--model", "base=embedded", "--model", f"mine={tmp_path}")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"evaluation.models.mine '{tmp_path}' has no config.json" in " ".join(done.stderr.split())
+
+
 def test_nothing_to_run(line: CommandLine) -> None:
     done = line.run()
     assert done.returncode == 2
