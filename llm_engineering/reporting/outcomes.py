@@ -17,7 +17,7 @@ from llm_engineering.evaluation.changes import (
 )
 from llm_engineering.reporting.page import render_page
 
-ROWS = 1000
+ROWS = 300
 """Rows that the page shows of each model; the file has all."""
 OUTCOMES: tuple[str, ...] = (*get_args(AnswerOutcome), *get_args(PairOutcome))
 MEANING: dict[str, str] = {
