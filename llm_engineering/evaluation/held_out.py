@@ -40,6 +40,8 @@ class HeldOut:
     """Each pair's source and its row there."""
     prompts: Mapping[Prompt, str] = field(default_factory=dict)
     """What people read of the split's prompts, by their tokens."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences about rows that are held out and not measured."""
 
     @property
     def pair_lengths(self) -> list[tuple[int, int]]:
@@ -76,6 +78,11 @@ def read_held_out(sft: RowSet, preference: RowSet, questions: RowSet, config: Ev
         pair_units=[_unit(tuple(pair["prompt_ids"]), units) for pair in pairs],
         pair_places=[(row["source"], row["row"]) for row in rows],
         prompts={prompt: question.shown for prompt, question in known.items()},
+        notes=[
+            f"The {kind} of the eval split are not measured: there is a test split, and it has none."
+            for kind, own in (("conversations", sft), ("pairs", preference))
+            if split == "test" and own.rows.get("eval") and not own.rows.get("test")
+        ],
     )
 
 

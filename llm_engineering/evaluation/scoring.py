@@ -265,7 +265,7 @@ class Evaluator:
         self, checkpoints: Mapping[str, Checkpoint], parents: Mapping[str, Checkpoint] | None
     ) -> list[str]:
         """Return what can be said before anything is measured."""
-        notes = [f"Measured on the {self.held_out.split} split."]
+        notes = [f"Measured on the {self.held_out.split} split.", *self.held_out.notes]
         if not self.held_out.questions and not self.held_out.pairs:
             notes.append("There are no held-out rows: nothing was measured, and nothing will be promoted.")
         if self.checker is None:

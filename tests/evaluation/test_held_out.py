@@ -76,3 +76,12 @@ def test_long_texts_are_shortened_in_the_middle(sets, tmp_path):
     long = write_rows(tmp_path / "long", {"eval": [pair]}, PREFERENCE)
     (text,) = pair_texts(read_held_out(**sets | {"preference": long}, config=ALL, seed=0), Letters())
     assert text.chosen == "a" * 300 + " ... " + "b" * 300
+
+
+def test_rows_that_are_held_out_elsewhere_are_said_not_to_be_measured(sets, tmp_path):
+    row = {"source": 0, "row": 1, "input_ids": [5, 6, 7], "labels": [-100, -100, 7]}
+    tested = write_rows(tmp_path / "tested", {"test": [row]}, SFT)
+    held_out = read_held_out(**sets | {"sft": tested}, config=ALL, seed=0)
+    assert (held_out.split, held_out.pairs) == ("test", [])
+    assert held_out.notes == ["The pairs of the eval split are not measured: there is a test split, and it has none."]
+    assert read_held_out(**sets, config=ALL, seed=0).notes == []

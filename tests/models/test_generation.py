@@ -106,6 +106,14 @@ def test_samples_come_from_the_whole_distribution(model_checkpoints: Checkpoints
     assert len({answer.token_ids[0] for answer in answers}) > 250
 
 
+def test_a_small_top_p_leaves_the_likeliest_token_alone(model_checkpoints: Checkpoints, chats: Chats) -> None:
+    model, tokenizer = load_model(model_checkpoints("qwen2").path, torch.float32), chats("qwen2").tokenizer
+    how = {"max_new_tokens": 6, "batch_size": 5}
+    nucleus = generate_answers(model, tokenizer, PROMPTS, temperature=1.0, top_p=1e-6, seed=3, **how)
+    assert nucleus == generate_answers(model, tokenizer, PROMPTS, **how)
+    assert nucleus != generate_answers(model, tokenizer, PROMPTS, temperature=1.0, seed=3, **how)
+
+
 def test_settings_of_the_models_generation_config_do_not_change_answers(
     model_checkpoints: Checkpoints, chats: Chats
 ) -> None:
