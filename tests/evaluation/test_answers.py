@@ -4,6 +4,7 @@ import pytest
 
 from llm_engineering.artifacts import Judgement, Metric
 from llm_engineering.data.rowsets import QUESTIONS, write_rows
+from llm_engineering.errors import ConfigError
 from llm_engineering.evaluation.answers import (
     JudgedAnswers,
     Question,
@@ -14,7 +15,7 @@ from llm_engineering.evaluation.answers import (
     read_questions,
     variety,
 )
-from llm_engineering.evaluation.checkers import exact
+from llm_engineering.evaluation.checkers import exact, regex
 from llm_engineering.evaluation.metrics import mean, proportion, summarise
 from llm_engineering.models.generation import Answer
 
@@ -132,3 +133,8 @@ def test_variety_is_counted_over_all_answers_of_a_model():
     assert variety([judged]) == {"distinct_1": Metric(value=0.5, units=2), "distinct_2": Metric(value=2 / 3, units=2)}
     silent = JudgedAnswers([question("u")], [Answer("", [2], True)], None)
     assert variety([silent]) == {}
+
+
+def test_a_reference_that_does_not_fit_the_checker_is_refused_before_anything_is_generated():
+    with pytest.raises(ConfigError, match=r"The reference of the question '\?' does not fit the checker: '\(' is no"):
+        ask(None, None, [question("u", reference="(")], regex, max_new_tokens=1, batch_size=1)
