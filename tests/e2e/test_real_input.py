@@ -75,3 +75,25 @@ def test_a_local_model_folder_of_another_architecture(
     assert tokenizer.eos_token_id in model.generation_config.eos_token_id
     if found["promotion"]["promoted"]:
         assert (target / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_run_that_holds_nothing_out_measures_and_promotes_nothing_and_says_so(
+    command_line: CommandLine, tmp_path: Path
+) -> None:
+    rows = [{"question": f"What is {n} and {n}?", "answer": f"It is {2 * n}."} for n in range(20)]
+    pairs = [{"prompt": f"Say {n}.", "chosen": f"{n}.", "rejected": f"Not {n}, I think."} for n in range(20)]
+    for name, lines in (("rows.jsonl", rows), ("pairs.jsonl", pairs)):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config, summary = tmp_path / "own.yaml", tmp_path / "s.json"
+    config.write_text(
+        SHORT.format(
+            name="blind", base="embedded", sft="rows.jsonl", preference="pairs.jsonl", max_length=96, share=0.0
+        )
+    )
+    done = command_line.run("--run-training", "--config", str(config), "--summary", str(summary))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "There are no held-out rows: nothing was measured, and nothing will be promoted." in done.stdout
+    found = json.loads(summary.read_text())
+    assert found["models"] == {"base": {}, "sft": {}, "dpo": {}}
+    assert found["promotion"]["promoted"] is None
