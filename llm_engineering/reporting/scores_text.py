@@ -49,6 +49,8 @@ class Scores:
             wraps = len(self.models) > 3
             table.add_column(Text(plain(self.models[model])), justify="right", no_wrap=not wraps, min_width=7)
         for metric in evaluated(evaluation)[1]:
+            if wording(metric).detail:  # the page has all of them
+                continue
             best = best_models(evaluation, metric)
             values = [evaluation.models[model].metrics.get(metric) for model in models]
             unit = f", {unit_of(metric)}" if unit_of(metric) else ""

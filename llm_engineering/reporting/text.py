@@ -45,7 +45,10 @@ def _parts(reports: RunReports) -> Iterator[RenderableType]:
     evaluation = reports.evaluation
     if evaluation and evaluation.models:
         models = {name: model_label(name) for name in evaluated(evaluation)[0]}
-        yield Scores(evaluation, models)
+        if any(scores.metrics for scores in evaluation.models.values()):
+            yield Scores(evaluation, models)
+        for note in evaluation.notes[1:]:  # the first names the split, as the table does
+            yield Text(plain(note), style="dim")
         for sample in evaluation.samples[:SAMPLES]:
             yield _answers(sample, models)
     yield Text()
