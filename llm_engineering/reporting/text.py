@@ -30,7 +30,7 @@ from llm_engineering.reporting.wording import (
 SAMPLES = 3
 MOST_ANSWERS = 8
 """Models whose answers are shown side by side; the page has all."""
-OPENED = ("report", "comparison", "sweep", "sft_model", "dpo_model")
+OPENED = ("report", "comparison", "sweep", "outcome_table", "sft_model", "dpo_model")
 """Artifacts that a person opens; the summary lists all."""
 LONGEST_ANSWER = 280
 """Characters of an answer that are shown; the report has all of it."""

@@ -1,41 +1,7 @@
+from outcome_rows import answer, pair
 from pages import ATTACK, Outline, words
 
-from llm_engineering.evaluation.changes import AnswerChange, PairChange
 from llm_engineering.reporting.outcomes import MEANING, OUTCOMES, ROWS, render_outcomes
-
-
-def pair(outcome: str = "learned", **given: object) -> PairChange:
-    row = {
-        "model": "dpo",
-        "parent": "sft",
-        "outcome": outcome,
-        "unit": "u",
-        "source": 0,
-        "row": 1,
-        "prompt": "Colour?",
-        "chosen": "Black.",
-        "rejected": "It is blue.",
-        "parent_chosen_logp": -1.5,
-        "parent_rejected_logp": -1.0,
-        "model_chosen_logp": -0.5,
-        "model_rejected_logp": -1.0,
-        "reward_margin": 0.25,
-    }
-    return PairChange.model_validate(row | given)
-
-
-def answer(outcome: str = "regressed", **given: object) -> AnswerChange:
-    row = {
-        "model": "dpo",
-        "parent": "sft",
-        "outcome": outcome,
-        "unit": "u",
-        "prompt": "Home?",
-        "reference": "river",
-        "parent_answer": "By the river.",
-        "model_answer": "On the moon.",
-    }
-    return AnswerChange.model_validate(row | given)
 
 
 def test_counts_and_rows_are_shown_what_got_worse_first() -> None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from comparisons import build_comparison, build_run, build_sweep
 from hostile import HOSTILE, spoiled
+from outcome_rows import build_changes
 
 from llm_engineering.artifacts import DatasetReport
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.comparison import render_comparison
 from llm_engineering.reporting.data_preview import render_data_preview
 from llm_engineering.reporting.html import render_report
+from llm_engineering.reporting.outcomes import render_outcomes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -27,12 +29,13 @@ PAPER = 718
 """CSS pixels between margins of 10 mm on A4."""
 ALL = [
     pytest.param("comparison", id="comparison"),
-    *(pytest.param(name, id=name, marks=pytest.mark.slow) for name in ("report", "data", "sweep")),
+    *(pytest.param(name, id=name, marks=pytest.mark.slow) for name in ("report", "data", "sweep", "outcomes")),
 ]
 HEADINGS = {
     "comparison": ["What was done", "What was measured", "Model against model", "Answers side by side", "Training"],
     "sweep": ["The runs", "What was measured", "Answers side by side", "Training", "Data", "Proofs"],
     "report": ["What training changed", "How it was decided", "Answers side by side", "Training", "Data", "Proofs"],
+    "outcomes": ["Counts", "Rows"],
     "data": ["What became of every row", "What was found in them", "Audit", "How rows became tokens"],
 }
 CONTRASTS = """() => {
@@ -90,6 +93,8 @@ def rendered(name: str, run: RunReports, data: DatasetReport, *, hostile: bool =
         return render_report(spoil(run.model_copy(update={"dataset": data})))
     if name == "data":
         return render_data_preview(spoil(data), title=HOSTILE if hostile else "Data")
+    if name == "outcomes":
+        return render_outcomes([spoil(change) for change in build_changes()])
     report = build_comparison() if name == "comparison" else build_sweep()
     return render_comparison(
         spoil(report),
@@ -170,3 +175,14 @@ def test_pages_fit_every_width_with_all_that_folds_unfolded(
         assert beyond_the_edge(opened) == [], f"{name} at {width} px"
         assert opened.locator("h1").is_visible()
         assert all(opened.locator("figure svg").evaluate_all("all => all.map(e => e.clientWidth > 150)"))
+
+
+def test_rows_of_one_outcome_can_be_picked(opened: "Page", tmp_path: Path) -> None:
+    show(opened, render_outcomes(build_changes()), tmp_path)
+    rows = opened.locator(".changes tbody tr")
+    assert rows.evaluate_all("all => all.filter(row => row.checkVisibility()).length") == len(build_changes())
+    opened.get_by_label("unlearned", exact=True).check()
+    left = rows.evaluate_all("all => all.filter(row => row.checkVisibility()).map(row => row.cells[0].innerText)")
+    assert left == ["unlearned", "unlearned"]
+    opened.get_by_label("all", exact=True).check()
+    assert rows.evaluate_all("all => all.filter(row => row.checkVisibility()).length") == len(build_changes())
