@@ -12,7 +12,7 @@ from llm_engineering.artifacts import ComparisonReport, EvaluationReport, Metric
 from llm_engineering.evaluation.metrics import smoothed
 from llm_engineering.reporting.curves import Curve, Points
 from llm_engineering.reporting.drawings import AXES, COLOURS, drawing, look
-from llm_engineering.reporting.variants import swept_keys
+from llm_engineering.reporting.variants import swept_keys, values_of
 from llm_engineering.reporting.wording import unit_of, wording
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def sweep_curves(report: ComparisonReport) -> list[Curve]:
     return [
         Curve(f"{wording(metric).label} against {key}", _draw_sweep(metric, key, runs, measured, report.best))
         for key in keys
-        if len({repr(run.changes.get(key)) for run in runs}) > 1
+        if len(values_of(key, runs)) > 1
     ]
 
 
