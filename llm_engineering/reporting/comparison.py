@@ -43,6 +43,8 @@ from llm_engineering.reporting.variants import (
     titles_of,
     trackers_of,
     value_in_words,
+    values_of,
+    with_short_titles,
 )
 from llm_engineering.reporting.wording import (
     KINDS,
@@ -115,17 +117,19 @@ def render_comparison(
         config_yaml: The configuration with every default resolved.
         packages: Versions of the packages that the results depend on.
     """
-    evaluation, titles = report.evaluation, titles_of(report)
+    headline = comparison_headline(report)
+    report, evaluation, titles = with_short_titles(report), report.evaluation, titles_of(report)
     models = [variant.name for variant in ranked(report)]
     return render_page(
         "comparison.html.j2",
         report=report,
         run=run,
-        headline=comparison_headline(report),
+        headline=headline,
         result=best_in_words(report),
         titles=titles,
         models=models,
         keys=swept_keys(report.variants) if report.kind == "sweep" else [],
+        varied=[key for key in swept_keys(report.variants) if len(values_of(key, report.variants)) > 1],
         metric=wording(report.metric).label if report.metric else "",
         made_alike=_made_alike(report),
         rows=[_row(report, variant) for variant in ranked(report)],

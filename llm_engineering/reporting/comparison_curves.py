@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import ComparisonReport, EvaluationReport, Metric, StageName, TrainingReport, Variant
 from llm_engineering.evaluation.metrics import smoothed
-from llm_engineering.reporting.curves import Curve, Points
+from llm_engineering.reporting.curves import Curve, Points, whole_steps
 from llm_engineering.reporting.drawings import AXES, COLOURS, drawing, look
-from llm_engineering.reporting.variants import swept_keys
+from llm_engineering.reporting.variants import swept_keys, values_of
 from llm_engineering.reporting.wording import unit_of, wording
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _draw(found: Sequence[Line], chart: _Chart, stage: StageName) -> str:
             axes.axhline(0, color=AXES, linewidth=0.8, alpha=0.5)
         if chart.share:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-        axes.set_xlabel("step")
+        whole_steps(axes)
 
     return drawing(f"{stage} of all models: {chart.title}", plot, legend=False)
 
@@ -192,7 +192,7 @@ def sweep_curves(report: ComparisonReport) -> list[Curve]:
     return [
         Curve(f"{wording(metric).label} against {key}", _draw_sweep(metric, key, runs, measured, report.best))
         for key in keys
-        if len({repr(run.changes.get(key)) for run in runs}) > 1
+        if len(values_of(key, runs)) > 1
     ]
 
 

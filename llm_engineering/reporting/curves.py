@@ -89,9 +89,17 @@ def _draw(report: TrainingReport, chart: _Chart) -> str:
             axes.axvline(report.best_step, color=AXES, linewidth=0.8, linestyle=":", label="weights kept")
         if chart.share:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-        axes.set_xlabel("step")
+        whole_steps(axes)
 
     return drawing(f"{report.stage} {chart.title}", plot)
+
+
+def whole_steps(axes: "Axes") -> None:
+    """Name the axis of steps, which have no halves."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    axes.set_xlabel("step")
 
 
 def _plot_line(axes: "Axes", points: Points, label: str, index: int, *, smooth: bool) -> None:

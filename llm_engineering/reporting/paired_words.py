@@ -79,8 +79,12 @@ def _signed(metric: str, value: float) -> str:
 
 
 def compared_in_words(differences: Sequence[PairedDifference]) -> list[ComparisonOfTwo]:
-    """Return one entry for every two models, in the order in which they first come."""
-    pairs = list(dict.fromkeys((found.candidate, found.against) for found in differences))
+    """Return one entry for every two models, in the order in which they first come.
+
+    Where two models are compared both ways, the later one of both is kept: it says the same.
+    """
+    both = list(dict.fromkeys((found.candidate, found.against) for found in differences))
+    pairs = [(one, other) for at, (one, other) in enumerate(both) if (other, one) not in both[at + 1 :]]
     return [
         _of_two(pair, [found for found in differences if (found.candidate, found.against) == pair]) for pair in pairs
     ]

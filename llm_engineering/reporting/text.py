@@ -16,7 +16,7 @@ from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.paired_words import compared_in_words
 from llm_engineering.reporting.scores_text import Scores, runs_table
 from llm_engineering.reporting.scores_text import plain as plain
-from llm_engineering.reporting.variants import best_in_words, ranked
+from llm_engineering.reporting.variants import best_in_words, ranked, with_short_titles
 from llm_engineering.reporting.wording import (
     comparison_headline,
     duration,
@@ -94,18 +94,19 @@ def comparison_closing(report: ComparisonReport) -> Group:
 
 def _comparison_parts(report: ComparisonReport) -> Iterator[RenderableType]:
     evaluation = report.evaluation
-    shown = {variant.name: variant.title for variant in ranked(report) if variant.error is None}
+    shown = {variant.name: variant.title for variant in ranked(with_short_titles(report)) if variant.error is None}
     if report.kind == "sweep" and report.metric is not None:
         yield runs_table(report)
     elif evaluation and evaluation.models:
         yield Scores(evaluation, shown)
-    for sample in evaluation.samples[:SAMPLES] if evaluation else []:
+    is_sweep = report.kind == "sweep"
+    for sample in evaluation.samples[: 1 if is_sweep else SAMPLES] if evaluation else []:
         yield _answers(sample, dict(list(shown.items())[:MOST_ANSWERS]))
     yield Text()
     yield Text(plain(comparison_headline(report)), style="bold")
     if told := best_in_words(report):
         yield Text(plain(told))
-    for two in compared_in_words(report.differences):
+    for two in [] if is_sweep else compared_in_words(report.differences):
         names = (shown.get(name, model_label(name)) for name in (two.candidate, two.against))
         yield Text(plain("{} against {}: {}".format(*names, two.summary)))
     for variant in report.variants:

@@ -6,10 +6,42 @@ from collections.abc import Sequence
 from llm_engineering.artifacts import ComparisonReport, Metric, TrackerLink, Variant
 from llm_engineering.reporting.wording import counted, higher_is_better, interval, quantity
 
+LONGEST_TITLE = 30
+"""Characters of a run's values that drawings and columns have room for."""
+
 
 def titles_of(report: ComparisonReport) -> dict[str, str]:
-    """Return what every variant is called."""
-    return {variant.name: variant.title for variant in report.variants}
+    """Return what every variant is called where there is little room.
+
+    A run of a sweep is called by the values in which the runs differ, or by its place where those are too long.
+    """
+    own = {variant.name: variant.title for variant in report.variants}
+    if report.kind == "comparison":
+        return own
+    varied = [key for key in swept_keys(report.variants) if len(values_of(key, report.variants)) > 1]
+    ends = [key.rpartition(".")[2] for key in varied]
+    names = ends if len({*ends}) == len(ends) else varied
+    told = {
+        variant.name: ", ".join(
+            f"{name} {value_in_words(variant.changes.get(key))}" for name, key in zip(names, varied, strict=True)
+        )
+        for variant in report.variants
+    }
+    if varied and len({*told.values()}) == len(told) and max(map(len, told.values())) <= LONGEST_TITLE:
+        return told
+    return {variant.name: f"run {place}" for place, variant in enumerate(ranked(report), start=1)}
+
+
+def with_short_titles(report: ComparisonReport) -> ComparisonReport:
+    """Return the report with its variants called as :func:`titles_of` says."""
+    titles = titles_of(report)
+    variants = [variant.model_copy(update={"title": titles[variant.name]}) for variant in report.variants]
+    return report.model_copy(update={"variants": variants})
+
+
+def values_of(key: str, variants: Sequence[Variant]) -> set[str]:
+    """Return the different values that variants have of a swept key, as they are written."""
+    return {value_in_words(variant.changes.get(key)) for variant in variants}
 
 
 def ranked(report: ComparisonReport) -> list[Variant]:

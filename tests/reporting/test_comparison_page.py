@@ -10,7 +10,7 @@ from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.comparison import render_comparison
 from llm_engineering.reporting.comparison_curves import MOST_LINES, lines, stage_curves, sweep_curves
 from llm_engineering.reporting.drawings import look
-from llm_engineering.reporting.variants import ranked
+from llm_engineering.reporting.variants import ranked, titles_of
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +114,22 @@ def test_a_sweep_ranks_its_runs_with_their_values_and_the_failed_last(sweep: str
     assert [variant.changes["dpo.beta"] for variant in ranked(build_sweep())] == [0.1, 0.1, 0.05, 0.05, 0.3, 0.3]
     text = words(sweep)
     assert "All runs start from the same configuration and differ in dpo.beta and dpo.nll_weight" in text
-    assert "dpo.beta=0.1, dpo.nll_weight=0.2 best 0.1 0.2 97.5 %" in text
-    assert "dpo.beta=0.3, dpo.nll_weight=0.2 0.3 0.2 - ✗ failed DPO: no space is left on the disk." in text
+    assert "beta 0.1, nll_weight 0.2 best 0.1 0.2 97.5 %" in text
+    assert "beta 0.3, nll_weight 0.2 0.3 0.2 - ✗ failed DPO: no space is left on the disk." in text
+
+
+def test_runs_whose_values_are_long_are_called_by_their_place() -> None:
+    sweep = build_sweep()
+    long = [v.model_copy(update={"changes": v.changes | {"data.sft": f"{v.name} of many"}}) for v in sweep.variants]
+    titles = titles_of(sweep.model_copy(update={"variants": long}))
+    assert titles[sweep.best or ""] == "run 1"
+    assert sorted(titles.values()) == [f"run {place}" for place in range(1, 7)]
+
+
+def test_a_key_that_all_runs_have_alike_is_not_in_their_names() -> None:
+    sweep = build_sweep()
+    alike = [v.model_copy(update={"changes": v.changes | {"sft.epochs": 2, "sft.beta": 1}}) for v in sweep.variants]
+    assert titles_of(sweep.model_copy(update={"variants": alike}))[sweep.best or ""] == "beta 0.1, nll_weight 0.2"
 
 
 def test_a_metric_for_which_less_is_better_ranks_upwards() -> None:

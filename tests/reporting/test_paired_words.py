@@ -44,6 +44,12 @@ def test_differences_carry_sign_and_unit_and_none_where_they_are_rounded_away() 
     assert signed("answer_accuracy", -0.00001) == "0.0 points"
 
 
+def test_two_models_that_are_compared_both_ways_are_told_once() -> None:
+    there = difference("answer_accuracy", 0.2, 0.1, 0.3, 0.001)
+    back = there.model_copy(update={"candidate": "sft", "against": "dpo"})
+    assert [(two.candidate, two.against) for two in compared_in_words([there, back])] == [("sft", "dpo")]
+
+
 def test_two_models_are_summed_up_in_one_sentence() -> None:
     (two,) = compared_in_words(
         [
