@@ -7,6 +7,9 @@ from statistics import fmean
 from llm_engineering.artifacts import Metric
 
 CONFIDENCE = 0.95
+_PER_ANSWER = ("repetition", "unfinished", "flaws_per_answer")
+LOWER_IS_BETTER = frozenset({"held_out_loss", "perplexity", *_PER_ANSWER, *(f"sampled_{name}" for name in _PER_ANSWER)})
+"""Metrics of which less is better."""
 
 
 def proportion(outcomes: Sequence[float]) -> Metric:
