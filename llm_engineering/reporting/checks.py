@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_engineering.artifacts import PairedDifference, PromotionCheck, PromotionDecision
-from llm_engineering.reporting.text import plain
+from llm_engineering.reporting.scores_text import plain
 from llm_engineering.reporting.wording import model_label, number, quantity, unit_of, wording
 
 

@@ -11,7 +11,8 @@ from rich.text import Text
 from llm_engineering.artifacts import Metric
 from llm_engineering.reporting.checks import evidence
 from llm_engineering.reporting.differences import AnswerPair, MetricPair, RunDifferences, Section
-from llm_engineering.reporting.text import LONGEST_ANSWER, plain
+from llm_engineering.reporting.scores_text import plain
+from llm_engineering.reporting.text import LONGEST_ANSWER
 from llm_engineering.reporting.wording import interval, model_label, quantity, wording
 
 HOW_MEASURED = {

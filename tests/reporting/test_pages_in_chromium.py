@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from comparisons import build_comparison, build_run, build_sweep
 from hostile import HOSTILE, spoiled
+from run_pairs import build_differences
 
 from llm_engineering.artifacts import DatasetReport
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.comparison import render_comparison
 from llm_engineering.reporting.data_preview import render_data_preview
+from llm_engineering.reporting.differences_html import render_differences
 from llm_engineering.reporting.html import render_report
 
 if TYPE_CHECKING:
@@ -27,12 +29,13 @@ PAPER = 718
 """CSS pixels between margins of 10 mm on A4."""
 ALL = [
     pytest.param("comparison", id="comparison"),
-    *(pytest.param(name, id=name, marks=pytest.mark.slow) for name in ("report", "data", "sweep")),
+    *(pytest.param(name, id=name, marks=pytest.mark.slow) for name in ("report", "data", "sweep", "differences")),
 ]
 HEADINGS = {
     "comparison": ["What was done", "What was measured", "Model against model", "Answers side by side", "Training"],
     "sweep": ["The runs", "What was measured", "Answers side by side", "Training", "Data", "Proofs"],
     "report": ["What training changed", "How it was decided", "Answers side by side", "Training", "Data", "Proofs"],
+    "differences": ["What differs", "Metrics", "Answers"],
     "data": ["What became of every row", "What was found in them", "Audit", "How rows became tokens"],
 }
 CONTRASTS = """() => {
@@ -90,6 +93,8 @@ def rendered(name: str, run: RunReports, data: DatasetReport, *, hostile: bool =
         return render_report(spoil(run.model_copy(update={"dataset": data})))
     if name == "data":
         return render_data_preview(spoil(data), title=HOSTILE if hostile else "Data")
+    if name == "differences":
+        return render_differences(spoil(build_differences()))
     report = build_comparison() if name == "comparison" else build_sweep()
     return render_comparison(
         spoil(report),
