@@ -153,6 +153,18 @@ class SourceLedger(Artifact):
         return self
 
 
+class RowChange(Artifact):
+    """How the rows of one source differ between two runs, by their content."""
+
+    source: str
+    before: int
+    """Rows in the first run."""
+    after: int
+    added: int
+    """Rows of the second run that the first has not; a row that stands twice counts twice."""
+    removed: int
+
+
 class Token(Artifact):
     """One token as a reader sees it; private data in it is masked."""
 
@@ -506,6 +518,9 @@ class EvaluationReport(Artifact):
     tracker: TrackerLink | None = None
 
 
+CheckVerdict = Literal["no worse", "worse", "undecided"]
+
+
 class PromotionCheck(Artifact):
     """One comparison that decided."""
 
@@ -516,6 +531,20 @@ class PromotionCheck(Artifact):
     against_value: float
     tolerance: float
     passed: bool
+    verdict: CheckVerdict | None = None
+    """What the evidence says at the 95 % level; None in decisions that were stored before this was asked."""
+    paired: PairedDifference | None = None
+    """The difference on the same units, its interval and its p-value; None where only values are compared."""
+    note: str = ""
+    """Why an undecided check passed or failed, or what else decided it."""
+
+
+class Force(Artifact):
+    """Somebody promoted a version whatever the gate says."""
+
+    user: str
+    """The name of the account on the machine where the command ran."""
+    reason: str
 
 
 class PromotionDecision(Artifact):
@@ -529,6 +558,13 @@ class PromotionDecision(Artifact):
     """The version that held the stage before."""
     version: str | None = None
     """The ZenML model version of this run."""
+    chosen: Literal["dpo", "sft"] | None = None
+    """What the gate lets pass and no stage was given to, since a person has to approve it first."""
+    notes: list[str] = []
+    """What a reader should know of the comparison: metrics that one side lacks, an incumbent that is measured anew."""
+    forced: Force | None = None
+    approved: bool | None = None
+    """The answer of the person who was asked; None where nobody was, or nobody answered."""
 
 
 class Variant(Artifact):

@@ -11,7 +11,7 @@ from zenml import Model
 from zenml.client import Client
 from zenml.enums import ExecutionMode
 from zenml.exceptions import RunInterruptedException
-from zenml.models import ModelVersionResponse, PipelineRunResponse
+from zenml.models import PipelineRunResponse
 from zenml.utils.io_utils import get_global_config_directory
 
 from llm_engineering.artifacts import Checkpoint, EvaluationReport, MeasuredModels, PromotionDecision
@@ -33,7 +33,8 @@ from pipelines.store import alive
 from steps.artifact_sources import find_artifacts
 from steps.caching import package_versions
 from steps.facts import origin, run_facts
-from steps.registry import promoted_model
+from steps.provenance import code_facts, recorded
+from steps.registry import model_version, promoted_model
 from steps.work import release_work_folders
 
 Job = Literal["training", "sft", "dpo", "evaluation"]
@@ -136,7 +137,7 @@ def _version_model(where: str) -> Checkpoint | None:
     name, at, version = where.partition("@")
     if not at or Path(where).exists():
         return None
-    found = _model_version(name, version)
+    found = model_version(name, version)
     checkpoint = promoted_model(found)
     if checkpoint is None or not checkpoint.path.is_dir():
         raise StoreError(f"Version {found.name} of the model {name!r} has no model folder. Name another version.")
@@ -152,22 +153,9 @@ def _measured_models(config: RunConfig) -> MeasuredModels:
     return MeasuredModels(checkpoints=checkpoints, parents=config.evaluation.parent_names())
 
 
-def _model_version(name: str, version: str) -> ModelVersionResponse:
-    try:
-        return Client().get_model_version(name, int(version) if version.isdigit() else version)
-    except KeyError as error:
-        names = [str(model.name) for model in Client().list_models(size=50).items]
-        if name not in names:
-            there = f"There are: {', '.join(names)}." if names else "No run has made one yet."
-            raise StoreError(f"There is no model {name!r}. {there}") from error
-        versions = Client().list_model_versions(model=name, size=20, sort_by="desc:number").items
-        listed = ", ".join(f"{v.name} ({v.stage})" if v.stage else f"{v.name}" for v in versions)
-        raise StoreError(f"The model {name!r} has no version or stage {version!r}. There are: {listed}.") from error
-
-
 def _trained_models(name: str) -> tuple[str, dict[str, Checkpoint]]:
     """Return the newest version of a model whose run made something, and its models."""
-    _model_version(name, "latest")
+    model_version(name, "latest")
     for version in Client().list_model_versions(model=name, size=50, sort_by="desc:number").items:
         found = {key: version.get_artifact(key) for key in ("sft_model", "dpo_model")}
         models = {key: artifact.load() for key, artifact in found.items() if artifact is not None}
@@ -199,9 +187,9 @@ def start(launch: Launch, *, cache: bool, started: Callable[[str], None]) -> Pip
     """
     run_name = f"{launch.config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
     started(run_name)
-    release = True
+    release, code = True, code_facts()
     try:
-        with alive(run_name):
+        with alive(run_name), recorded(run_name, code):
             run: PipelineRunResponse = configured(launch, run_name=run_name, enable_cache=cache)(
                 launch.config, launch.base, **launch.arguments
             )

@@ -15,13 +15,13 @@ from llm_engineering.artifacts import (
     TrainingReport,
 )
 from llm_engineering.config.schema import EvaluationConfig, ExportConfig, ModelConfig, PromotionConfig
-from llm_engineering.evaluation.promotion import decide
 from llm_engineering.evaluation.scoring import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import export_model
 from llm_engineering.models.hardware import pick_dtype
 from steps.context import log_facts
-from steps.registry import find_incumbent
+from steps.judging import judge
+from steps.registry import record_decision
 
 
 @step(enable_cache=False)
@@ -47,19 +47,20 @@ def promote(
 ) -> Annotated[PromotionDecision, "promotion_decision"]:
     """Promote DPO, SFT or nothing; an incumbent that was measured otherwise is measured anew."""
     version = get_step_context().model
-    incumbent, note = find_incumbent(version.name, promotion.stage, str(version.version))
-    if incumbent is not None:
-        scores = incumbent.scores
-        if incumbent.fingerprint != evaluation_report.fingerprint:
-            held_out = read_held_out(sft_rows, preference_rows, questions, evaluation, seed)
-            tokenizer = load_chat_tokenizer(base, model).tokenizer
-            evaluator = Evaluator(held_out, evaluation, tokenizer, beta, seed, pick_dtype(model.dtype))
-            scores = evaluator.evaluate({"incumbent": incumbent.checkpoint}).models["incumbent"]
-        models = {**evaluation_report.models, "incumbent": scores}
-        evaluation_report = evaluation_report.model_copy(update={"models": models})
-    decision = decide(evaluation_report, promotion, incumbent.version if incumbent else None)
-    reason = f"{decision.reason} Note: {note}." if note else decision.reason
-    decision = decision.model_copy(update={"version": str(version.version), "reason": reason})
+    decision, evaluation_report = judge(
+        evaluation_report,
+        lambda: Evaluator(
+            read_held_out(sft_rows, preference_rows, questions, evaluation, seed),
+            evaluation,
+            load_chat_tokenizer(base, model).tokenizer,
+            beta,
+            seed,
+            pick_dtype(model.dtype),
+        ),
+        promotion,
+        version.name,
+        str(version.version),
+    )
     promoted = {"sft": sft_model, "dpo": dpo_model}.get(decision.promoted or "")
     if promoted is not None and export.dir:
         export_model(promoted, export.dir)
@@ -67,6 +68,7 @@ def promote(
     proofs = _proofs(dataset_report, merges, dpo_report.reference if dpo_report else None)
     identity = {"data_fingerprints": dataset_report.fingerprints, "configuration": configuration, "proofs": proofs}
     _log(decision, evaluation_report, promoted.weights_sha256 if promoted else "none", identity)
+    record_decision(version.name, str(version.version), decision)
     if promoted is not None:
         version.set_stage(promotion.stage, force=True)  # last, so that what fails before leaves the incumbent in place
     return decision

@@ -1,15 +1,18 @@
-"""Model versions: who holds a stage, with which model and which scores."""
+"""Model versions: find them, and say who holds a stage, with which model and which scores."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+from zenml import log_metadata
 from zenml.client import Client
-from zenml.models import ModelVersionResponse
+from zenml.models import ModelVersionResponse, StepRunResponse
 
 from llm_engineering.artifacts import Checkpoint, EvaluationReport, ModelScores, PromotionDecision
 from llm_engineering.errors import StoreError
 
 T = TypeVar("T")
+Trained = Literal["dpo", "sft"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,24 @@ class Incumbent:
     fingerprint: str
     """Of the evaluation that it was promoted by."""
     scores: ModelScores
+
+
+def model_version(name: str, version: str) -> ModelVersionResponse:
+    """Return a version of a model by its number, name or stage; ``latest`` is the newest.
+
+    Raises:
+        StoreError: There is no such model or version; it lists those that there are.
+    """
+    try:
+        return Client().get_model_version(name, int(version) if version.isdigit() else version)
+    except KeyError as error:
+        names = [str(model.name) for model in Client().list_models(size=50).items]
+        if name not in names:
+            there = f"There are: {', '.join(names)}." if names else "No run has made one yet."
+            raise StoreError(f"There is no model {name!r}. {there}") from error
+        versions = Client().list_model_versions(model=name, size=20, sort_by="desc:number").items
+        listed = ", ".join(f"{v.name} ({v.stage})" if v.stage else f"{v.name}" for v in versions)
+        raise StoreError(f"The model {name!r} has no version or stage {version!r}. There are: {listed}.") from error
 
 
 def find_incumbent(name: str, stage: str, own_version: str) -> tuple[Incumbent | None, str]:
@@ -35,39 +56,83 @@ def find_incumbent(name: str, stage: str, own_version: str) -> tuple[Incumbent |
         return None, ""
     if holder.name == own_version:
         return None, ""
-    found = _incumbent(holder)
+    found = _incumbent(holder, stands_for)
     if found is not None:
         return found, ""
     gone = f"version {holder.name}, which holds the stage, has no decision or no model folder any more"
     for version in Client().list_model_versions(model=name, size=50, sort_by="desc:number", hydrate=True).items:
-        earlier = _incumbent(version) if version.name not in (own_version, holder.name) else None
+        earlier = _incumbent(version, _promoted) if version.name not in (own_version, holder.name) else None
         if earlier is not None:
             return earlier, f"{gone}, version {earlier.version} stands in for it"
     return None, gone
 
 
-def _incumbent(version: ModelVersionResponse) -> Incumbent | None:
-    """Return a version as an incumbent, if it was promoted and all that it rests on is still there."""
-    decision = _artifact(version, "promotion_decision", PromotionDecision)
-    report = _artifact(version, "evaluation_report", EvaluationReport)
-    if decision is None or report is None or decision.promoted is None:
+def _incumbent(
+    version: ModelVersionResponse, which: Callable[[ModelVersionResponse], Trained | None]
+) -> Incumbent | None:
+    """Return a version as an incumbent, if all that it rests on is still there."""
+    report, model = _artifact(version, "evaluation_report", EvaluationReport), which(version)
+    if report is None or model is None or model not in report.models:
         return None
-    checkpoint = _artifact(version, f"{decision.promoted}_model", Checkpoint)
+    checkpoint = _artifact(version, f"{model}_model", Checkpoint)
     if checkpoint is None:
         return None
-    return Incumbent(str(version.name), checkpoint, report.fingerprint, report.models[decision.promoted])
+    return Incumbent(str(version.name), checkpoint, report.fingerprint, report.models[model])
+
+
+def _promoted(version: ModelVersionResponse) -> Trained | None:
+    """Return the model of a version that its own run promoted."""
+    decision = _artifact(version, "promotion_decision", PromotionDecision)
+    return decision.promoted if decision else None
+
+
+def stands_for(version: ModelVersionResponse) -> Trained | None:
+    """Return which model a version that was decided on stands for: the one that its run chose, else the last made.
+
+    None where its run has not decided, or made no model.
+    """
+    decision = _artifact(version, "promotion_decision", PromotionDecision)
+    if decision is None:
+        return None
+    return decision.promoted or decision.chosen or last_made(version)
+
+
+def last_made(version: ModelVersionResponse) -> Trained | None:
+    """Return which model a version's run made last; None where it made none."""
+    made: tuple[Trained, ...] = ("dpo", "sft")
+    return next((name for name in made if version.get_artifact(f"{name}_model")), None)
+
+
+def evaluation_of(version: ModelVersionResponse) -> tuple[EvaluationReport, StepRunResponse]:
+    """Return the newest evaluation of a version, and the step run that made it.
+
+    Raises:
+        StoreError: There is none, or its files are gone.
+    """
+    artifact = version.get_artifact("evaluation_report")
+    report = _artifact(version, "evaluation_report", EvaluationReport)
+    if artifact is None or report is None:
+        raise StoreError(
+            f"Version {version.name} of {version.model.name!r} has no stored evaluation. Run --run-evaluation for it, "
+            "or name another version."
+        )
+    return report, artifact.step
+
+
+def record_decision(model: str, version: str, decision: PromotionDecision) -> None:
+    """Attach a decision on a stage to a version, as what the dashboard shows of it; a later one replaces it."""
+    facts = decision.model_dump(mode="json", exclude_none=True)
+    log_metadata(metadata={f"stage_{decision.stage}": facts}, model_name=model, model_version=version)
 
 
 def promoted_model(version: ModelVersionResponse) -> Checkpoint | None:
     """Return the model that a version stands for: the promoted one, else the last that its run made."""
-    decision = _artifact(version, "promotion_decision", PromotionDecision)
-    promoted = decision.promoted if decision else None
-    names = [f"{promoted}_model"] if promoted else ["dpo_model", "sft_model"]
-    found = (_artifact(version, name, Checkpoint) for name in names)
-    return next((checkpoint for checkpoint in found if checkpoint), None)
+    name = stands_for(version) or last_made(version)
+    return _artifact(version, f"{name}_model", Checkpoint) if name else None
 
 
 def _artifact(version: ModelVersionResponse, name: str, kind: type[T]) -> T | None:
+    """Return an artifact of a version; None where there is none, or its files are gone."""
     artifact = version.get_artifact(name)
     try:
         loaded = artifact.load() if artifact else None

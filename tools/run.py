@@ -18,7 +18,7 @@ from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import PipelineError, StoreError, TrainingError
 from llm_engineering.models.backends import pick_backend
 from tools.environment import set_environment
-from tools.terminal import facts_table, take_over_logging
+from tools.terminal import facts_table, print_error, take_over_logging
 
 if TYPE_CHECKING:
     from llm_engineering.config import RunConfig
@@ -144,7 +144,7 @@ def _say(error: Exception) -> int:
     """Print the one sentence of an error and return the exit code."""
     if not isinstance(error, PipelineError):
         error = _no_space(error) or TrainingError(f"{error}. Mend the path, or its permissions.")
-    _print_error(f"Error: {error}")
+    print_error(f"Error: {error}")
     return error.exit_code
 
 
@@ -152,7 +152,7 @@ def _say_unexpected(kind: type[BaseException], error: BaseException, _: object) 
     """Show an error that nobody foresaw as one sentence, too; Python exits with code 1 after it."""
     foreseen = _no_space(error) or _no_memory(error)
     text = f"Error: {foreseen}" if foreseen else f"Unexpected {kind.__name__}: {error}"
-    _print_error(text if foreseen else f"{text} Run again with --verbose for the traceback.")
+    print_error(text if foreseen else f"{text} Run again with --verbose for the traceback.")
 
 
 def _no_space(error: BaseException | None) -> TrainingError | None:
@@ -171,11 +171,6 @@ def _no_memory(error: BaseException) -> TrainingError | None:
     if not is_out_of_memory(error):
         return None
     return TrainingError("Memory ran out. Lower evaluation.batch_size and start again: finished work is kept.")
-
-
-def _print_error(text: str) -> None:
-    printable = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
-    Console(stderr=True, highlight=False).print(printable, style="red", markup=False)
 
 
 def _require_writable(summary: Path) -> None:

@@ -50,3 +50,9 @@ def facts_table(facts: dict[str, str]) -> Table:
     for name, value in facts.items():
         table.add_row(Text(name, style="dim"), Text(value))
     return table
+
+
+def print_error(text: str) -> None:
+    """Print the sentence of an error, without characters that could move the cursor or colour the terminal."""
+    printable = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    Console(stderr=True, highlight=False).print(printable, style="red", markup=False)

@@ -634,6 +634,14 @@ class PromotionConfig(Block):
 
     Keys in a configuration are laid over these; a tolerance of 1 takes a metric out of the decision.
     """
+    undecided: Literal["value", "refuse"] = "value"
+    """Where the interval of a loss holds the tolerance: the measured value decides, or the check fails."""
+    least_units: PositiveInt = 30
+    """An undecided check on fewer independent units than this fails, whatever its value."""
+    approval: bool = False
+    """A person has to say yes: training moves no stage, and tools/promote.py asks in the dashboard."""
+    approval_minutes: PositiveFloat = 60.0
+    """How long tools/promote.py waits for the answer; none promotes nothing."""
 
 
 class PlateauWatch(Block):

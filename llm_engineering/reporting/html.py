@@ -10,8 +10,9 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from llm_engineering.artifacts import DatasetReport, PromotionCheck, RenderedRow, TrainingReport, TrainingSample
+from llm_engineering.artifacts import DatasetReport, RenderedRow, TrainingReport, TrainingSample
 from llm_engineering.reporting.bundle import RunReports
+from llm_engineering.reporting.checks import check_view
 from llm_engineering.reporting.curves import training_curves
 from llm_engineering.reporting.data_preview import token_counts
 from llm_engineering.reporting.findings import findings
@@ -28,7 +29,6 @@ from llm_engineering.reporting.wording import (
     evaluated,
     headline,
     model_label,
-    quantity,
     verdict_name,
     wording,
 )
@@ -72,7 +72,7 @@ def render_report(reports: RunReports) -> str:
         models=evaluated(reports.evaluation)[0] if reports.evaluation else [],
         titles={},
         scores=score_table(reports.evaluation) if reports.evaluation else None,
-        checks=[_check(check) for check in reports.decision.checks] if reports.decision else [],
+        checks=[check_view(check) for check in reports.decision.checks] if reports.decision else [],
         ledgers=list(kinds(dataset.sources)) if dataset else [],
         kinds=KINDS,
         mix=mix,
@@ -88,16 +88,6 @@ def render_report(reports: RunReports) -> str:
         steps=step_times(reports.run),
         trackers=tracker_words(reports.trackers()),
     )
-
-
-def _check(check: PromotionCheck) -> dict[str, object]:
-    return {
-        "passed": check.passed,
-        "metric": wording(check.metric).label,
-        "candidate": f"{model_label(check.candidate)} {quantity(check.metric, check.candidate_value)}",
-        "against": f"{model_label(check.against)} {quantity(check.metric, check.against_value)}",
-        "tolerance": quantity(check.metric, check.tolerance),
-    }
 
 
 def _examples(dataset: DatasetReport) -> list[RenderedRow]:

@@ -20,6 +20,7 @@ data:
 sft: {max_steps: 12, batch_size: 16, save_steps: 4, learning_rate: 4.0e-3}
 dpo: {max_steps: 12, batch_size: 8, save_steps: 4, learning_rate: 4.0e-4}
 evaluation: {checker: "llm_engineering.embedded.zoo:judge", max_questions: 12, max_new_tokens: 24}
+promotion: {least_units: 1}
 tracking: {type: none}
 """
 

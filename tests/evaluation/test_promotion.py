@@ -2,9 +2,10 @@ import math
 
 import pytest
 
-from llm_engineering.artifacts import EvaluationReport, Metric, ModelScores
+from llm_engineering.artifacts import EvaluationReport, Force, Metric, ModelScores
 from llm_engineering.config.schema import PromotionConfig
-from llm_engineering.evaluation.promotion import LOWER_IS_BETTER, compare, decide
+from llm_engineering.evaluation.metrics import LOWER_IS_BETTER
+from llm_engineering.evaluation.promotion import answered, compare, decide, forced, settled, unanswered
 
 RULES = PromotionConfig(tolerances={"preferred_rate": 0.0, "answer_accuracy": 0.03, "repetition": 0.05})
 
@@ -133,15 +134,15 @@ def test_base_alone_promotes_nothing():
 )
 def test_loss_as_large_as_the_tolerance_is_allowed(accuracy, passed):
     models = report(sft=scores(1.0, 0), dpo=scores(accuracy, 0)).models
-    checks = compare("dpo", "sft", models, {"answer_accuracy": 0.03})
+    checks = compare("dpo", "sft", models, PromotionConfig(tolerances={"answer_accuracy": 0.03}))
     assert [check.passed for check in checks] == [passed]
 
 
 @pytest.mark.parametrize("metric", sorted(LOWER_IS_BETTER))
 def test_lower_is_better_for_losses(metric):
     models = report(sft={metric: 0.5}, dpo={metric: 0.4}).models
-    assert compare("dpo", "sft", models, {metric: 0.0})[0].passed
-    assert not compare("sft", "dpo", models, {metric: 0.0})[0].passed
+    assert compare("dpo", "sft", models, PromotionConfig(tolerances={metric: 0.0}))[0].passed
+    assert not compare("sft", "dpo", models, PromotionConfig(tolerances={metric: 0.0}))[0].passed
 
 
 def test_metric_without_a_tolerance_does_not_decide():
@@ -154,3 +155,184 @@ def test_metric_without_a_tolerance_does_not_decide():
 def test_stage_of_the_configuration_is_the_one_promoted_to():
     rules = PromotionConfig(stage="production", tolerances={"answer_accuracy": 1.0})
     assert decide(report(base=scores(1, 1), sft=scores(0, 0)), rules, None).stage == "production"
+
+
+def on_units(**models):
+    """Return models measured on the same units: by name, the outcomes of every metric."""
+    return {
+        name: ModelScores(
+            checkpoint_sha256=name,
+            metrics={m: Metric(value=sum(v) / len(v), units=len(v)) for m, v in outcomes.items()},
+            outcomes=outcomes,
+        )
+        for name, outcomes in models.items()
+    }
+
+
+def rate(hits, units):
+    return [1.0] * hits + [0.0] * (units - hits)
+
+
+def accuracy_check(dpo, sft, **rules):
+    models = on_units(dpo={"answer_accuracy": dpo}, sft={"answer_accuracy": sft})
+    (check,) = compare("dpo", "sft", models, PromotionConfig(tolerances={"answer_accuracy": 0.03}, **rules))
+    return check
+
+
+def test_interval_within_the_tolerance_is_no_worse():
+    check = accuracy_check(rate(200, 201), rate(201, 201))  # Newcombe: -0.005 less 0.0227, the Wilson end of 200/201
+    assert (check.verdict, check.passed, check.note) == ("no worse", True, "")
+    assert check.paired.units == 201
+    assert check.paired.p_value == 1.0
+    assert -0.03 < check.paired.low < -0.0275
+
+
+def test_interval_beyond_the_tolerance_is_worse():
+    check = accuracy_check(rate(100, 201), rate(201, 201))
+    assert (check.verdict, check.passed) == ("worse", False)
+    assert check.paired.high < -0.03
+
+
+def test_open_interval_leaves_it_to_the_value():
+    check = accuracy_check(rate(194, 201), rate(199, 201))  # a loss of 2.5 points, and up to 5.6 of them not excluded
+    assert (check.verdict, check.passed) == ("undecided", True)
+    assert check.note == "the interval leaves it open, the value decides"
+    check = accuracy_check(rate(191, 201), rate(199, 201))  # 4 points
+    assert (check.verdict, check.passed) == ("undecided", False)
+
+
+def test_open_interval_is_refused_where_the_configuration_asks_for_proof():
+    check = accuracy_check(rate(194, 201), rate(199, 201), undecided="refuse")
+    assert (check.verdict, check.passed) == ("undecided", False)
+    decision = decide(
+        report().model_copy(
+            update={
+                "models": on_units(dpo={"answer_accuracy": rate(199, 201)}, sft={"answer_accuracy": rate(201, 201)})
+            }
+        ),
+        PromotionConfig(tolerances={"answer_accuracy": 0.03}, undecided="refuse"),
+        None,
+    )
+    assert decision.promoted is None
+    assert decision.reason.startswith(
+        "DPO is not shown to be as good: answer_accuracy 0.990 against 1.000 of its SFT model (a loss of 0.03 is "
+        "allowed; the interval leaves it open, and promotion.undecided asks for proof)"
+    )
+
+
+def test_five_questions_decide_nothing_by_luck():
+    check = accuracy_check(rate(5, 5), rate(5, 5))
+    assert (check.verdict, check.passed) == ("undecided", False)
+    assert check.note == "5 units, fewer than promotion.least_units"
+    assert accuracy_check(rate(5, 5), rate(5, 5), least_units=5).passed
+
+
+def test_five_questions_decide_what_is_clear():
+    assert accuracy_check(rate(5, 5), rate(0, 5)).verdict == "no worse"
+    assert accuracy_check(rate(0, 5), rate(5, 5)).verdict == "worse"
+
+
+def test_few_units_without_outcomes_decide_nothing_either():
+    models = report(sft=scores(1.0, 0.0), dpo=scores(1.0, 1.0)).models
+    rules = PromotionConfig(tolerances={"answer_accuracy": 0.03}, least_units=201)
+    (check,) = compare("dpo", "sft", models, rules)
+    assert (check.passed, check.verdict, check.paired) == (False, "undecided", None)
+    assert check.note == "200 units, fewer than promotion.least_units"
+
+
+def test_older_reports_without_outcomes_are_compared_by_value():
+    (check,) = compare(
+        "dpo",
+        "sft",
+        report(sft=scores(1, 0), dpo=scores(1, 1)).models,
+        PromotionConfig(tolerances={"answer_accuracy": 0.03}),
+    )
+    assert (check.passed, check.note) == (True, "no outcomes per unit are stored, the value decides")
+
+
+def test_outcomes_of_other_units_are_not_paired():
+    models = on_units(dpo={"answer_accuracy": rate(40, 40)}, sft={"answer_accuracy": rate(50, 50)})
+    (check,) = compare("dpo", "sft", models, PromotionConfig(tolerances={"answer_accuracy": 0.03}))
+    assert check.paired is None
+    assert check.passed
+
+
+def test_losses_are_paired_with_their_own_direction():
+    worse = [0.5 + 0.01 * (i % 3) for i in range(60)]
+    models = on_units(dpo={"repetition": worse}, sft={"repetition": [0.0] * 60})
+    rules = PromotionConfig(tolerances={"repetition": 0.05})
+    assert compare("dpo", "sft", models, rules)[0].verdict == "worse"
+    assert compare("sft", "dpo", models, rules)[0].verdict == "no worse"
+
+
+def test_the_same_weights_are_no_worse_however_few_the_units():
+    models = on_units(dpo={"answer_accuracy": rate(2, 3)}, incumbent={"answer_accuracy": rate(2, 3)})
+    models["incumbent"] = models["incumbent"].model_copy(update={"checkpoint_sha256": "dpo"})
+    (check,) = compare("dpo", "incumbent", models, RULES)
+    assert (check.passed, check.note) == (True, "the same weights")
+
+
+def test_value_that_is_no_number_fails_without_a_paired_test():
+    check = accuracy_check([math.nan] * 40, rate(40, 40))
+    assert (check.passed, check.verdict, check.note, check.paired) == (False, "worse", "not a number", None)
+
+
+def test_what_passed_by_value_is_said():
+    models = on_units(dpo={"answer_accuracy": rate(194, 201)}, sft={"answer_accuracy": rate(199, 201)})
+    decision = decide(report().model_copy(update={"models": models}), RULES, None)
+    assert decision.promoted == "dpo"
+    assert decision.reason == (
+        "DPO is no worse than its SFT model on answer_accuracy (all by value, since the interval leaves it open)."
+    )
+
+
+def test_metric_of_one_side_alone_is_said():
+    models = report(sft=scores(1, 0), dpo={**scores(1, 1), "repetition": 0.0}, incumbent={"answer_accuracy": 1.0})
+    decision = decide(models, RULES, "3")
+    assert decision.promoted == "dpo"
+    assert decision.notes == [
+        "Measured for DPO and not for its SFT model, so that it decides nothing between them: repetition.",
+        "Measured for DPO and not for the incumbent, so that it decides nothing between them: preferred_rate, "
+        "repetition.",
+    ]
+
+
+def test_only_the_candidates_that_are_asked_for_are_judged():
+    models = report(base=scores(0, 0), sft=scores(1, 0), dpo=scores(0, 0))
+    assert decide(models, RULES, None, candidates=("dpo",)).promoted is None
+    assert decide(models, RULES, None, candidates=("sft",)).promoted == "sft"
+
+
+def decision_for_dpo():
+    return decide(report(base=scores(0, 0), sft=scores(1, 0), dpo=scores(1, 1)), RULES, None)
+
+
+def test_approval_keeps_the_stage_and_says_where_to_ask():
+    held = settled(decision_for_dpo(), "demo", "3", approval=True)
+    assert (held.promoted, held.chosen, held.version) == (None, "dpo", "3")
+    assert held.reason.endswith(
+        "promotion.approval wants a person's yes first: python tools/promote.py 3 staging --name demo"
+    )
+
+
+def test_notes_on_the_incumbent_stand_in_the_reason():
+    assert settled(decision_for_dpo(), "demo", "3", ["it is gone", ""]).reason.endswith(". Note: it is gone.")
+
+
+def test_who_forces_it_overrules_the_gate_and_keeps_what_it_said():
+    refused = decide(report(base=scores(0, 0), sft=scores(1, 0), dpo=scores(0, 0)), RULES, None, ("dpo",))
+    decision = forced(refused, "dpo", Force(user="ada", reason="a demo"))
+    assert (decision.promoted, decision.forced.user) == ("dpo", "ada")
+    assert decision.reason.startswith("ada forced it (a demo). The gate said: DPO is worse")
+    assert decision.checks == refused.checks
+
+
+def test_only_a_yes_promotes():
+    asked = decision_for_dpo()
+    assert answered(asked, None) == asked
+    assert (answered(asked, True).promoted, answered(asked, True).approved) == ("dpo", True)
+    assert (answered(asked, False).promoted, answered(asked, False).approved) == (None, False)
+    assert (unanswered(asked, "").promoted, unanswered(asked, "").approved) == (None, None)
+    assert unanswered(asked, "nobody answered").reason.endswith(
+        "A person was asked, and nobody answered: nothing is promoted."
+    )

@@ -10,11 +10,13 @@ import pytest
 from comparisons import build_comparison, build_run, build_sweep
 from hostile import HOSTILE, spoiled
 from outcome_rows import build_changes
+from run_pairs import build_differences
 
 from llm_engineering.artifacts import DatasetReport
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.comparison import render_comparison
 from llm_engineering.reporting.data_preview import render_data_preview
+from llm_engineering.reporting.differences_html import render_differences
 from llm_engineering.reporting.html import render_report
 from llm_engineering.reporting.outcomes import render_outcomes
 
@@ -29,13 +31,14 @@ PAPER = 718
 """CSS pixels between margins of 10 mm on A4."""
 ALL = [
     pytest.param("comparison", id="comparison"),
-    *(pytest.param(name, id=name, marks=pytest.mark.slow) for name in ("report", "data", "sweep", "outcomes")),
+    *(pytest.param(name, id=name, marks=pytest.mark.slow) for name in ("report", "data", "sweep", "outcomes", "differences")),
 ]
 HEADINGS = {
     "comparison": ["What was done", "What was measured", "Model against model", "Answers side by side", "Training"],
     "sweep": ["The runs", "What was measured", "Answers side by side", "Training", "Data", "Proofs"],
     "report": ["What training changed", "How it was decided", "Answers side by side", "Training", "Data", "Proofs"],
     "outcomes": ["Counts", "Rows"],
+    "differences": ["What differs", "Metrics", "Answers"],
     "data": ["What became of every row", "What was found in them", "Audit", "How rows became tokens"],
 }
 CONTRASTS = """() => {
@@ -95,6 +98,8 @@ def rendered(name: str, run: RunReports, data: DatasetReport, *, hostile: bool =
         return render_data_preview(spoil(data), title=HOSTILE if hostile else "Data")
     if name == "outcomes":
         return render_outcomes([spoil(change) for change in build_changes()])
+    if name == "differences":
+        return render_differences(spoil(build_differences()))
     report = build_comparison() if name == "comparison" else build_sweep()
     return render_comparison(
         spoil(report),

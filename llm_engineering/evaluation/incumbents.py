@@ -1,0 +1,65 @@
+"""Measure a model that another run made: on the same rows, or in its own vocabulary where it has another."""
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llm_engineering.artifacts import Checkpoint, ModelScores
+from llm_engineering.data.rendering import ChatRenderer
+from llm_engineering.errors import ModelError
+from llm_engineering.evaluation.answers import Question
+from llm_engineering.evaluation.scoring import Evaluator
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def measure_incumbent(evaluator: Evaluator, checkpoint: Checkpoint) -> tuple[ModelScores, str]:
+    """Return the scores of an earlier model, and a sentence where it could not be measured like the others.
+
+    Held-out rows are token ids: a model with another vocabulary, EOS or template would read another text in them. Such
+    a model is asked the questions as it would be served, with its own tokenizer, and its answers are judged; rows are
+    not scored. Without a checker nothing that is left would tell a good model from a bad one: it gets no scores.
+    """
+    own = saved_tokenizer(checkpoint)
+    if speak_alike(own, evaluator.tokenizer):
+        return evaluator.evaluate({"incumbent": checkpoint}).models["incumbent"], ""
+    nothing = ModelScores(checkpoint_sha256=checkpoint.weights_sha256, metrics={})
+    if evaluator.checker is None or not evaluator.held_out.questions:
+        return nothing, (
+            "The incumbent has another vocabulary or chat template, and without evaluation.checker and held-out "
+            "questions its answers cannot be compared: configure them, or decide with tools/promote.py --force."
+        )
+    try:
+        questions = asked_anew(evaluator.held_out.questions, ChatRenderer(own))
+    except ModelError as error:
+        return nothing, f"The incumbent has another chat template, which cannot render the questions: {error}"
+    held_out = replace(evaluator.held_out, conversations=[], pairs=[], questions=questions)
+    scores = replace(evaluator, held_out=held_out, tokenizer=own).evaluate({"incumbent": checkpoint})
+    return scores.models["incumbent"], (
+        "The incumbent has another vocabulary or chat template: it was asked the questions with its own, and only "
+        "answers are compared."
+    )
+
+
+def saved_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer that a merged model was saved with: its template, EOS and padding were settled then."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def speak_alike(left: "PreTrainedTokenizerBase", right: "PreTrainedTokenizerBase") -> bool:
+    """Return whether the same token ids mean the same text, and the same messages make the same prompt."""
+    return bool(
+        left.get_vocab() == right.get_vocab()
+        and left.eos_token_id == right.eos_token_id
+        and left.chat_template == right.chat_template
+    )
+
+
+def asked_anew(questions: list[Question], renderer: ChatRenderer) -> list[Question]:
+    """Return the same questions as another model is served them."""
+    return [replace(question, prompt_ids=renderer.prompt_ids(json.loads(question.prompt))) for question in questions]

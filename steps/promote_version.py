@@ -1,0 +1,37 @@
+"""Steps: judge a version of an earlier run against the holder of a stage, and move the stage."""
+
+from typing import Annotated
+
+from zenml import get_step_context, step
+
+from llm_engineering.artifacts import Force, PromotionDecision
+from llm_engineering.config.schema import PromotionConfig
+from llm_engineering.evaluation.promotion import answered
+from steps.context import log_facts
+from steps.judging import gate
+from steps.registry import model_version, record_decision
+
+
+@step(enable_cache=False)
+def judge_version(
+    stage: str, rules: PromotionConfig, force: Force | None = None
+) -> Annotated[PromotionDecision, "gate_decision"]:
+    """Ask the gate; a forced promotion keeps what it said, and archiving asks nothing."""
+    context = get_step_context().model
+    decision = gate(model_version(context.name, str(context.version)), stage, rules, force)
+    log_facts({"promoted": decision.promoted or "nothing", "reason": decision.reason})
+    return decision
+
+
+@step(enable_cache=False)
+def move_stage(
+    gate_decision: PromotionDecision, approved: bool | None = None
+) -> Annotated[PromotionDecision, "stage_decision"]:
+    """Give the version the stage, where the gate and the person who was asked let it pass; record it in any case."""
+    context = get_step_context().model
+    decision = answered(gate_decision, approved)
+    record_decision(context.name, str(context.version), decision)
+    log_facts({"promoted": decision.promoted or "nothing", "reason": decision.reason})
+    if decision.promoted is not None or decision.stage == "archived":
+        context.set_stage(decision.stage, force=True)  # last: what fails before leaves the holder in place
+    return decision

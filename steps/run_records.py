@@ -1,0 +1,130 @@
+"""Runs as they were recorded: found by name, id or model version, and loaded for a comparison."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from zenml.client import Client
+from zenml.models import PipelineRunResponse
+
+from llm_engineering.artifacts import Checkpoint, DatasetReport, EvaluationReport, RowSet, TrainingReport
+from llm_engineering.data.row_changes import row_changes
+from llm_engineering.errors import StoreError
+from llm_engineering.reporting.differences import RunDifferences, RunRecord, compare_runs
+from steps.provenance import recorded_code
+from steps.registry import model_version
+
+T = TypeVar("T")
+LISTED = 10
+"""Recent runs that are named where one does not exist."""
+
+
+def find_run(asked: str) -> PipelineRunResponse:
+    """Return a run by its name, its id or a beginning of them, or the run that made ``NAME@VERSION_OR_STAGE``.
+
+    Raises:
+        StoreError: There is none; it lists recent ones.
+    """
+    name, at, version = asked.partition("@")
+    if at:
+        found = model_version(name, version)
+        runs = Client().list_pipeline_runs(model_version_id=found.id, sort_by="asc:created", size=1, hydrate=True).items
+        if not runs:
+            raise StoreError(f"The run that made version {found.name} of {name!r} is gone. Name another run.")
+        return runs[0]
+    try:
+        return Client().get_pipeline_run(asked)
+    except (KeyError, ValueError) as error:
+        recent = [run.name for run in Client().list_pipeline_runs(size=LISTED, sort_by="desc:created").items]
+        listed = f"Recent runs: {', '.join(recent)}." if recent else "There are none yet."
+        raise StoreError(f"There is no run {asked!r}, or several begin so. {listed}") from error
+
+
+def run_record(run: PipelineRunResponse) -> RunRecord:
+    """Return what is recorded of a run, as far as it came."""
+    parameters = run.config.parameters or {}
+    origin = run.config.extra.get("origin", {})
+    trained = {stage: _output(run, f"{stage}_report", TrainingReport) for stage in ("sft", "dpo")}
+    model = next((m for m in (_output(run, f"{s}_model", Checkpoint) for s in ("dpo", "sft")) if m), None)
+    rows, code = raw_rows(run), recorded_code(run)
+    version = run.model_version
+    return RunRecord(
+        name=run.name,
+        version=f"{version.model.name}@{version.name}" if version else None,
+        config=dict(_leaves(parameters.get("config", {}))),
+        base_sha256=parameters.get("base", {}).get("weights_sha256"),
+        raw_sha256=rows.sha256 if rows else None,
+        **_template(model),
+        commit=origin.get("code_commit"),
+        dirty=origin.get("code_dirty"),
+        modules=code.get("modules", {}),
+        packages=code.get("packages", {}),
+        hardware={f"hardware of {stage.upper()}": report.hardware for stage, report in trained.items() if report},
+        dataset=_output(run, "dataset_report", DatasetReport),
+        evaluation=_output(run, "evaluation_report", EvaluationReport),
+    )
+
+
+def raw_rows(run: PipelineRunResponse) -> RowSet | None:
+    """Return the rows of a run as they were read; None where it read none, or they are gone."""
+    return _output(run, "raw_rows", RowSet)
+
+
+def source_names(run: PipelineRunResponse) -> list[str]:
+    """Return what the user calls the sources of a run's rows."""
+    return list(run.config.extra.get("sources", []))
+
+
+def _output(run: PipelineRunResponse, name: str, kind: type[T]) -> T | None:
+    artifact = next((step.outputs[name][0] for step in run.steps.values() if step.outputs.get(name)), None)
+    try:
+        loaded = artifact.load() if artifact else None
+    except (StoreError, FileNotFoundError):
+        return None
+    return loaded if isinstance(loaded, kind) else None
+
+
+def _template(model: Checkpoint | None) -> dict[str, Any]:
+    """Return the chat template's hash and the special tokens of the model that a run made."""
+    if model is None:
+        return {}
+    template = model.path / "chat_template.jinja"
+    tokens = json.loads((model.path / "tokenizer_config.json").read_bytes())
+    return {
+        "template_sha256": hashlib.sha256(template.read_bytes()).hexdigest() if template.is_file() else None,
+        "special_tokens": {
+            key: str(value) for key, value in sorted(tokens.items()) if key.endswith("_token") and value is not None
+        },
+    }
+
+
+def _leaves(block: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
+    """Return a configuration leaf by leaf, under dotted keys; entries of lists of blocks by number."""
+    found = []
+    for key, value in block.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping) and value:
+            found += _leaves(value, f"{name}.")
+        elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+            found += _leaves({str(i): each for i, each in enumerate(value)}, f"{name}.")
+        else:
+            found.append((name, _written(value)))
+    return found
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def compare_stored(left: PipelineRunResponse, right: PipelineRunResponse) -> RunDifferences:
+    """Return how two runs differ; rows are read only where their hashes differ."""
+    rows = raw_rows(left), raw_rows(right)
+    changes = []
+    if rows[0] is not None and rows[1] is not None and rows[0].sha256 != rows[1].sha256:
+        changes = row_changes(rows[0], rows[1], (source_names(left), source_names(right)))
+    return compare_runs(run_record(left), run_record(right), changes)

@@ -1,0 +1,65 @@
+"""Say why two runs differ. ``python tools/compare.py --help`` lists the flags."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import click
+from rich.console import Console
+
+from llm_engineering.config.schema import RunConfig
+from llm_engineering.errors import PipelineError, StoreError
+from tools.environment import set_environment
+from tools.terminal import print_error, take_over_logging
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.argument("run_a")
+@click.argument("run_b")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the same as one page.")
+@click.option("--json", "as_json", type=click.Path(path_type=Path, dir_okay=False), help="Write the same as JSON.")
+@click.option("--verbose", is_flag=True, help="Show what the libraries log, and tracebacks.")
+def main(run_a: str, run_b: str, html: Path | None, as_json: Path | None, verbose: bool) -> None:
+    """Say why RUN_A and RUN_B differ: what went into them, then what was measured, then what they answer.
+
+    A run is named by its name, its id, or the model version that it made: NAME@VERSION. docs/compare.md shows more.
+    """
+    console = Console(highlight=False)
+    try:
+        set_environment(RunConfig())
+        _go(run_a, run_b, html, as_json, console, verbose=verbose)
+    except PipelineError as error:
+        if verbose:
+            raise
+        print_error(f"Error: {error}")
+        raise SystemExit(error.exit_code) from None
+
+
+def _go(run_a: str, run_b: str, html: Path | None, as_json: Path | None, console: Console, *, verbose: bool) -> None:
+    from pipelines.store import open_store
+
+    if not verbose:
+        take_over_logging(console)
+    open_store()
+    from llm_engineering.reporting.differences_html import render_differences
+    from llm_engineering.reporting.differences_text import differences_text
+    from steps.run_records import compare_stored, find_run
+
+    found = compare_stored(find_run(run_a), find_run(run_b))
+    console.print(differences_text(found))
+    if html is not None:
+        _write(html, render_differences(found), "--html")
+    if as_json is not None:
+        _write(as_json, found.model_dump_json(indent=2), "--json")
+
+
+def _write(path: Path, text: str, flag: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{flag} {path} cannot be written: {error.strerror}. Name another file.") from error
+
+
+if __name__ == "__main__":
+    main()
