@@ -7,7 +7,7 @@ import time
 from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from llm_engineering.artifacts import Checkpoint, EvaluationReport, Metric, ModelScores, RowSet, SampleAnswers
 from llm_engineering.config.schema import EvaluationConfig
@@ -43,13 +43,20 @@ class HeldOut:
     fingerprint: str
 
 
-def read_held_out(sft: RowSet, preference: RowSet, questions: RowSet, config: EvaluationConfig, seed: int) -> HeldOut:
-    """Return the test split, or the eval split where there is no test split.
+def read_held_out(
+    sft: RowSet,
+    preference: RowSet,
+    questions: RowSet,
+    config: EvaluationConfig,
+    seed: int,
+    first: Literal["test", "eval"] = "test",
+) -> HeldOut:
+    """Return the split that comes first, or the other one where the first has no rows.
 
     Rows that are trained on are no part of the fingerprint: runs that train on other rows compare.
     """
-    held = any(rows.rows.get("test") for rows in (sft, preference, questions))
-    split = "test" if held else "eval"
+    held = any(rows.rows.get(first) for rows in (sft, preference, questions))
+    split = first if held else ("eval" if first == "test" else "test")
     conversations = [(row["input_ids"], row["labels"]) for row in read_rows(sft, split)]
     pairs = [{side: row[side] for side in PAIR_IDS} for row in read_rows(preference, split)]
     asked = read_questions(questions, split, config.max_questions, seed)

@@ -46,4 +46,4 @@ def test_unknown_model_version(line: CommandLine) -> None:
 def test_nothing_to_run(line: CommandLine) -> None:
     done = line.run()
     assert done.returncode == 2
-    assert "--run-training, --run-sft, --run-dpo or --run-evaluation" in done.stderr
+    assert "--run-dpo, --run-evaluation, --run-comparison or --run-sweep" in " ".join(done.stderr.split())
