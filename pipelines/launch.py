@@ -26,12 +26,13 @@ from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_ch
 from llm_engineering.models.checkpoints import check_export, locate_base, max_positions
 from llm_engineering.models.hardware import require_liger
 from llm_engineering.reporting.bundle import RunFacts, RunReports
+from llm_engineering.reporting.wording import higher_is_better
 from llm_engineering.training.recipes import comparison_recipes, sweep_recipes
 from llm_engineering.training.watch import judged_anew
 from pipelines import training as pipelines
 from pipelines.comparison import comparison
 from pipelines.store import alive
-from pipelines.sweep import sweep
+from pipelines.sweep import sweep, sweep_metric
 from steps.artifact_sources import find_artifacts
 from steps.caching import package_versions
 from steps.facts import origin, run_facts
@@ -114,6 +115,7 @@ def _require_data(job: Job, config: RunConfig) -> None:
         comparison_recipes(config)
     if job == "sweep":
         sweep_recipes(config)
+        _require_direction(sweep_metric(config))
     wanted = {"training": ("sft", "preference"), "sft": ("sft",), "dpo": ("preference",)}
     for kind in wanted.get(job, ()):
         if not getattr(config.data, kind):
@@ -122,6 +124,14 @@ def _require_data(job: Job, config: RunConfig) -> None:
             )
     if job == "dpo" and config.data.sampling and not config.data.sft:
         raise ConfigError("data.preference samples answers to the prompts of data.sft, which names no source. Add one.")
+
+
+def _require_direction(metric: str) -> None:
+    if higher_is_better(metric) is None:
+        raise ConfigError(
+            f"sweep.metric {metric!r} cannot rank runs: there is no such metric, or more of it is neither better nor "
+            "worse. Name one such as preferred_rate, answer_accuracy or ranking_accuracy."
+        )
 
 
 def _origins(config: RunConfig) -> Origins:

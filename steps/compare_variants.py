@@ -17,6 +17,7 @@ from llm_engineering.artifacts import (
 )
 from llm_engineering.evaluation.variants import compare
 from llm_engineering.reporting.comparison import render_comparison
+from llm_engineering.reporting.wording import higher_is_better
 from llm_engineering.training.watch import judged_anew
 from steps.caching import package_versions
 from steps.context import log_facts, watch
@@ -57,7 +58,9 @@ def compare_variants(
         for entry in entries
     ]
     run = run_facts(Client().get_pipeline_run(get_step_context().pipeline_run.id))
-    report = compare(kind, variants, evaluations, metric, tested, against, notes or [], run.seconds)
+    better = higher_is_better(metric) if metric else None
+    ranked_by = (metric, better) if metric and better is not None else None
+    report = compare(kind, variants, evaluations, ranked_by, tested, against, notes or [], run.seconds)
     log_facts({"best": report.best, "failed": {one.name: one.error for one in report.variants if one.error}})
     packages = dict(pair.split("=", 1) for pair in package_versions().split())
     page = render_comparison(report, run, dataset=dataset, config_yaml=configuration, packages=packages)

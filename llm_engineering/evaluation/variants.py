@@ -7,7 +7,6 @@ from typing import Literal
 
 from llm_engineering.artifacts import ComparisonReport, EvaluationReport, PairedDifference, SampleAnswers, Variant
 from llm_engineering.evaluation.paired import paired_differences
-from llm_engineering.evaluation.promotion import LOWER_IS_BETTER
 
 
 def together(reports: Sequence[EvaluationReport]) -> EvaluationReport | None:
@@ -38,7 +37,7 @@ def compare(
     kind: Literal["comparison", "sweep"],
     variants: Sequence[Variant],
     evaluations: Sequence[EvaluationReport],
-    metric: str | None,
+    metric: tuple[str, bool] | None,
     tested: Sequence[str],
     against: Mapping[str, Sequence[str]] | None,
     notes: Sequence[str],
@@ -50,7 +49,7 @@ def compare(
         kind: Which.
         variants: In the order in which they are shown, with what was made of them.
         evaluations: Of those that did not fail; several where not all read the same held-out rows.
-        metric: What they are ranked by; None: they are not.
+        metric: What they are ranked by, and whether more of it is better; None: they are not ranked.
         tested: Metrics of the paired tests; only those that have outcomes per unit can be tested.
         against: Whom each is tested against; None: each against the best one.
         notes: What a reader should know beforehand.
@@ -62,7 +61,7 @@ def compare(
         one.model_copy(update={"model_sha256": models[one.name].checkpoint_sha256 if one.name in models else None})
         for one in variants
     ]
-    best, ranking = best_of(evaluation, metric) if evaluation and metric else (None, [])
+    best, ranking = best_of(evaluation, *metric) if evaluation and metric else (None, [])
     if against is None:
         against = {name: [best] for name in models if best and name != best}
     return ComparisonReport(
@@ -70,14 +69,14 @@ def compare(
         variants=measured,
         evaluation=evaluation,
         differences=_differences(evaluations, against, tested),
-        metric=metric,
+        metric=metric[0] if metric else None,
         best=best,
         notes=[*notes, *ranking],
         seconds=seconds,
     )
 
 
-def best_of(evaluation: EvaluationReport, metric: str) -> tuple[str | None, list[str]]:
+def best_of(evaluation: EvaluationReport, metric: str, higher_is_better: bool) -> tuple[str | None, list[str]]:
     """Return the best model by a metric, and what is to be known of the choice.
 
     Of equals it is the one that moved least from its parent (``kl_per_token``), else the first.
@@ -90,9 +89,9 @@ def best_of(evaluation: EvaluationReport, metric: str) -> tuple[str | None, list
     if not values:
         known = sorted({name for scores in evaluation.models.values() for name in scores.metrics})
         return None, [f"No model has a value of {metric}, so that none is the best. There are: {', '.join(known)}."]
-    top = min(values.values()) if metric in LOWER_IS_BETTER else max(values.values())
+    top = max(values.values()) if higher_is_better else min(values.values())
     equal = sorted((name for name in values if values[name] == top), key=lambda name: _moved(evaluation, name))
-    notes = [f"The best by {metric} on the {evaluation.split} split is {equal[0]}."]
+    notes = [f"Ranked by {metric} on the {evaluation.split} split."]
     if len(equal) > 1:
         notes.append(f"Equally good: {'; '.join(equal[1:])}. The one that moved least from its parent (KL) is taken.")
     if len(values) > 1:

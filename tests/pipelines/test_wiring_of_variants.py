@@ -9,6 +9,7 @@ import pytest
 
 from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import RunConfig
+from llm_engineering.errors import ConfigError
 
 DATA = {"sft": [{"embedded": True}], "preference": [{"sample": {"checker": "llm_engineering.embedded.zoo:judge"}}]}
 
@@ -104,3 +105,12 @@ def test_where_measuring_all_fails_each_is_measured_alone() -> None:
     made = [Made(Recipe(name, name, ("sft",), config), rows, [base, name]) for name in ("a", "broken", "c")]
     assert Bench(base, Origins(), Alone()).measure(config, made, rows, "test") == [["a"], ["c"]]
     assert [one.error for one in made] == [None, "evaluate_variants: ValueError: no numbers", None]
+
+
+@pytest.mark.parametrize("metric", ["charm", "kl_per_token"])
+def test_a_metric_without_a_better_and_a_worse_ranks_no_runs(metric: str) -> None:
+    from pipelines.launch import prepare
+
+    config = RunConfig.model_validate({"data": DATA, "sweep": {"dpo.beta": [0.1], "metric": metric}})
+    with pytest.raises(ConfigError, match=f"sweep.metric '{metric}' cannot rank runs"):
+        prepare("sweep", config)
