@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 StageName = Literal["sft", "dpo"]
 Split = Literal["train", "eval", "test"]
@@ -53,8 +53,8 @@ class Artifact(BaseModel):
 class Folder(Artifact):
     """A folder that is stored as it is."""
 
-    path: Path
-    """Where the folder lies now."""
+    path: Annotated[Path, PlainSerializer(str)]
+    """Where the folder lies now; text wherever it is stored, as cache keys see it."""
     sha256: str
     """Hash over the names and contents of its files."""
 

@@ -14,7 +14,13 @@ from zenml.exceptions import RunInterruptedException
 from zenml.models import PipelineRunResponse
 from zenml.utils.io_utils import get_global_config_directory
 
-from llm_engineering.artifacts import Checkpoint, EvaluationReport, MeasuredModels, PromotionDecision
+from llm_engineering.artifacts import (
+    Checkpoint,
+    ComparisonReport,
+    EvaluationReport,
+    MeasuredModels,
+    PromotionDecision,
+)
 from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import ModelConfig, RunConfig
 from llm_engineering.data.loading import Origins, file_hashes
@@ -26,23 +32,30 @@ from llm_engineering.models.adapters import require_hardware
 from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_chat_tokenizer
 from llm_engineering.models.checkpoints import check_export, locate_base, max_positions
 from llm_engineering.models.hardware import require_liger
-from llm_engineering.reporting.bundle import RunReports
+from llm_engineering.reporting.bundle import RunFacts, RunReports
+from llm_engineering.reporting.wording import higher_is_better
+from llm_engineering.training.recipes import comparison_recipes, sweep_recipes
 from llm_engineering.training.watch import judged_anew
 from pipelines import training as pipelines
+from pipelines.comparison import comparison
 from pipelines.store import alive
+from pipelines.sweep import sweep, sweep_metric
 from steps.artifact_sources import find_artifacts
 from steps.caching import package_versions
 from steps.facts import origin, run_facts
+from steps.materializers import FILES
 from steps.provenance import code_facts, recorded
 from steps.registry import model_version, promoted_model
 from steps.work import release_work_folders
 
-Job = Literal["training", "sft", "dpo", "evaluation"]
+Job = Literal["training", "sft", "dpo", "evaluation", "comparison", "sweep"]
 PIPELINES: dict[Job, Any] = {
     "training": pipelines.training,
     "sft": pipelines.sft,
     "dpo": pipelines.dpo,
     "evaluation": pipelines.evaluation,
+    "comparison": comparison,
+    "sweep": sweep,
 }
 
 
@@ -79,9 +92,8 @@ def prepare(job: Job, config: RunConfig) -> Launch:
     require_length(config.data, max_positions(base.path))
     chat = load_chat_tokenizer(base, config.model)
     if job != "evaluation":
-        require_hardware(config.model, config.adapter)
-        for stage in (config.sft, config.dpo):
-            require_liger(stage.liger_kernel)
+        for run in [recipe.config for recipe in sweep_recipes(config)] if job == "sweep" else [config]:
+            _require_machine(run)
     arguments: dict[str, Any] = {"origins": _origins(config)}
     version = None
     if job == "evaluation" and config.evaluation.models:
@@ -94,23 +106,44 @@ def prepare(job: Job, config: RunConfig) -> Launch:
     return Launch(job, config, base, chat.template, arguments, version, warnings_of(job, config, chat))
 
 
+def _require_machine(config: RunConfig) -> None:
+    """Refuse what this machine cannot train."""
+    require_hardware(config.model, config.adapter)
+    for stage in (config.sft, config.dpo):
+        require_liger(stage.liger_kernel)
+
+
 def warnings_of(job: Job, config: RunConfig, chat: ChatTokenizer) -> tuple[str, ...]:
     """Return what can run and is seldom meant; of the base, where SFT starts from one that is not this project's."""
-    found = config.warnings if job == "training" else []
+    found = config.warnings if job in ("training", "comparison", "sweep") else []
     is_own = config.model.base == "embedded" or "@" in config.model.base
-    of_base = instruct_warning(config.model.base, chat) if job in ("training", "sft") and not is_own else None
+    trains_base = job not in ("dpo", "evaluation") and not is_own
+    of_base = instruct_warning(config.model.base, chat) if trains_base else None
     return (*found, of_base) if of_base else tuple(found)
 
 
 def _require_data(job: Job, config: RunConfig) -> None:
-    wanted = {"training": ("sft", "preference"), "sft": ("sft",), "dpo": ("preference",), "evaluation": ()}[job]
-    for kind in wanted:
+    if job == "comparison":
+        comparison_recipes(config)
+    if job == "sweep":
+        sweep_recipes(config)
+        _require_direction(sweep_metric(config))
+    wanted = {"training": ("sft", "preference"), "sft": ("sft",), "dpo": ("preference",)}
+    for kind in wanted.get(job, ()):
         if not getattr(config.data, kind):
             raise ConfigError(
                 f"data.{kind} names no source, which --run-{job} needs. Add one, such as `{kind}: [{{path: FILE}}]`."
             )
     if job == "dpo" and config.data.sampling and not config.data.sft:
         raise ConfigError("data.preference samples answers to the prompts of data.sft, which names no source. Add one.")
+
+
+def _require_direction(metric: str) -> None:
+    if higher_is_better(metric) is None:
+        raise ConfigError(
+            f"sweep.metric {metric!r} cannot rank runs: there is no such metric, or more of it is neither better nor "
+            "worse. Name one such as preferred_rate, answer_accuracy or ranking_accuracy."
+        )
 
 
 def _origins(config: RunConfig) -> Origins:
@@ -208,13 +241,15 @@ def tags_of(launch: Launch) -> list[str]:
     return [launch.job, f"recipe:{config.name}", f"base:{Path(config.model.base).name}", *dict.fromkeys(sources)]
 
 
-def configured(launch: Launch, **options: Any) -> Any:
-    """Return the launch's pipeline with its model, tags and settings."""
+def configured(launch: Launch, pipeline: Any = None, **options: Any) -> Any:
+    """Return the launch's pipeline, or another in its place, with its model, tags and settings."""
     config = launch.config
-    return PIPELINES[launch.job].with_options(
-        model=None if "measured" in launch.arguments else Model(name=config.name, version=launch.model_version),
+    several = launch.job in ("comparison", "sweep")  # models of their own: the newest version of `name` is a training's
+    name = f"{config.name}-{launch.job}" if several else config.name
+    return (pipeline or PIPELINES[launch.job]).with_options(
+        model=None if "measured" in launch.arguments else Model(name=name, version=launch.model_version),
         tags=tags_of(launch),
-        execution_mode=ExecutionMode.FAIL_FAST,
+        execution_mode=ExecutionMode.CONTINUE_ON_FAILURE if several else ExecutionMode.FAIL_FAST,
         extra={
             **{name: getattr(config, name).model_dump(mode="json") for name in ("tracking", "watch")},
             "sources": config.data.source_names,
@@ -222,6 +257,20 @@ def configured(launch: Launch, **options: Any) -> Any:
         },
         **options,
     )
+
+
+def compared(run: PipelineRunResponse) -> tuple[ComparisonReport, RunFacts]:
+    """Return the report of a comparison or a sweep, and its facts: its artifacts are the page and every model."""
+    outputs = [(name, versions[0]) for step in run.steps.values() for name, versions in step.outputs.items()]
+    report: ComparisonReport = next(found for name, found in outputs if name == "comparison_report").load()
+    facts = run_facts(run)
+    models = {
+        str(found.run_metadata["weights_sha256"]): str(Path(found.uri) / FILES)
+        for name, found in outputs
+        if name in ("sft_model", "dpo_model")
+    }
+    made = {one.name: models[one.model_sha256] for one in report.variants if one.model_sha256 in models}
+    return report, facts.model_copy(update={"artifacts": {"report": facts.artifacts["comparison_page"], **made}})
 
 
 def collect(config: RunConfig, run: PipelineRunResponse, error: str | None = None) -> RunReports:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from zenml import pipeline
 from zenml.client import Client
 from zenml.config.step_configurations import Step
 from zenml.enums import StepRunInputArtifactType
@@ -10,15 +11,20 @@ from zenml.models import ArtifactVersionResponse
 from zenml.models.v2.core.step_run import StepRunInputResponse
 from zenml.orchestrators.cache_utils import generate_cache_key, get_cached_step_run
 
-from llm_engineering.artifacts import DatasetReport
-from llm_engineering.config.schema import StageConfig
-from llm_engineering.data.loading import load_raw_rows
+from llm_engineering.artifacts import Checkpoint, DatasetReport
+from llm_engineering.config.schema import RunConfig, StageConfig
+from llm_engineering.data.loading import Origins, load_raw_rows
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.training.arguments import planned_steps
 from llm_engineering.training.estimate import Estimate
-from pipelines.launch import Launch, configured
+from llm_engineering.training.recipes import Training, imitation_settings
+from pipelines.comparison import wire_comparison
+from pipelines.launch import PIPELINES, Job, Launch, configured
+from pipelines.pieces import Pieces
 from pipelines.rehearsal import estimates
+from pipelines.sweep import job_of, wire_sweep
+from pipelines.variants import Bench, Made
 from steps.artifact_sources import load_artifacts
 from steps.work import plan_folder
 
@@ -46,17 +52,45 @@ class Plan:
 
 def make_plan(launch: Launch, *, cache: bool) -> Plan:
     """Resolve everything, prepare the data in a temporary folder unless an earlier run has, and train nothing."""
-    steps, outputs = _planned_steps(launch, cache=cache)
     config = launch.config
+    made: list[Made] = []
+    pipeline = configured(launch, _twin(launch, made), enable_cache=cache)
+    steps, outputs = _planned_steps(pipeline, launch, cache=cache)
     prepared = outputs.get("format_datasets")
     report: DatasetReport = prepared["dataset_report"].load() if prepared else _prepare(launch)
     stages = {}
-    for stage, kind, settings in (("sft", "sft", config.sft), ("dpo", "preference", config.dpo)):
+    for stage in ("sft", "dpo"):
         if launch.job in ("training", stage):
-            rows = sum(ledger.train for ledger in report.sources if ledger.kind == kind)
-            stages[stage] = _stage(settings, rows, sampled=kind == "preference" and config.data.sampling is not None)
-    needed = estimates(config, launch.base.path, report, launch.job) if stages else []
+            stages[stage] = _stage(config, stage, report)
+    for one in made:
+        names = [training.invocation_id for training in one.trainings]
+        for name, training in zip(names, one.recipe.path, strict=True):
+            stages.setdefault(name, _stage(one.recipe.config, training, report))
+    needed = estimates(config, launch.base.path, report, _estimated(launch)) if stages else []
     return Plan(steps, report, stages, needed)
+
+
+def _twin(launch: Launch, made: list[Made]) -> Any:
+    """Return the pipeline that is planned: of a dynamic one a static twin, whose cache hits can be told beforehand.
+
+    Args:
+        launch: Of any job.
+        made: Gets what the twin of a dynamic pipeline would make, once it is compiled.
+    """
+    if launch.job not in ("comparison", "sweep"):
+        return PIPELINES[launch.job]
+    wire = wire_comparison if launch.job == "comparison" else wire_sweep
+
+    @pipeline(name=f"{launch.job}_plan")
+    def twin(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
+        made.extend(wire(config, Bench(base, origins, Pieces()))[0])
+
+    return twin
+
+
+def _estimated(launch: Launch) -> Job:
+    """Return the job whose stages are estimated: of a comparison or a sweep one training of each kind."""
+    return job_of(launch.config) if launch.job in ("comparison", "sweep") else launch.job
 
 
 def _prepare(launch: Launch) -> DatasetReport:
@@ -68,20 +102,27 @@ def _prepare(launch: Launch) -> DatasetReport:
         return prepare_rows(raw, config.data, chat, config.seed, folder / "rows").report
 
 
-def _stage(config: StageConfig, rows: int, *, sampled: bool) -> str:
+def _stage(run: RunConfig, training: Training, report: DatasetReport) -> str:
+    """Return in words what one training does."""
+    kind = "sft" if training == "sft" else "preference"
+    rows = sum(ledger.train for ledger in report.sources if ledger.kind == kind)
+    config: StageConfig = {"sft": run.sft, "dpo": run.dpo}.get(training) or imitation_settings(run)
+    sampled = kind == "preference" and run.data.sampling is not None
     batch = f"effective batch {config.effective_batch} ({config.batch_size} × {config.accumulation})"
     if sampled and config.max_steps is None:
         return f"pairs are sampled first, so that the number of steps is open; {batch}"
     of = "sampled pairs" if sampled else f"{rows} rows"
+    of = f"the chosen answers of {of}" if training in ("chosen", "clean") else of
     return f"{planned_steps(config, rows)} steps on {of}, {batch}, learning rate {config.learning_rate:g}"
 
 
-def _planned_steps(launch: Launch, *, cache: bool) -> tuple[list[PlannedStep], dict[str, dict[str, Any]]]:
+def _planned_steps(
+    pipeline: Any, launch: Launch, *, cache: bool
+) -> tuple[list[PlannedStep], dict[str, dict[str, Any]]]:
     """Return the steps in order, and the outputs of those that are cached.
 
     A step is cached if all its inputs are and a completed run has its cache key.
     """
-    pipeline = configured(launch, enable_cache=cache)
     pipeline.prepare(launch.config, launch.base, **launch.arguments)
     snapshot, *_ = pipeline._compile()
     store, project = Client().active_stack.artifact_store, Client().active_project.id

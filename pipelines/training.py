@@ -4,10 +4,12 @@ Only wiring stands here. Every step is given its own part of the configuration, 
 steps that depend on it and no others.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from zenml import pipeline
+from zenml.steps import BaseStep
 
 from llm_engineering.artifacts import Checkpoint, MeasuredModels
 from llm_engineering.config.loader import dump_config
@@ -29,7 +31,9 @@ from steps.train_dpo import train_dpo
 from steps.train_sft import train_sft
 
 Output = Any
-"""What a step hands on while a pipeline is wired: a ZenML artifact to be."""
+"""What a step hands on while a pipeline is wired: a ZenML artifact, or one to be."""
+Run = Callable[[BaseStep], Callable[..., Output]]
+"""Makes a step ready to be called: with its cache key and, where pieces are shared between models, only once."""
 
 
 @dataclass
@@ -46,11 +50,11 @@ class Rows:
 @pipeline
 def training(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
     """Base → SFT → merge → DPO against the frozen SFT model → merge → evaluate → promote."""
-    rows = _data(config, base, origins)
-    sft_adapter, sft_report = _sft(config, base, rows)
+    rows = prepared_rows(config, base, origins)
+    sft_adapter, sft_report = sft_stage(config, base, rows)
     sft_model, sft_merge = with_code_dependencies(merge_sft)(base, sft_adapter, rows.questions, config.model)
-    preference_report = _sampled_preferences(config, sft_model, rows)
-    dpo_adapter, dpo_report = _dpo(config, sft_model, rows)
+    preference_report = sampled_preferences(config, sft_model, rows)
+    dpo_adapter, dpo_report = dpo_stage(config, sft_model, rows)
     dpo_model, dpo_merge = with_code_dependencies(merge_dpo)(sft_model, dpo_adapter, rows.questions, config.model)
     _judge(
         config,
@@ -70,8 +74,8 @@ def training(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
 @pipeline
 def sft(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
     """Base → SFT → merge → evaluate → promote."""
-    rows = _data(config, base, origins)
-    sft_adapter, sft_report = _sft(config, base, rows)
+    rows = prepared_rows(config, base, origins)
+    sft_adapter, sft_report = sft_stage(config, base, rows)
     sft_model, sft_merge = with_code_dependencies(merge_sft)(base, sft_adapter, rows.questions, config.model)
     reports = {"sft_report": sft_report, "sft_merge_report": sft_merge}
     _judge(config, base, rows, models={"sft_model": sft_model}, reports=reports)
@@ -80,9 +84,9 @@ def sft(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
 @pipeline
 def dpo(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
     """A model that was fine-tuned already → DPO against it → merge → evaluate → promote."""
-    rows = _data(config, base, origins)
-    preference_report = _sampled_preferences(config, base, rows)
-    dpo_adapter, dpo_report = _dpo(config, base, rows)
+    rows = prepared_rows(config, base, origins)
+    preference_report = sampled_preferences(config, base, rows)
+    dpo_adapter, dpo_report = dpo_stage(config, base, rows)
     dpo_model, dpo_merge = with_code_dependencies(merge_dpo)(base, dpo_adapter, rows.questions, config.model)
     reports = {"preference_report": preference_report, "dpo_report": dpo_report, "dpo_merge_report": dpo_merge}
     _judge(config, base, rows, models={"dpo_model": dpo_model}, reports=reports)
@@ -97,24 +101,26 @@ def evaluation(
     measured: MeasuredModels | None = None,
 ) -> None:
     """Measure the models of an earlier run again, or any others, with the evaluation and the data configured now."""
-    rows = _data(config, base, origins)
+    rows = prepared_rows(config, base, origins)
     if measured is not None:
         _evaluate_models(config, measured, base, rows)
     else:
         _evaluate(config, base, rows, models or {})
 
 
-def _data(config: RunConfig, base: Checkpoint, origins: Origins) -> Rows:
-    raw_rows = with_code_dependencies(load_datasets)(config.data, origins, config.seed)
-    prepared = with_code_dependencies(format_datasets)(raw_rows, base, config.model, config.data, config.seed)
+def prepared_rows(config: RunConfig, base: Checkpoint, origins: Origins, run: Run = with_code_dependencies) -> Rows:
+    """Read, format and show the rows."""
+    raw_rows = run(load_datasets)(config.data, origins, config.seed)
+    prepared = run(format_datasets)(raw_rows, base, config.model, config.data, config.seed)
     rows = Rows(*prepared)
-    with_code_dependencies(preview_data)(rows.report)
+    run(preview_data)(rows.report)
     return rows
 
 
-def _sft(config: RunConfig, base: Checkpoint, rows: Rows) -> tuple[Output, Output]:
+def sft_stage(config: RunConfig, base: Output, rows: Rows, run: Run = with_code_dependencies) -> tuple[Output, Output]:
+    """Train on the SFT rows; return adapter and report."""
     evaluation = config.evaluation_while_training(config.sft)
-    adapter, training_report = with_code_dependencies(train_sft)(
+    adapter, training_report = run(train_sft)(
         rows.sft,
         rows.questions,
         base,
@@ -129,12 +135,14 @@ def _sft(config: RunConfig, base: Checkpoint, rows: Rows) -> tuple[Output, Outpu
     return adapter, training_report
 
 
-def _sampled_preferences(config: RunConfig, sft_model: Output, rows: Rows) -> Output | None:
+def sampled_preferences(
+    config: RunConfig, sft_model: Output, rows: Rows, run: Run = with_code_dependencies
+) -> Output | None:
     """Add pairs from the model's own answers to ``rows``, where they are configured."""
     sample = config.data.sampling
     if sample is None:
         return None
-    rows.preference, preference_report = with_code_dependencies(build_preferences)(
+    rows.preference, preference_report = run(build_preferences)(
         sft_model,
         rows.questions,
         rows.preference,
@@ -147,21 +155,22 @@ def _sampled_preferences(config: RunConfig, sft_model: Output, rows: Rows) -> Ou
     return preference_report
 
 
-def _reference(config: RunConfig, policy: Output, rows: Rows) -> Output | None:
+def scored_reference(config: RunConfig, policy: Output, rows: Rows, run: Run = with_code_dependencies) -> Output | None:
     """Score the pairs with the reference, where that pays or may pay; the step knows how many pairs there are."""
     dpo = config.dpo
     if not stores_reference(dpo, rows=0):  # not even for the fewest pairs
         return None
     seen = pairs_seen(dpo) if dpo.reference == "auto" else None
     model, adapter = config.policy_while_scoring()
-    return with_code_dependencies(score_reference)(
-        rows.preference, policy, model, adapter, dpo.fast_path, dpo.ld_alpha, seen
-    )
+    return run(score_reference)(rows.preference, policy, model, adapter, dpo.fast_path, dpo.ld_alpha, seen)
 
 
-def _dpo(config: RunConfig, policy: Output, rows: Rows) -> tuple[Output, Output]:
+def dpo_stage(
+    config: RunConfig, policy: Output, rows: Rows, run: Run = with_code_dependencies
+) -> tuple[Output, Output]:
+    """Train on the pairs against ``policy`` itself; return adapter and report."""
     evaluation = config.evaluation_while_training(config.dpo)
-    adapter, training_report = with_code_dependencies(train_dpo)(
+    adapter, training_report = run(train_dpo)(
         rows.preference,
         rows.questions,
         policy,
@@ -172,7 +181,7 @@ def _dpo(config: RunConfig, policy: Output, rows: Rows) -> tuple[Output, Output]
         config.watch.acting("dpo"),
         checker_hash(evaluation.checker),
         config.seed,
-        _reference(config, policy, rows),
+        scored_reference(config, policy, rows, run),
     )
     return adapter, training_report
 

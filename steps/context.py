@@ -17,6 +17,13 @@ def run_name() -> str:
     return str(get_step_context().pipeline_run.name)
 
 
+def experiment_name() -> str:
+    """Return the name of the run and, where it makes several models, the model that this step is for."""
+    step = get_step_context().step_run
+    model = step.name.removeprefix(step.config.name)
+    return f"{run_name()}{model}"
+
+
 def run_settings() -> dict[str, Any]:
     """Return what the run was given beside step parameters: it shapes no result, so that no cache key holds it."""
     return dict(get_step_context().pipeline_run.config.extra)

@@ -5,7 +5,7 @@ from pathlib import Path
 from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig
 from llm_engineering.training.stage import StageInputs
-from steps.context import archive_folder, run_name, sources, tracking, watch
+from steps.context import archive_folder, experiment_name, sources, tracking, watch
 
 
 def stage_inputs(
@@ -28,7 +28,7 @@ def stage_inputs(
         evaluation=evaluation,
         tracking=tracking(),
         seed=seed,
-        run=run_name(),
+        run=experiment_name(),
         work_dir=work_dir,
         archive_dir=archive_folder(),
         sources=sources(),

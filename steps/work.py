@@ -51,7 +51,7 @@ def training_folder() -> tuple[Path, dict[str, Any]]:
     Waits while another process works in it.
     """
     step = get_step_context().step_run
-    path = work_root() / f"{step.name}-{step.cache_key}"
+    path = work_root() / f"{step.config.name}-{step.cache_key}"  # `step.name` also says which model of a comparison
     waits = _is_locked(path)
     if waits:
         _log.info("Another run is at the same training; this one waits and takes its result.")

@@ -70,9 +70,10 @@ def _places(path: str, block: Schema, blocks: Schema) -> Iterator[tuple[str, str
     """Yield the name of every block below a block, and where it stands in the tree."""
     for key, field in block["properties"].items():
         inside = ".".join(part for part in (path, key) if part) + ("[]" if field.get("type") == "array" else "")
-        for name in _references(field):
-            yield name, inside
-            yield from _places(inside, blocks[name], blocks)
+        named = [(name, f"{inside}.KEY") for name in _references(field.get("additionalProperties") or {})]
+        for name, place in [*((name, inside) for name in _references(field)), *named]:
+            yield name, place
+            yield from _places(place, blocks[name], blocks)
 
 
 def _table(block: Schema, blocks: Schema) -> Iterator[str]:
@@ -99,8 +100,8 @@ def _cells(key: str, field: Schema, required: bool, blocks: Schema) -> tuple[str
 def _references(field: Schema) -> list[str]:
     """Return the names of the blocks that a value may be, or that a list's entries may be."""
     inside = field.get("items", field)
-    forms = [inside, *inside.get("oneOf", []), *inside.get("anyOf", [])]
-    return [form["$ref"].rpartition("/")[2] for form in forms if "$ref" in form]
+    found = [inside["$ref"].rpartition("/")[2]] if "$ref" in inside else []
+    return found + [name for form in (*inside.get("oneOf", []), *inside.get("anyOf", [])) for name in _references(form)]
 
 
 def _variant(block: Schema) -> str:
@@ -118,6 +119,10 @@ def _takes(field: Schema) -> str:
         return _code(field["const"])
     if "enum" in field:
         return ", ".join(_code(value) for value in field["enum"])
+    if "$ref" in field:
+        return "block"
+    if "type" not in field:
+        return "value"
     if field["type"] == "array":
         return f"list of {_takes(field['items'])}"
     if field["type"] == "object":

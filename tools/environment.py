@@ -22,6 +22,7 @@ _CALM = {
     "ZENML_ENABLE_RICH_TRACEBACK": "false",
     "ZENML_LOGGING_COLORS_DISABLED": "true",
     "ZENML_LOGGING_VERBOSITY": "INFO",
+    "ZENML_PARAMETER_SIZE_THRESHOLD": "-1",  # steps of dynamic pipelines take parameters, as those of static ones do
 }
 
 

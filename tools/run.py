@@ -1,4 +1,4 @@
-"""Run a pipeline: SFT, DPO, both, or an evaluation. ``python tools/run.py --help`` lists the flags."""
+"""Run a pipeline: a training, a comparison, a sweep ... ``python tools/run.py --help`` lists the flags."""
 
 import errno
 import json
@@ -21,6 +21,7 @@ from tools.environment import set_environment
 from tools.terminal import facts_table, print_error, take_over_logging
 
 if TYPE_CHECKING:
+    from llm_engineering.artifacts import PromotionDecision
     from llm_engineering.config import RunConfig
     from llm_engineering.reporting.bundle import RunReports
     from llm_engineering.training.estimate import Estimate
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 How = Literal["run", "plan", "rehearse"]
+SEVERAL = ("comparison", "sweep")
+"""Jobs that make more models than one training does."""
 
 
 def _job(flag: str, job: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -50,6 +53,8 @@ def _job(flag: str, job: str, text: str) -> Callable[[Callable[..., None]], Call
     multiple=True,
     help="Measure the newest models of `name` again, or those that --model or evaluation.models name.",
 )
+@_job("--run-comparison", "comparison", "Base, SFT, DPO, their combinations and controls, measured side by side.")
+@_job("--run-sweep", "sweep", "Try the values of `sweep`, and promote the best run if it may be.")
 @click.option(
     "--config",
     "configs",
@@ -99,7 +104,7 @@ def main(
             pick_backend(config.model.backend).start()  # before anything that it patches is imported
         if summary is not None:
             _require_writable(summary)
-        _go(job, config, console, cache=not no_cache, how=how, summary=summary, verbose=verbose)
+        code = _go(job, config, console, cache=not no_cache, how=how, summary=summary, verbose=verbose)
     except KeyboardInterrupt:
         for again in (signal.SIGINT, signal.SIGTERM):  # a second one would end this in a traceback
             signal.signal(again, signal.SIG_IGN)
@@ -109,6 +114,8 @@ def main(
         if verbose:
             raise
         raise SystemExit(_say(error)) from None
+    if code:
+        raise SystemExit(code)
 
 
 def _asked(jobs: tuple[str, ...], *, plan: bool, rehearse: bool) -> tuple[str, How]:
@@ -118,11 +125,16 @@ def _asked(jobs: tuple[str, ...], *, plan: bool, rehearse: bool) -> tuple[str, H
         UsageError: The flags do not say one thing.
     """
     if len(jobs) != 1:
-        raise click.UsageError("Say one thing to run: --run-training, --run-sft, --run-dpo or --run-evaluation.")
+        raise click.UsageError(
+            "Say one thing to run: --run-training, --run-sft, --run-dpo, --run-evaluation, --run-comparison or "
+            "--run-sweep."
+        )
     if plan and rehearse:
         raise click.UsageError("--plan trains nothing and --rehearse trains in small: say one of them.")
     if rehearse and jobs == ("evaluation",):
         raise click.UsageError("--run-evaluation measures models that are there: there is nothing to rehearse.")
+    if rehearse and jobs[0] in SEVERAL:
+        raise click.UsageError(f"--run-{jobs[0]} has no rehearsal of its own: rehearse --run-training.")
     return jobs[0], "plan" if plan else "rehearse" if rehearse else "run"
 
 
@@ -196,7 +208,8 @@ def _go(
     how: How,
     summary: Path | None,
     verbose: bool,
-) -> None:
+) -> int:
+    """Do the job and return the exit code."""
     from pipelines.store import bury_dead_runs, open_store
 
     if not verbose:
@@ -210,19 +223,22 @@ def _go(
     try:
         if how == "rehearse":
             _rehearse(job, config, console, names, cache=cache, summary=summary)
-            return
+            return 0
         launch = prepare(job, config)
         console.print(facts_table(_header(launch)))
         for warning in launch.warnings:
             console.print(f"Warning: {warning}", style="yellow", markup=False)
         if how == "plan":
             _show_plan(launch, console, cache=cache)
+        elif job in SEVERAL:
+            return _run_several(launch, console, names, cache=cache, summary=summary)
         else:
             _run(launch, console, names, cache=cache, summary=summary)
     except BaseException as error:
         if summary is not None:
             _write_failure(job, config, names, error, summary)
         raise
+    return 0
 
 
 def _header(launch: "Launch") -> dict[str, str]:
@@ -233,15 +249,24 @@ def _header(launch: "Launch") -> dict[str, str]:
     batches = {
         stage: f"{settings.batch_size} × {settings.accumulation} = {settings.effective_batch} rows"
         for stage, settings in (("SFT", config.sft), ("DPO", config.dpo))
-        if launch.job in ("training", stage.lower())
+        if launch.job in ("training", *SEVERAL, stage.lower())
     }
     return {
-        "run": f"{launch.job} · {config.name} · seed {config.seed}",
+        "run": f"{launch.job} · {config.name} · seed {config.seed}{_models(launch)}",
         "model": f"{config.model.base} · {config.adapter.words}",
         "template": launch.template,
         "data": ", ".join(sources),
         "effective batch": ", ".join(f"{stage} {text}" for stage, text in batches.items()) or "none",
     }
+
+
+def _models(launch: "Launch") -> str:
+    """Return how many models a comparison or a sweep makes."""
+    from llm_engineering.training.recipes import comparison_recipes, sweep_recipes
+
+    if launch.job == "comparison":
+        return f" · {len(comparison_recipes(launch.config)[0])} models"
+    return f" · {len(sweep_recipes(launch.config))} runs" if launch.job == "sweep" else ""
 
 
 def _show_plan(launch: "Launch", console: Console, *, cache: bool) -> None:
@@ -302,8 +327,8 @@ def _rehearse(
         _write_summary(reports, summary)
 
 
-def _run(launch: "Launch", console: Console, names: list[str], *, cache: bool, summary: Path | None) -> None:
-    """Run the pipeline, and show and write what came out."""
+def _run(launch: "Launch", console: Console, names: list[str], *, cache: bool, summary: Path | None) -> "RunReports":
+    """Run the pipeline, and show, write and return what came out."""
     from llm_engineering.reporting.text import closing, places
 
     reports = _start(launch, console, names, cache=cache)
@@ -313,17 +338,63 @@ def _run(launch: "Launch", console: Console, names: list[str], *, cache: bool, s
     console.print("dashboard         make dashboard", style="dim")
     if summary is not None:
         _write_summary(reports, summary)
+    return reports
+
+
+def _run_several(launch: "Launch", console: Console, names: list[str], *, cache: bool, summary: Path | None) -> int:
+    """Run a comparison or a sweep, show and write what came out, and promote a sweep's best run if it may be."""
+    from llm_engineering.reporting.bundle import RunReports
+    from llm_engineering.reporting.summary import build_comparison_summary
+    from llm_engineering.reporting.text import comparison_closing, places
+    from pipelines.launch import compared, start
+
+    report, facts = compared(start(launch, cache=cache, started=_started(console, names)))
+    console.print(comparison_closing(report), "")
+    for line in places(RunReports(run=facts)):
+        console.print(line, soft_wrap=True)
+    code = int(any(variant.error for variant in report.variants))
+    decision = None
+    if report.kind == "sweep" and report.best is not None:
+        decision, failed = _promote_best(launch.config, report.best, console)
+        code = failed or code
+    if summary is not None:
+        _write_json(build_comparison_summary(report, facts, decision), summary)
+    return code
+
+
+def _promote_best(config: "RunConfig", best: str, console: Console) -> "tuple[PromotionDecision | None, int]":
+    """Run the training with the best run's settings, and return its decision and an exit code.
+
+    All of its trainings are cached: it measures the models as every training's are, and asks the same gate.
+    """
+    from llm_engineering.config.sweeping import sweep_runs
+    from pipelines.launch import prepare
+    from pipelines.sweep import job_of
+
+    chosen = next(run.config for run in sweep_runs(config) if run.name == best)
+    console.print(f"\nThe best run goes on to promotion: {best}", style="bold", markup=False)
+    try:
+        launch = prepare(job_of(chosen), chosen)
+        return _run(launch, console, [], cache=True, summary=None).decision, 0
+    except PipelineError as error:
+        return None, _say(error)
 
 
 def _start(launch: "Launch", console: Console, names: list[str], *, cache: bool) -> "RunReports":
     """Run the pipeline and return its reports; the run's name is added to ``names`` once it begins."""
     from pipelines.launch import collect, start
 
+    return collect(launch.config, start(launch, cache=cache, started=_started(console, names)))
+
+
+def _started(console: Console, names: list[str]) -> Callable[[str], None]:
+    """Return what notes and shows the name of a run that begins."""
+
     def started(name: str) -> None:
         names.append(name)
         console.print(f"[dim]name[/dim]             {name}")
 
-    return collect(launch.config, start(launch, cache=cache, started=started))
+    return started
 
 
 def _write_failure(job: str, config: "RunConfig", names: list[str], error: BaseException, summary: Path) -> None:
@@ -342,7 +413,11 @@ def _write_failure(job: str, config: "RunConfig", names: list[str], error: BaseE
 def _write_summary(reports: "RunReports", summary: Path) -> None:
     from llm_engineering.reporting.summary import build_summary
 
-    summary.write_text(json.dumps(build_summary(reports), indent=2, allow_nan=False), encoding="utf-8")
+    _write_json(build_summary(reports), summary)
+
+
+def _write_json(found: dict[str, object], summary: Path) -> None:
+    summary.write_text(json.dumps(found, indent=2, allow_nan=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ class Lines(logging.Handler):
 
 
 def _step_line(step: str, how: str) -> Text:
-    return Text.assemble(("✓ ", "green"), f"{step:<20}", (how, "dim"))
+    return Text.assemble(("✓ ", "green"), f"{step:<19} ", (how, "dim"))
 
 
 def take_over_logging(console: Console) -> None:

@@ -236,6 +236,15 @@ def apply_overrides(tree: Node, overrides: list[str], layer: int) -> Node:
     return tree
 
 
+def assign(tree: Node, key: str, leaf: Node) -> Node:
+    """Lay one value over a tree, at a dotted key.
+
+    Raises:
+        ConfigError: The key names a list entry that there is not.
+    """
+    return _assign(tree, key.split("."), 0, leaf)
+
+
 def _split_override(text: str) -> tuple[list[str], str]:
     key, equals, value = text.partition("=")
     keys = [part.strip() for part in key.split(".")]

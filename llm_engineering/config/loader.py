@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from llm_engineering.config.layers import Node, Place, apply_overrides, from_plain, merge, read_file
 from llm_engineering.config.problems import describe, nearest
 from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.sweeping import expand
 from llm_engineering.errors import ConfigError
 
 CONFIGS_DIR = Path(__file__).resolve().parents[2] / "configs"
@@ -30,17 +31,21 @@ def load_config(paths: Sequence[Path | str], overrides: Sequence[str] = ()) -> R
         overrides: ``dotted.key=value``, the value in YAML, entries of lists by number: ``data.sft.0.path=rows.jsonl``.
 
     Raises:
-        ConfigError: Something is wrong; one sentence a line names file, line and key.
+        ConfigError: Something is wrong, in the configuration or in a run of its sweep; one sentence a line names file,
+            line and key.
     """
     tree = from_plain(RunConfig().model_dump(), Place("the defaults", Path.cwd()))
     for layer, path in enumerate(map(_find, paths), start=1):
         tree = merge(tree, read_file(path, Place(_label(path), path.parent, layer, 1)))
-    tree = apply_overrides(tree, list(overrides), len(paths) + 1)
+    tree = _resolve_paths(apply_overrides(tree, list(overrides), len(paths) + 1))
     try:
-        return RunConfig.model_validate(_resolve_paths(tree).plain(), strict=True)
+        config = RunConfig.model_validate(tree.plain(), strict=True)
     except ValidationError as error:
         # Its text shows values of unknown keys, which may be secrets.
         raise ConfigError(describe(error, tree, RunConfig)) from None
+    if config.sweep is not None:
+        expand(tree, config.sweep)
+    return config
 
 
 def dump_config(config: RunConfig) -> str:

@@ -203,7 +203,8 @@ def _tags(shape: Any) -> dict[str, type[BaseModel]]:
         block = _unwrap(form)
         if isinstance(block, type) and issubclass(block, BaseModel):
             tag = next((mark.tag for mark in getattr(form, "__metadata__", ()) if isinstance(mark, Tag)), None)
-            tagged[tag or str(block.model_fields["type"].default)] = block
+            name = tag or (str(block.model_fields["type"].default) if "type" in block.model_fields else None)
+            tagged |= {name: block} if name else {}
     return tagged
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from llm_engineering.artifacts import RowSet
 from llm_engineering.config.schema import EvaluationConfig
@@ -49,8 +49,15 @@ class HeldOut:
         return [(len(pair["chosen_ids"]), len(pair["rejected_ids"])) for pair in self.pairs]
 
 
-def read_held_out(sft: RowSet, preference: RowSet, questions: RowSet, config: EvaluationConfig, seed: int) -> HeldOut:
-    """Return the test split, or the eval split where there is no test split.
+def read_held_out(
+    sft: RowSet,
+    preference: RowSet,
+    questions: RowSet,
+    config: EvaluationConfig,
+    seed: int,
+    first: Literal["test", "eval"] = "test",
+) -> HeldOut:
+    """Return the split that comes first, or the other one where the first has no rows.
 
     A conversation or a pair belongs to the unit of the question with the same prompt; where no question has it, the
     prompt is a unit of its own. A conversation's prompt is what stands before its first answer with loss.
@@ -58,8 +65,8 @@ def read_held_out(sft: RowSet, preference: RowSet, questions: RowSet, config: Ev
     Rows that are trained on are no part of the fingerprint: runs that train on other rows compare. Nor is which models
     are measured.
     """
-    held = any(rows.rows.get("test") for rows in (sft, preference, questions))
-    split = "test" if held else "eval"
+    held = any(rows.rows.get(first) for rows in (sft, preference, questions))
+    split = first if held else ("eval" if first == "test" else "test")
     conversations = [(row["input_ids"], row["labels"]) for row in read_rows(sft, split)]
     rows = list(read_rows(preference, split))
     pairs = [{side: row[side] for side in PAIR_IDS} for row in rows]
@@ -81,7 +88,7 @@ def read_held_out(sft: RowSet, preference: RowSet, questions: RowSet, config: Ev
         notes=[
             f"The {kind} of the eval split are not measured: there is a test split, and it has none."
             for kind, own in (("conversations", sft), ("pairs", preference))
-            if split == "test" and own.rows.get("eval") and not own.rows.get("test")
+            if split == first == "test" and own.rows.get("eval") and not own.rows.get("test")
         ],
     )
 

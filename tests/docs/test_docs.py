@@ -81,7 +81,7 @@ def test_every_command_parses(page: str, tool: str, arguments: str) -> None:
 
 
 def test_the_readme_shows_commands_of_every_job() -> None:
-    jobs = {"--run-training", "--run-sft", "--run-dpo", "--run-evaluation"}
+    jobs = {"--run-training", "--run-sft", "--run-dpo", "--run-evaluation", "--run-comparison", "--run-sweep"}
     assert jobs <= {word for _, _, arguments in commands() for word in arguments.split()}
 
 

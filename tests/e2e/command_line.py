@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,15 @@ class CommandLine:
         assert done.returncode == 0, done.stdout + done.stderr
         found: dict[str, Any] = json.loads(path.read_text())
         return found
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)  # polling another process's folder: there is nothing to be told by
+    raise AssertionError("the run did not come this far in two minutes")
 
 
 def copy_checkout(target: Path) -> Path:

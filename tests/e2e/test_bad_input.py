@@ -52,4 +52,4 @@ def test_a_model_to_measure_that_is_not_there(line: CommandLine, tmp_path: Path)
 def test_nothing_to_run(line: CommandLine) -> None:
     done = line.run()
     assert done.returncode == 2
-    assert "--run-training, --run-sft, --run-dpo or --run-evaluation" in done.stderr
+    assert "--run-dpo, --run-evaluation, --run-comparison or --run-sweep" in " ".join(done.stderr.split())

@@ -2,24 +2,13 @@
 
 import json
 import signal
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine
+from command_line import CommandLine, wait_for
 
 QUICK = ("--set", "evaluation.max_questions=2", "--set", "evaluation.sampled_answers=0")
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    for _ in range(1200):
-        if condition():
-            return
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.1)  # polling another process's folder: there is nothing to be told by
-    raise AssertionError("the run did not come this far in two minutes")
 
 
 def weights(summary: Path) -> bytes:

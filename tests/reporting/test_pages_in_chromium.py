@@ -31,7 +31,10 @@ PAPER = 718
 """CSS pixels between margins of 10 mm on A4."""
 ALL = [
     pytest.param("comparison", id="comparison"),
-    *(pytest.param(name, id=name, marks=pytest.mark.slow) for name in ("report", "data", "sweep", "outcomes", "differences")),
+    *(
+        pytest.param(name, id=name, marks=pytest.mark.slow)
+        for name in ("report", "data", "sweep", "outcomes", "differences")
+    ),
 ]
 HEADINGS = {
     "comparison": ["What was done", "What was measured", "Model against model", "Answers side by side", "Training"],

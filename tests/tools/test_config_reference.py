@@ -20,7 +20,7 @@ def test_every_block_of_the_schema_lists_every_one_of_its_keys() -> None:
         for block in vars(schema).values()
         if isinstance(block, type) and issubclass(block, BaseModel) and block.__module__ == schema.__name__
     ]
-    inner = [block for block in blocks if block not in (schema.Block, schema.Source, schema.StageConfig)]
+    inner = [block for block in blocks if block not in (schema.Block, schema.Source, schema.StageConfig, schema.Sweep)]
     assert len(inner) > 15
     text = render()
     for block in inner:

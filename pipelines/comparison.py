@@ -1,0 +1,48 @@
+"""The pipeline that trains a model in several ways from one base, and measures all of them alike."""
+
+from collections.abc import Mapping
+
+from zenml import pipeline
+
+from llm_engineering.artifacts import Checkpoint
+from llm_engineering.config.loader import dump_config
+from llm_engineering.config.schema import RunConfig
+from llm_engineering.data.loading import Origins
+from llm_engineering.training.recipes import comparison_recipes, parents
+from pipelines.pieces import Pieces
+from pipelines.variants import Bench, Made, entries, shared_data
+from steps.compare_variants import compare_variants
+
+
+@pipeline(dynamic=True)
+def comparison(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
+    """Base, SFT, DPO and their combinations and controls, as configured: every shared piece is trained once."""
+    made, evaluations = wire_comparison(config, Bench(base, origins, Pieces()))
+    recipes, notes = comparison_recipes(config)
+    described, trainings, merges = entries(made)
+    compare_variants(
+        "comparison",
+        described,
+        trainings,
+        merges,
+        evaluations,
+        metric=None,
+        tested=list(config.promotion.tolerances),
+        configuration=dump_config(config),
+        dataset=shared_data(made),
+        against={one.name: _measures(one.name, parents(recipes)) for one in recipes if one.path},
+        notes=notes,
+    )
+
+
+def _measures(name: str, parent_of: Mapping[str, str]) -> list[str]:
+    """Return whom a regime is tested against: its parent and SFT."""
+    return list(dict.fromkeys([*([parent_of[name]] if name in parent_of else []), "sft"]))
+
+
+def wire_comparison(config: RunConfig, bench: Bench) -> tuple[list[Made], list[object]]:
+    """Make every regime and measure them on the same rows."""
+    bench.require_data(config)
+    made = [bench.make(recipe) for recipe in comparison_recipes(config)[0]]
+    rows = [one.rows for one in sorted(made, key=lambda one: not one.recipe.samples_pairs) if one.rows is not None]
+    return made, bench.measure(config, made, rows[0], "test") if rows else []

@@ -1,0 +1,60 @@
+"""The pipeline that trains a model with several settings and finds the best by a metric, on the eval split."""
+
+from typing import Literal
+
+from zenml import pipeline
+
+from llm_engineering.artifacts import Checkpoint
+from llm_engineering.config.loader import dump_config
+from llm_engineering.config.schema import RunConfig
+from llm_engineering.data.loading import Origins
+from llm_engineering.training.recipes import sweep_recipes
+from pipelines.pieces import Pieces
+from pipelines.variants import Bench, Made, by_rows, entries, shared_data
+from steps.compare_variants import compare_variants
+
+
+@pipeline(dynamic=True)
+def sweep(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
+    """Every run of the configured sweep: what runs have in common is done once, and none ends the others."""
+    made, evaluations = wire_sweep(config, Bench(base, origins, Pieces()))
+    described, trainings, merges = entries(made)
+    compare_variants(
+        "sweep",
+        described,
+        trainings,
+        merges,
+        evaluations,
+        metric=sweep_metric(config),
+        tested=list(config.promotion.tolerances),
+        configuration=dump_config(config),
+        dataset=shared_data(made),
+    )
+
+
+def wire_sweep(config: RunConfig, bench: Bench) -> tuple[list[Made], list[object]]:
+    """Make every run and measure those together that read the same rows; the test split stays for the best one."""
+    recipes = sweep_recipes(config)
+    if not any(key.startswith("data.") for recipe in recipes for key in recipe.changes):
+        bench.require_data(config)
+    made = [bench.make(recipe) for recipe in recipes]
+    found = [
+        evaluation
+        for group in by_rows(made)
+        if group[0].rows is not None
+        for evaluation in bench.measure(config, group, group[0].rows, "eval")
+    ]
+    return made, found
+
+
+def sweep_metric(config: RunConfig) -> str:
+    """Return what runs are ranked by."""
+    named = config.sweep.metric if config.sweep else None
+    return named or ("preferred_rate" if config.evaluation.checker else "ranking_accuracy")
+
+
+def job_of(config: RunConfig) -> Literal["training", "sft", "dpo"]:
+    """Return the pipeline that makes one run of a sweep."""
+    if not config.data.preference:
+        return "sft"
+    return "training" if config.data.sft else "dpo"

@@ -1,0 +1,206 @@
+"""Wiring that comparisons and sweeps share: models made by recipes, every piece once, and measured alike."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from llm_engineering.artifacts import Checkpoint, Variant
+from llm_engineering.config.schema import RunConfig
+from llm_engineering.data.loading import Origins
+from llm_engineering.training.recipes import Recipe, Training, clean_checker, imitation_settings
+from pipelines.pieces import PieceError, Pieces, identity
+from pipelines.training import Output, Rows, dpo_stage, prepared_rows, sampled_preferences, sft_stage
+from steps.caching import checker_hash
+from steps.compare_variants import Entry
+from steps.evaluate_variants import evaluate_variants
+from steps.imitation_rows import imitation_rows
+from steps.merge import merge_dpo, merge_sft
+
+
+@dataclass
+class Made:
+    """What came of one recipe."""
+
+    recipe: Recipe
+    rows: Rows | None = None
+    """What its trainings read, sampled pairs included."""
+    models: list[Output] = field(default_factory=list)
+    """The base and, one after the other, what was trained from it; the last one is the recipe's."""
+    trainings: list[Output] = field(default_factory=list)
+    merges: list[Output] = field(default_factory=list)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Makes models by recipes."""
+
+    base: Checkpoint
+    origins: Origins
+    run: Pieces
+
+    def require_data(self, config: RunConfig) -> None:
+        """Prepare the rows that all recipes share, since nothing can be made without.
+
+        Raises:
+            Exception: Whatever kept the rows from being prepared.
+        """
+        try:
+            prepared_rows(config, self.base, self.origins, self.run)
+        except PieceError as error:
+            raise error.error from None
+
+    def make(self, recipe: Recipe) -> Made:
+        """Return what a recipe gives; a piece that fails ends this one alone."""
+        made = Made(recipe)
+        self.run.model = recipe.name
+        try:
+            made.rows = self._rows(recipe)
+            made.models.append(self.base)
+            for training in recipe.path:
+                _TRAININGS[training](self, made, made.rows)
+        except PieceError as error:
+            made.error = str(error)
+        return made
+
+    def _rows(self, recipe: Recipe) -> Rows:
+        """Return the rows of a recipe, with pairs from its own SFT model where those are configured."""
+        rows = replace(prepared_rows(recipe.config, self.base, self.origins, self.run))
+        if recipe.samples_pairs:
+            sft = Made(recipe, rows, [self.base])
+            if recipe.config.data.sft:
+                self.sft(sft, rows)
+            sampled_preferences(recipe.config, sft.models[-1], rows, self.run)
+        return rows
+
+    def sft(self, made: Made, rows: Rows, config: RunConfig | None = None) -> None:
+        """Add SFT on the SFT rows to what was made."""
+        config = config or made.recipe.config
+        parent = made.models[-1]
+        adapter, report = sft_stage(config, parent, rows, self.run)
+        self._keep(made, report, self.run(merge_sft)(parent, adapter, rows.questions, config.model))
+
+    def dpo(self, made: Made, rows: Rows) -> None:
+        """Add DPO on the pairs."""
+        config, parent = made.recipe.config, made.models[-1]
+        adapter, report = dpo_stage(config, parent, rows, self.run)
+        self._keep(made, report, self.run(merge_dpo)(parent, adapter, rows.questions, config.model))
+
+    def chosen(self, made: Made, rows: Rows) -> None:
+        """Add SFT on the chosen answers of the pairs."""
+        self._imitate(made, rows, None)
+
+    def clean(self, made: Made, rows: Rows) -> None:
+        """Add SFT on the chosen answers with which the checker finds nothing wrong."""
+        self._imitate(made, rows, clean_checker(made.recipe.config))
+
+    def _imitate(self, made: Made, rows: Rows, checker: str | None) -> None:
+        config = made.recipe.config
+        answers = self.run(imitation_rows)(
+            rows.preference, rows.questions, self.base, config.model, checker, checker_hash(checker)
+        )
+        settings = config.model_copy(update={"sft": imitation_settings(config)})
+        self.sft(made, replace(rows, sft=answers), settings)
+
+    def _keep(self, made: Made, report: Output, merged: Output) -> None:
+        model, merge = merged
+        made.models.append(model)
+        made.trainings.append(report)
+        made.merges.append(merge)
+
+    def measure(
+        self, config: RunConfig, made: Sequence[Made], rows: Rows, first: Literal["test", "eval"]
+    ) -> list[Output]:
+        """Return evaluations of what was made; one that fails for all of them is tried for each alone."""
+        done = [one for one in made if one.error is None]
+        try:
+            return [self._measure(config, done, rows, first)] if done else []
+        except PieceError as error:
+            if len(done) == 1:
+                done[0].error = str(error)
+                return []
+            return [found for one in done for found in self.measure(config, [one], rows, first)]
+
+    def _measure(self, config: RunConfig, made: Sequence[Made], rows: Rows, first: Literal["test", "eval"]) -> Output:
+        """Return the evaluation of some models, together; parents that are none of them are loaded for the KL alone."""
+        self.run.model = made[0].recipe.name if len(made) == 1 else ""
+        models = {one.recipe.name: one.models[-1] for one in made if len(one.models) > 1}
+        names = {_key(self.base): "base", **{_key(model): name for name, model in models.items()}}
+        parents = {}
+        for name, parent in [(one.recipe.name, one.models[-2]) for one in made if len(one.models) > 1]:
+            parents[name] = names.setdefault(_key(parent), f"parent of {name}")
+            models |= {parents[name]: parent} if parents[name] != "base" else {}
+        return self.run(evaluate_variants)(
+            self.base,
+            rows.sft,
+            rows.preference,
+            rows.questions,
+            config.model,
+            config.evaluation,
+            config.dpo.beta,
+            checker_hash(config.evaluation.checker),
+            config.seed,
+            first,
+            [one.recipe.name for one in made],
+            list(models),
+            parents,
+            list(models.values()),
+        )
+
+
+_TRAININGS: Mapping[Training, Callable[[Bench, Made, Rows], None]] = {
+    "sft": Bench.sft,
+    "dpo": Bench.dpo,
+    "chosen": Bench.chosen,
+    "clean": Bench.clean,
+}
+
+
+def _key(model: Output) -> str:
+    return json.dumps(identity(model))
+
+
+def by_rows(made: Sequence[Made]) -> list[list[Made]]:
+    """Return what was made, those together that read the same held-out rows."""
+    groups: dict[str, list[Made]] = {}
+    for one in made:
+        if one.rows is not None and one.error is None:
+            rows = one.rows
+            groups.setdefault(json.dumps(identity([rows.sft, rows.preference, rows.questions])), []).append(one)
+    return list(groups.values())
+
+
+def shared_data(made: Sequence[Made]) -> Output | None:
+    """Return the ledger of the rows, where all that was made has the same."""
+    ledgers = {_key(one.rows.report): one.rows.report for one in made if one.rows is not None}
+    return next(iter(ledgers.values())) if len(ledgers) == 1 else None
+
+
+def entries(made: Sequence[Made]) -> tuple[list[Entry], list[Output], list[Output]]:
+    """Return how variants are described, and the reports of trainings and merges that they point to."""
+    trainings: list[Output] = []
+    merges: list[Output] = []
+    described = [
+        Entry(
+            variant=_variant(one),
+            trainings=[_index(report, trainings) for report in one.trainings],
+            merges=[_index(report, merges) for report in one.merges],
+        )
+        for one in made
+    ]
+    return described, trainings, merges
+
+
+def _index(report: Output, reports: list[Output]) -> int:
+    keys = [_key(one) for one in reports]
+    if _key(report) not in keys:
+        reports.append(report)
+        return len(reports) - 1
+    return keys.index(_key(report))
+
+
+def _variant(made: Made) -> Variant:
+    recipe = made.recipe
+    changes = {key: ", ".join(value) if isinstance(value, list) else value for key, value in recipe.changes.items()}
+    return Variant(name=recipe.name, title=recipe.title, changes=changes, error=made.error)

@@ -1,0 +1,67 @@
+"""Step: put what was made of all recipes side by side."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel
+from zenml import get_step_context, step
+from zenml.client import Client
+from zenml.types import HTMLString
+
+from llm_engineering.artifacts import (
+    ComparisonReport,
+    DatasetReport,
+    EvaluationReport,
+    MergeReport,
+    TrainingReport,
+    Variant,
+)
+from llm_engineering.evaluation.variants import compare
+from llm_engineering.reporting.comparison import render_comparison
+from llm_engineering.reporting.wording import higher_is_better
+from llm_engineering.training.watch import judged_anew
+from steps.caching import package_versions
+from steps.context import log_facts, watch
+from steps.facts import run_facts
+
+
+class Entry(BaseModel):
+    """One variant, and which reports are about it: their numbers in the lists that the step is given."""
+
+    variant: Variant
+    trainings: list[int] = []
+    merges: list[int] = []
+
+
+@step(enable_cache=False)
+def compare_variants(
+    kind: Literal["comparison", "sweep"],
+    entries: list[Entry],
+    trainings: list[TrainingReport],
+    merges: list[MergeReport],
+    evaluations: list[EvaluationReport],
+    metric: str | None,
+    tested: list[str],
+    configuration: str,
+    dataset: DatasetReport | None = None,
+    against: dict[str, list[str]] | None = None,
+    notes: list[str] | None = None,
+) -> tuple[Annotated[ComparisonReport, "comparison_report"], Annotated[HTMLString, "comparison_page"]]:
+    """Compare the variants in pairs, rank them where a metric is named, and show them on one page."""
+    judged = [judged_anew(training, watch(), None) for training in trainings]
+    variants = [
+        entry.variant.model_copy(
+            update={
+                "trainings": [judged[number] for number in entry.trainings],
+                "merges": [merges[number] for number in entry.merges],
+            }
+        )
+        for entry in entries
+    ]
+    run = run_facts(Client().get_pipeline_run(get_step_context().pipeline_run.id))
+    better = higher_is_better(metric) if metric else None
+    ranked_by = (metric, better) if metric and better is not None else None
+    report = compare(kind, variants, evaluations, ranked_by, tested, against, notes or [], run.seconds)
+    log_facts({"best": report.best, "failed": {one.name: one.error for one in report.variants if one.error}})
+    packages = dict(pair.split("=", 1) for pair in package_versions().split())
+    page = render_comparison(report, run, dataset=dataset, config_yaml=configuration, packages=packages)
+    return report, HTMLString(page)

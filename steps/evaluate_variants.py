@@ -1,0 +1,49 @@
+"""Step: measure the models of a comparison or a sweep on the same held-out rows and questions."""
+
+from typing import Annotated, Literal
+
+from zenml import step
+
+from llm_engineering.artifacts import Checkpoint, EvaluationReport, RowSet
+from llm_engineering.config.schema import EvaluationConfig, ModelConfig
+from llm_engineering.evaluation.scoring import Evaluator, read_held_out
+from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.models.hardware import pick_dtype
+from steps.context import log_facts
+
+
+@step
+def evaluate_variants(
+    base: Checkpoint,
+    sft_rows: RowSet,
+    preference_rows: RowSet,
+    questions: RowSet,
+    model: ModelConfig,
+    evaluation: EvaluationConfig,
+    beta: float,
+    checker_sha256: str,  # in the cache key: an edited checker judges anew
+    seed: int,
+    first: Literal["test", "eval"],
+    names: list[str],  # of the models that are measured; `base` is the base
+    trained: list[str],  # names of `models`, those that are only parents included
+    parents: dict[str, str],
+    models: list[Checkpoint],
+) -> Annotated[EvaluationReport, "variants_evaluation"]:
+    """Generate, judge and score; all models see the same questions and seeds, each is held against its parent."""
+    there = {"base": base, **dict(zip(trained, models, strict=True))}
+    evaluator = Evaluator(
+        read_held_out(sft_rows, preference_rows, questions, evaluation, seed, first),
+        evaluation,
+        load_chat_tokenizer(base, model).tokenizer,
+        beta,
+        seed,
+        pick_dtype(model.dtype),
+    )
+    report = evaluator.evaluate(
+        {name: there[name] for name in names},
+        {name: there[parent] for name, parent in parents.items() if name in names},
+    )
+    for name, scores in report.models.items():
+        log_facts({name: {metric: value.value for metric, value in scores.metrics.items()}})
+    log_facts({"questions": report.questions, "pairs": report.pairs, "split": report.split})
+    return report

@@ -1,0 +1,116 @@
+"""How recipes become steps: what models have in common is one step, told on static twins of the pipelines."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_engineering.artifacts import Checkpoint
+from llm_engineering.config.schema import RunConfig
+from llm_engineering.errors import ConfigError
+
+DATA = {"sft": [{"embedded": True}], "preference": [{"sample": {"checker": "llm_engineering.embedded.zoo:judge"}}]}
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZENML_CONFIG_PATH", str(tmp_path))
+
+
+def planned(job: str, **blocks: object) -> list[str]:
+    """Return the names of all steps of a comparison or a sweep."""
+    from zenml import pipeline
+
+    from llm_engineering.data.loading import Origins
+    from pipelines.comparison import wire_comparison
+    from pipelines.pieces import Pieces
+    from pipelines.sweep import wire_sweep
+    from pipelines.variants import Bench
+
+    config = RunConfig.model_validate({"data": DATA, "dpo": {"epochs": 2}, **blocks})
+    base = Checkpoint(path=Path("base"), sha256="a", kind="model", weights_sha256="b", base="embedded", base_sha256="b")
+    wire = wire_comparison if job == "comparison" else wire_sweep
+
+    @pipeline
+    def twin() -> None:
+        wire(config, Bench(base, Origins(), Pieces()))
+
+    twin.prepare()
+    return list(twin.invocations)
+
+
+def counted(names: list[str]) -> Counter[str]:
+    return Counter(name.partition("-")[0] for name in names)
+
+
+def test_every_shared_piece_of_a_comparison_is_one_step() -> None:
+    names = planned("comparison")
+    assert counted(names) == {
+        "load_datasets": 1,
+        "format_datasets": 1,
+        "preview_data": 1,
+        "train_sft": 3,  # SFT itself, and the two controls that go on from it
+        "merge_sft": 3,
+        "build_preferences": 1,
+        "score_reference": 2,  # the base and the SFT model
+        "train_dpo": 4,
+        "merge_dpo": 4,
+        "imitation_rows": 2,
+        "evaluate_variants": 1,
+    }
+    assert {"train_sft-sft", "train_sft-sft_clean", "train_dpo-dpo_nll", "train_dpo-sft_dpo"} <= set(names)
+
+
+def test_a_sweep_of_dpo_trains_sft_and_scores_the_reference_once() -> None:
+    found = counted(planned("sweep", sweep={"dpo.beta": [0.1, 0.2, 0.3]}))
+    assert (found["train_sft"], found["build_preferences"], found["score_reference"]) == (1, 1, 1)
+    assert (found["train_dpo"], found["merge_dpo"], found["evaluate_variants"]) == (3, 3, 1)
+
+
+def test_runs_with_sft_models_of_their_own_are_measured_on_their_own_pairs() -> None:
+    found = counted(planned("sweep", sweep={"sft.learning_rate": [1e-4, 2e-4], "dpo.beta": [0.1, 0.2]}))
+    assert (found["train_sft"], found["build_preferences"], found["score_reference"]) == (2, 2, 2)
+    assert (found["train_dpo"], found["evaluate_variants"]) == (4, 2)
+
+
+def test_a_sweep_of_the_data_prepares_it_for_every_value() -> None:
+    found = counted(planned("sweep", sweep={"data.max_length": [64, 128]}))
+    assert (found["format_datasets"], found["train_sft"], found["evaluate_variants"]) == (2, 2, 2)
+
+
+def test_where_measuring_all_fails_each_is_measured_alone() -> None:
+    from llm_engineering.data.loading import Origins
+    from llm_engineering.training.recipes import Recipe
+    from pipelines.pieces import PieceError, Pieces
+    from pipelines.training import Rows
+    from pipelines.variants import Bench, Made
+
+    class Alone(Pieces):
+        """Measures models only where the broken one is not among them."""
+
+        def __call__(self, step: Any) -> Callable[..., Any]:
+            def measured(*inputs: Any) -> list[str]:
+                names: list[str] = inputs[10]
+                if "broken" in names:
+                    raise PieceError(step.name, ValueError("no numbers"))
+                return names
+
+            return measured
+
+    config = RunConfig.model_validate({"data": DATA})
+    base = Checkpoint(path=Path("base"), sha256="a", kind="model", weights_sha256="b", base="embedded", base_sha256="b")
+    rows = Rows("sft", "preference", "questions", "report", "quarantine")
+    made = [Made(Recipe(name, name, ("sft",), config), rows, [base, name]) for name in ("a", "broken", "c")]
+    assert Bench(base, Origins(), Alone()).measure(config, made, rows, "test") == [["a"], ["c"]]
+    assert [one.error for one in made] == [None, "evaluate_variants: ValueError: no numbers", None]
+
+
+@pytest.mark.parametrize("metric", ["charm", "kl_per_token"])
+def test_a_metric_without_a_better_and_a_worse_ranks_no_runs(metric: str) -> None:
+    from pipelines.launch import prepare
+
+    config = RunConfig.model_validate({"data": DATA, "sweep": {"dpo.beta": [0.1], "metric": metric}})
+    with pytest.raises(ConfigError, match=f"sweep.metric '{metric}' cannot rank runs"):
+        prepare("sweep", config)
