@@ -21,6 +21,7 @@ from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.evaluation.checkers import load_checker
+from llm_engineering.evaluation.harness import require_tasks
 from llm_engineering.models.adapters import require_hardware
 from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_chat_tokenizer
 from llm_engineering.models.checkpoints import check_export, locate_base, max_positions
@@ -33,6 +34,7 @@ from steps.artifact_sources import find_artifacts
 from steps.caching import package_versions
 from steps.facts import origin, run_facts
 from steps.registry import promoted_model
+from steps.secrets import judge_key
 from steps.work import release_work_folders
 
 Job = Literal["training", "sft", "dpo", "evaluation"]
@@ -71,6 +73,10 @@ def prepare(job: Job, config: RunConfig) -> Launch:
     for name in (config.evaluation.checker, config.data.sampling.checker if config.data.sampling else None):
         if name is not None:
             load_checker(name)
+    if config.evaluation.judge:
+        judge_key(config.evaluation.judge)
+    if config.evaluation.harness:
+        require_tasks(config.evaluation.harness)
     if config.export.dir:
         check_export(Path(config.export.dir).expanduser().resolve())
     base = _resolve_base(config)
@@ -213,6 +219,7 @@ def configured(launch: Launch, **options: Any) -> Any:
             **{name: getattr(config, name).model_dump(mode="json") for name in ("tracking", "watch")},
             "sources": config.data.source_names,
             "origin": origin(config.seed),
+            "judge": config.evaluation.judge.model_dump(mode="json") if config.evaluation.judge else None,
         },
         **options,
     )
@@ -220,13 +227,14 @@ def configured(launch: Launch, **options: Any) -> Any:
 
 def collect(config: RunConfig, run: PipelineRunResponse, error: str | None = None) -> RunReports:
     """Return the reports of a run, as far as it came."""
-    artifacts = {
-        name: versions[0]
+    artifacts = [
+        (name, versions[0])
         for step in run.steps.values()
         for name, versions in step.outputs.items()
         if versions and name.endswith(("_report", "decision"))
-    }
-    loaded: dict[str, Any] = {name: artifact.load() for name, artifact in artifacts.items()}
+    ]
+    artifacts.sort(key=lambda pair: pair[1].created)  # the evaluation report is made anew once a judge has judged
+    loaded: dict[str, Any] = {name: artifact.load() for name, artifact in dict(artifacts).items()}
     decision: PromotionDecision | None = loaded.get("promotion_decision")
     merges = {stage: loaded.get(f"{stage}_merge_report") for stage in ("sft", "dpo")}
     evaluation: EvaluationReport | None = loaded.get("evaluation_report")

@@ -14,6 +14,7 @@ from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.data.loading import Origins
 from llm_engineering.training.arguments import pairs_seen, stores_reference
+from pipelines.evidence import add_evidence
 from steps.build_preferences import build_preferences
 from steps.caching import checker_hash, with_code_dependencies
 from steps.evaluate import evaluate
@@ -167,18 +168,19 @@ def _dpo(config: RunConfig, policy: Output, rows: Rows) -> tuple[Output, Output]
 
 
 def _evaluate(config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str, Output]) -> Output:
-    return with_code_dependencies(evaluate)(
+    evaluation_report = with_code_dependencies(evaluate)(
         base,
         rows.sft,
         rows.preference,
         rows.questions,
         config.model,
-        config.evaluation,
+        config.evaluation.of_answers,
         config.dpo.beta,
         checker_hash(config.evaluation.checker),
         config.seed,
         **models,
     )
+    return add_evidence(config, base, evaluation_report, models)
 
 
 def _judge(
@@ -195,7 +197,7 @@ def _judge(
         rows.preference,
         rows.questions,
         config.model,
-        config.evaluation,
+        config.evaluation.of_answers,
         config.promotion,
         config.export,
         config.dpo.beta,

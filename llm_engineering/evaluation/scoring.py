@@ -9,7 +9,15 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import Checkpoint, EvaluationReport, Metric, ModelScores, RowSet, SampleAnswers
+from llm_engineering.artifacts import (
+    Checkpoint,
+    EvaluationReport,
+    GreedyAnswers,
+    Metric,
+    ModelScores,
+    RowSet,
+    SampleAnswers,
+)
 from llm_engineering.config.schema import EvaluationConfig
 from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.data.rowsets import read_rows
@@ -81,6 +89,8 @@ class Evaluator:
     dtype: "torch.dtype"
     _logps: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Log-probabilities of the pairs' chosen and rejected answers, by the weights of the model."""
+    _greedy: dict[str, list[str]] = field(default_factory=dict)
+    """Greedy answers to the held-out questions, by the weights of the model."""
 
     @cached_property
     def checker(self) -> Checker | None:
@@ -107,7 +117,12 @@ class Evaluator:
         for name, checkpoint in checkpoints.items():
             model = load_model(checkpoint.path, self.dtype)
             metrics, outcomes = self._measure(checkpoint, model, parents.get(name))
-            scores[name] = ModelScores(checkpoint_sha256=checkpoint.weights_sha256, metrics=metrics, outcomes=outcomes)
+            scores[name] = ModelScores(
+                checkpoint_sha256=checkpoint.weights_sha256,
+                metrics=metrics,
+                outcomes=outcomes,
+                parent=_name_of(parents.get(name), checkpoints),
+            )
             answers[name] = [answer.text for answer in self._ask(model, shown).answers]
         return EvaluationReport(
             fingerprint=self.held_out.fingerprint,
@@ -123,9 +138,23 @@ class Evaluator:
                 )
                 for i, question in enumerate(shown)
             ],
+            answers=self._greedy_answers(checkpoints),
             notes=self._notes(),
             seconds=time.perf_counter() - started,
         )
+
+    def _greedy_answers(self, checkpoints: Mapping[str, Checkpoint]) -> list[GreedyAnswers]:
+        """Return the greedy answers to all held-out questions, which :meth:`_measure` has kept."""
+        texts = {name: self._greedy.get(checkpoint.weights_sha256, []) for name, checkpoint in checkpoints.items()}
+        return [
+            GreedyAnswers(
+                unit=question.unit,
+                prompt=question.prompt,
+                reference=question.reference,
+                answers={name: each[i] for name, each in texts.items()},
+            )
+            for i, question in enumerate(self.held_out.questions)
+        ]
 
     def _measure(
         self, checkpoint: Checkpoint, model: "PreTrainedModel", parent: Checkpoint | None
@@ -135,7 +164,9 @@ class Evaluator:
         outcomes: dict[str, list[float]] = {}
         sampled: list[JudgedAnswers] = []
         if self.held_out.questions:
-            outcomes = self._ask(model, self.held_out.questions).outcomes()
+            greedy = self._ask(model, self.held_out.questions)
+            self._greedy[checkpoint.weights_sha256] = [answer.text for answer in greedy.answers]
+            outcomes = greedy.outcomes()
             sampled = [
                 self._ask(model, self.held_out.questions, temperature=1.0, seed=self.seed + i)
                 for i in range(self.config.sampled_answers)
@@ -230,6 +261,12 @@ class Evaluator:
         if self.checker is None:
             notes.append("No evaluation.checker is configured: answers are shown, not judged.")
         return notes
+
+
+def _name_of(parent: Checkpoint | None, checkpoints: Mapping[str, Checkpoint]) -> str | None:
+    """Return the name under which a parent is measured, if it is."""
+    named = (name for name, each in checkpoints.items() if parent and each.weights_sha256 == parent.weights_sha256)
+    return next(named, None)
 
 
 def _sampled_metrics(rounds: list[JudgedAnswers]) -> dict[str, Metric]:
