@@ -76,7 +76,7 @@ class Endpoint:
 
     def key(self, request: JudgeRequest) -> str:
         """Return what a request is known by: the hash of everything that shapes the reply."""
-        shaping: list[Any] = [self.config.model, self.config.base_url, self.config.verdicts, self.config.temperature]
+        shaping: list[Any] = [self.config.model, self.config.verdicts, self.config.temperature]
         shaping += [self.config.max_tokens, request.mode, self.config.scale, request.in_json]
         return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()
 

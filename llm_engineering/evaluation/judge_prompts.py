@@ -25,8 +25,10 @@ _THINKING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _LAST_OBJECT = re.compile(r"(\{[^{}]*\})\s*(?:```)?$")
 _LONGEST_LINE = 200
 """Characters of a last line that may be a verdict."""
-_CHOICE_LINE = re.compile(r"[\W_]*verdict[\W_]*:[\W_]*(A|B|tie)[\W_]*", re.IGNORECASE)
-_SCORE_LINE = re.compile(r"[\W_]*verdict[\W_]*:[^\w-]*(\d{1,3})(?:\s*/\s*\d{1,3})?[\W_]*", re.IGNORECASE)
+_BEFORE, _BETWEEN, _AFTER = r"[\s*_#>`-]*verdict[\s*_`]*:", r"[\s*_`\"(\[]*", r"[\s*_`\")\].]*"
+"""What of Markdown and of quotes may stand around a verdict in its line."""
+_CHOICE_LINE = re.compile(rf"{_BEFORE}{_BETWEEN}(A|B|tie){_AFTER}", re.IGNORECASE)
+_SCORE_LINE = re.compile(rf"{_BEFORE}{_BETWEEN}(\d{{1,3}})(?:\s*/\s*\d{{1,3}})?{_AFTER}", re.IGNORECASE)
 
 
 class _Reply(BaseModel):
