@@ -1,4 +1,8 @@
-"""Tasks of EleutherAI's lm-evaluation-harness, measured on the models of a run; the extra ``harness`` installs it."""
+"""Tasks of EleutherAI's lm-evaluation-harness, measured on the models of a run; the extra ``harness`` installs it.
+
+A metric that is the mean of its documents gets this project's interval (Wilson's for 0/1 values, else the bootstrap's),
+any other one the harness's standard error.
+"""
 
 import hashlib
 import json
@@ -16,6 +20,7 @@ from llm_engineering.artifacts import Checkpoint, HarnessReport, Metric, hash_fi
 from llm_engineering.config.problems import nearest
 from llm_engineering.config.schema import HarnessConfig
 from llm_engineering.errors import ConfigError
+from llm_engineering.evaluation.metrics import rate
 from llm_engineering.models.checkpoints import load_model
 
 if TYPE_CHECKING:
@@ -70,6 +75,7 @@ def measure_tasks(
             results = _run(load_model(checkpoint.path, dtype), tokenizer, config, seed)
             metrics[name] = dict(_metrics(results))
             outcomes[name] = {metric: found for metric in metrics[name] if (found := _outcomes(results, metric))}
+            metrics[name] |= {metric: rate(values) for metric, values in outcomes[name].items()}
     settings = [config.model_dump(mode="json", exclude={"include_path", "hub", "batch_size"}), tasks_hash(config), seed]
     limited = f"The lm-evaluation-harness saw only the first {config.limit} documents of a task."
     return HarnessReport(
@@ -82,8 +88,8 @@ def measure_tasks(
     )
 
 
-def _load(config: HarnessConfig) -> tuple[Any, dict[str, Any]]:
-    """Return the harness's index of tasks, and the tasks with their data."""
+def _load(config: HarnessConfig) -> dict[str, Any]:
+    """Return tasks and groups with their data, as the harness's ``evaluate`` takes them."""
     manager = _manager(config)
     known = manager.all_tasks
     for name in config.tasks:
@@ -93,9 +99,10 @@ def _load(config: HarnessConfig) -> tuple[Any, dict[str, Any]]:
             where = f" nor in {config.include_path}" if config.include_path else ""
             raise ConfigError(f"evaluation.harness.tasks: there is no task {name!r} in the harness{where}{hint}")
     try:
-        return manager, manager.load(config.tasks)
+        loaded: dict[str, Any] = manager.load(config.tasks)
     except Exception as error:  # task files, their Python and the libraries that read data raise what they like
         raise ConfigError(_unusable(config, error)) from error
+    return loaded
 
 
 def _manager(config: HarnessConfig) -> Any:
@@ -134,23 +141,26 @@ def _offline(config: HarnessConfig) -> Iterator[None]:
 
 
 def _run(model: Any, tokenizer: "PreTrainedTokenizerBase", config: HarnessConfig, seed: int) -> dict[str, Any]:
-    from lm_eval import simple_evaluate
+    """Return the harness's results for one model.
 
-    manager, _ = _load(config)
-    wrapped = _quiet_model(model, tokenizer, config.batch_size)
+    ``simple_evaluate`` would seed the whole process and describe the machine; what it sets up of the tasks stands here.
+    """
+    from lm_eval.evaluator import evaluate
+
+    loaded = _load(config)
+    for task in loaded["tasks"].values():
+        own = task.get_config("num_fewshot")
+        if own is None or (config.num_fewshot is not None and own != 0):  # a task that says 0 has no examples
+            task.set_config(key="num_fewshot", value=config.num_fewshot or 0)
+        task.set_fewshot_seed(seed=seed)
     try:
-        results: dict[str, Any] = simple_evaluate(
-            wrapped,
-            tasks=config.tasks,
-            num_fewshot=config.num_fewshot,
+        results: dict[str, Any] = evaluate(
+            _quiet_model(model, tokenizer, config.batch_size),
+            loaded,
             limit=config.limit,
             bootstrap_iters=BOOTSTRAP,
             apply_chat_template=config.apply_chat_template,
-            task_manager=manager,
-            random_seed=seed,
-            numpy_random_seed=seed,
-            torch_random_seed=seed,
-            fewshot_random_seed=seed,
+            fewshot_as_multiturn=config.apply_chat_template,
         )
     except Exception as error:  # as above; a task that runs code of models is refused by the harness itself
         raise ConfigError(_unusable(config, error)) from error
@@ -175,7 +185,7 @@ def _quiet_model(model: Any, tokenizer: "PreTrainedTokenizerBase", batch_size: i
 
 
 def _metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, Metric]]:
-    """Yield every number of every task and group, its standard error as the interval."""
+    """Yield every number of every task and group, with the interval that the harness's standard error gives."""
     for task, numbers in results["results"].items():
         units = results["n-samples"].get(task, {}).get("effective") or numbers.get("sample_len") or 0
         for key, value in numbers.items():
