@@ -1,5 +1,6 @@
 """Step: let a language model judge the answers."""
 
+import logging
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,6 +13,8 @@ from llm_engineering.evaluation.judge import judge_answers, write_verdicts
 from steps.context import judge_settings, log_facts
 from steps.secrets import judge_key
 from steps.work import keep_work_folder, training_folder
+
+_log = logging.getLogger(__name__)
 
 
 @step
@@ -29,6 +32,8 @@ def judge(
     written = write_verdicts(verdicts, folder)
     facts = {"judge", "endpoint", "disagreement", "requests", "input_tokens", "output_tokens", "cost", "error"}
     log_facts(report.model_dump(include=facts))
+    for note in report.notes:
+        (_log.info if report.complete else _log.warning)(note)
     if not report.complete:
         keep_work_folder(folder)
         Client().update_step_run(get_step_context().step_run.id, cache_expires_at=datetime.now(UTC))

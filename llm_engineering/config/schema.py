@@ -632,7 +632,7 @@ class OpenAIJudge(Block):
 
 
 class HarnessConfig(Block):
-    """Tasks of EleutherAI's lm-evaluation-harness, which the extra ``harness`` installs; see docs/judging.md."""
+    """Tasks of EleutherAI's lm-evaluation-harness, which the extra of that name installs; see docs/judging.md."""
 
     tasks: Annotated[list[str], Field(min_length=1)]
     """Names of tasks, groups or tags: the harness's own, or those of ``include_path``."""

@@ -8,9 +8,10 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr
 from importlib.metadata import version
 from importlib.util import find_spec
+from io import StringIO
 from math import isclose
 from pathlib import Path
 from statistics import fmean
@@ -102,6 +103,12 @@ def _load(config: HarnessConfig) -> dict[str, Any]:
         loaded: dict[str, Any] = manager.load(config.tasks)
     except Exception as error:  # task files, their Python and the libraries that read data raise what they like
         raise ConfigError(_unusable(config, error)) from error
+    unsafe = [name for name, task in loaded["tasks"].items() if getattr(task, "UNSAFE_CODE", False)]
+    if unsafe:
+        raise ConfigError(
+            f"evaluation.harness.tasks: {', '.join(unsafe)} would run code that the models write, which is not done "
+            "here. Leave it out."
+        )
     return loaded
 
 
@@ -146,6 +153,7 @@ def _run(model: Any, tokenizer: "PreTrainedTokenizerBase", config: HarnessConfig
     ``simple_evaluate`` would seed the whole process and describe the machine; what it sets up of the tasks stands here.
     """
     from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
 
     loaded = _load(config)
     for task in loaded["tasks"].values():
@@ -153,35 +161,20 @@ def _run(model: Any, tokenizer: "PreTrainedTokenizerBase", config: HarnessConfig
         if own is None or (config.num_fewshot is not None and own != 0):  # a task that says 0 has no examples
             task.set_config(key="num_fewshot", value=config.num_fewshot or 0)
         task.set_fewshot_seed(seed=seed)
+    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=config.batch_size)
     try:
-        results: dict[str, Any] = evaluate(
-            _quiet_model(model, tokenizer, config.batch_size),
-            loaded,
-            limit=config.limit,
-            bootstrap_iters=BOOTSTRAP,
-            apply_chat_template=config.apply_chat_template,
-            fewshot_as_multiturn=config.apply_chat_template,
-        )
+        with redirect_stderr(StringIO()):  # progress bars that cannot be turned off
+            results: dict[str, Any] = evaluate(
+                wrapped,
+                loaded,
+                limit=config.limit,
+                bootstrap_iters=BOOTSTRAP,
+                apply_chat_template=config.apply_chat_template,
+                fewshot_as_multiturn=config.apply_chat_template,
+            )
     except Exception as error:  # as above; a task that runs code of models is refused by the harness itself
         raise ConfigError(_unusable(config, error)) from error
     return results
-
-
-def _quiet_model(model: Any, tokenizer: "PreTrainedTokenizerBase", batch_size: int) -> Any:
-    """Return the model as the harness asks it, without progress bars."""
-    from lm_eval.models.huggingface import HFLM
-
-    class Quiet(HFLM):  # type: ignore[misc]  # untyped here
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
-            return super().loglikelihood(requests, disable_tqdm=True)
-
-        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> Any:
-            return super().loglikelihood_rolling(requests, disable_tqdm=True)
-
-        def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
-            return super().generate_until(requests, disable_tqdm=True)
-
-    return Quiet(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
 
 
 def _metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, Metric]]:

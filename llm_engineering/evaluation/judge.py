@@ -316,8 +316,19 @@ def _notes(report: JudgeReport, config: OpenAIJudge) -> Iterator[str]:
     """Yield what a reader should know beside the numbers."""
     if not report.questions:
         yield "There are no answers to judge."
+        return
+    cost = f", cost {report.cost:.4g}" if report.cost is not None else ""
+    orders = (
+        "" if report.disagreement is None else f"; its two orders disagree in {report.disagreement:.0%} of the pairs"
+    )
+    yield (
+        f"The judge {report.judge} replied to {report.requests:,} requests: {report.input_tokens:,} tokens read, "
+        f"{report.output_tokens:,} written{cost}{orders}."
+    )
     if report.error:
-        yield report.error
+        yield report.error if report.metrics else f"{report.error} There are no metrics of it; the next run asks anew."
+    if report.error and not report.metrics:
+        return
     for said, times in report.failures.items():
         yield f"The judge gave no reply to {times} of the requests: {said}."
     for count in report.counts:
@@ -332,8 +343,8 @@ def _notes(report: JudgeReport, config: OpenAIJudge) -> Iterator[str]:
         )
     if report.disagreement is not None and report.disagreement > 1 / 3:
         yield (
-            f"The judge changes its mind with the order of the answers in {report.disagreement:.0%} of the "
-            "comparisons: it is a weak judge of these answers."
+            "The judge changes its mind with the order of the answers in more than a third of the pairs: it is a weak "
+            "judge of them."
         )
     if report.unreported:
         yield f"The judge's server reported no tokens for {report.unreported} of {report.requests} replies."

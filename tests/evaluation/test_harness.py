@@ -79,8 +79,12 @@ def test_local_tasks_are_measured_offline_on_every_model(tasks, embedded, embedd
         (lambda folder: None, "there is no task 'zoo_choise' in the harness nor in .*; did you mean zoo_choice?"),
         (lambda folder: (folder / "zoo.jsonl").unlink(), "cannot be run .*zoo.jsonl.*Check the task files"),
         (lambda folder: (folder / "choice.yaml").write_text(CHOICE.replace("json\n", "org/gone\n")), "org/gone.*hub"),
+        (
+            lambda folder: (folder / "choice.yaml").write_text(CHOICE + "unsafe_code: true\n"),
+            "zoo_choice would run code that the models write",
+        ),
     ],
-    ids=["unknown task", "missing data", "data on the hub"],
+    ids=["unknown task", "missing data", "data on the hub", "code of the model"],
 )
 def test_a_task_that_cannot_be_run_is_refused(
     change: Callable[[Path], object], sentence: str, tasks: Path, monkeypatch: pytest.MonkeyPatch

@@ -91,7 +91,10 @@ def test_an_honest_judge_gives_wins_ties_and_losses(tmp_path: Path) -> None:
     assert result.disagreement == 0.0
     assert len(server.requests) == 6  # three questions in both orders; equal answers are a tie without asking
     assert result.complete
-    assert result.notes == []
+    assert result.notes == [
+        "The judge scripted replied to 6 requests: 600 tokens read, 60 written; "
+        "its two orders disagree in 0% of the pairs."
+    ]
 
 
 def test_a_judge_with_a_bias_of_position_wins_nothing(tmp_path: Path) -> None:
@@ -100,7 +103,8 @@ def test_a_judge_with_a_bias_of_position_wins_nothing(tmp_path: Path) -> None:
     assert (count.wins, count.ties, count.losses) == (0, 4, 0)
     assert (count.disagreements, count.prefers_first, count.prefers_second) == (3, 3, 0)
     assert result.disagreement == 1.0
-    assert "changes its mind with the order of the answers in 100% of the comparisons" in result.notes[0]
+    assert "its two orders disagree in 100% of the pairs" in result.notes[0]
+    assert "it is a weak judge" in result.notes[1]
     assert [each.winner for each in verdicts if each.question.endswith("0?")] == ["model", "against"]
 
 
@@ -114,7 +118,7 @@ def test_the_rubric_scores_every_model_on_the_same_questions(tmp_path: Path) -> 
     assert result.metrics["base"]["judge_score"].value == pytest.approx(11 / 3)
     assert [(count.model, count.judged, count.invalid) for count in result.counts] == [("base", 3, 1), ("sft", 4, 0)]
     assert [each.problem for each in verdicts].count("unparsable") == 1
-    assert result.notes == [
+    assert result.notes[1:] == [
         "The judge, the scores of base: 3 of 4 questions have a verdict (1 invalid, 0 without a reply)."
     ]
 
@@ -138,7 +142,7 @@ def test_what_is_no_verdict_is_counted_and_averaged_into_nothing(
     assert result.metrics == {}
     assert (result.counts[0].judged, result.counts[0].invalid) == (1, 3)
     assert {each.problem for each in verdicts if each.asked} == {problem}
-    assert "(3 invalid, 0 without a reply), too few for a metric." in result.notes[0]
+    assert "(3 invalid, 0 without a reply), too few for a metric." in result.notes[1]
     assert result.complete  # asking again would give the same
 
 
@@ -257,6 +261,7 @@ def test_tokens_and_their_price_are_shown(tmp_path: Path) -> None:
     result, _, _ = judged(honest, THREE, tmp_path, input_price=2.0, output_price=10.0)
     assert (result.requests, result.input_tokens, result.output_tokens) == (6, 600, 60)
     assert result.cost == pytest.approx((600 * 2.0 + 60 * 10.0) / 1e6)
+    assert "600 tokens read, 60 written, cost 0.0018;" in result.notes[0]
 
 
 def test_a_server_that_counts_no_tokens_is_named(tmp_path: Path) -> None:
@@ -265,7 +270,7 @@ def test_a_server_that_counts_no_tokens_is_named(tmp_path: Path) -> None:
 
     result, _, _ = judged(silent, THREE, tmp_path, input_price=2.0)
     assert (result.cost, result.unreported) == (None, 6)
-    assert result.notes == ["The judge's server reported no tokens for 6 of 6 replies."]
+    assert result.notes[1:] == ["The judge's server reported no tokens for 6 of 6 replies."]
 
 
 def test_answers_are_data_whose_end_no_answer_can_forge(tmp_path: Path) -> None:
