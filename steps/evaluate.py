@@ -46,7 +46,7 @@ def evaluate(
         archive_dir=archive_folder(),
     ) as tracker:
         report = evaluator.evaluate(models)
-        tracker.log_text("evaluation.json", report.model_dump_json(indent=2))
+        tracker.log_text("evaluation.json", report.model_dump_json(indent=2, exclude={"answers"}))
         for name, scores in report.models.items():
             tracker.log_metrics({f"{name}/{metric}": value.value for metric, value in scores.metrics.items()})
     for name, scores in report.models.items():

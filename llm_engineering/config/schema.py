@@ -14,15 +14,6 @@ def _check_name(name: str) -> str:
     return name
 
 
-def _check_endpoint(address: str) -> str:
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be an address such as https://api.openai.com/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("must hold no user, password or query; a key belongs in the environment or a ZenML secret")
-    return address
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -576,7 +567,7 @@ class OpenAIJudge(Block):
     """A language model behind an OpenAI-compatible endpoint judges the greedy answers; docs/judging.md describes it."""
 
     type: Literal["openai"] = "openai"
-    base_url: Annotated[str, AfterValidator(_check_endpoint)]
+    base_url: str
     """The endpoint's address, such as ``https://api.openai.com/v1`` or ``http://localhost:8000/v1``; without a key."""
     model: str
     """The judge's name at the endpoint."""
@@ -623,6 +614,16 @@ class OpenAIJudge(Block):
         """What of it shapes verdicts: time-outs, prices and keys are left at their defaults."""
         other = {"timeout", "retries", "concurrency", "input_price", "output_price", "api_key_env", "api_key_secret"}
         return OpenAIJudge.model_validate(self.model_dump(exclude=other))
+
+    @model_validator(mode="after")
+    def _check_address(self) -> "OpenAIJudge":
+        """Not a rule of the field: messages show a field's value, which may hold a password."""
+        parts = urlsplit(self.base_url)
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("base_url must hold no user, password or query; a key belongs in the environment")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("base_url must be an address such as https://api.openai.com/v1")
+        return self
 
     @model_validator(mode="after")
     def _check_secret(self) -> "OpenAIJudge":
