@@ -81,7 +81,8 @@ def test_a_run_is_judged_and_a_judge_that_fails_is_asked_again(tmp_path: Path) -
     assert "judge_score" in judged["base"]
     if harness:
         assert judged["sft"]["harness/zoo_choice/acc"] == 1.0
-    rows = [json.loads(row) for row in (Path(second["artifacts"]["judge_verdicts"]) / "verdicts.jsonl").open()]
+    verdicts = (Path(second["artifacts"]["judge_verdicts"]) / "verdicts.jsonl").read_text()
+    rows = [json.loads(row) for row in verdicts.splitlines()]
     assert sum(row["asked"] for row in rows) >= requests
     assert {row["mode"] for row in rows} == {"pairwise", "rubric"}
     report = Path(second["artifacts"]["report"]).read_text()
