@@ -37,7 +37,6 @@ METRICS: dict[str, MetricWording] = {
     "preferred_rate": MetricWording("Preferred answers", True, share=True),
     "answer_score": MetricWording("Answer score", True, digits=3),
     "flaws_per_answer": MetricWording("Flaws per answer", False, digits=2),
-    "judge_score": MetricWording("Judge's score", True, digits=2),
     "sampled_answer_accuracy": MetricWording("Right answers, sampled", True, share=True),
     "sampled_preferred_rate": MetricWording("Preferred answers, sampled", True, share=True),
     "sampled_flaws_per_answer": MetricWording("Flaws per answer, sampled", False, digits=2),
