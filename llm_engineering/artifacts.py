@@ -475,6 +475,8 @@ class ModelScores(Artifact):
     outcomes: dict[str, list[float]] = {}
     """Per-unit values of a metric, whose mean the metric is; units stand in the same order for all models of a report,
     so that two models compare pair by pair."""
+    parent: str | None = None
+    """The model of the report that it was trained from."""
 
 
 class PairedDifference(Artifact):
@@ -501,6 +503,127 @@ class SampleAnswers(Artifact):
     answers: dict[str, str]
 
 
+class GreedyAnswers(Artifact):
+    """Greedy answers of all models to one held-out question, whole."""
+
+    unit: str
+    """What the question belongs to: phrasings of one fact are one unit."""
+    prompt: str
+    """The prompt's messages as JSON."""
+    reference: str
+    """The row's own answer; empty where there is none."""
+    answers: dict[str, str]
+
+
+VerdictProblem = Literal["unparsable", "empty", "refused", "cut off", "failed"]
+"""Why a request to the judge gave no verdict; ``failed``: the server gave no reply at all."""
+
+
+class JudgeVerdict(Artifact):
+    """What the judge said to one request; one row of the verdicts' file."""
+
+    mode: Literal["pairwise", "rubric"]
+    model: str
+    against: str | None = None
+    """The other model of a pairwise comparison."""
+    shown_first: bool = True
+    """The model's answer was answer A."""
+    unit: str
+    question: str
+    """The last message of the prompt."""
+    answer: str
+    other_answer: str | None = None
+    winner: Literal["model", "against", "tie"] | None = None
+    score: int | None = None
+    asked: bool = True
+    """False where both answers are the same, which is a tie without asking."""
+    problem: VerdictProblem | None = None
+    reply: str = ""
+    """All that the judge wrote."""
+
+
+class JudgeCount(Artifact):
+    """What became of the questions of one comparison, or of one model's answers under the rubric."""
+
+    mode: Literal["pairwise", "rubric"]
+    model: str
+    against: str | None = None
+    questions: int
+    judged: int
+    """Questions with a verdict that counts; in a comparison, with one in both orders."""
+    invalid: int
+    """Questions without a verdict, because the judge's reply was none; they are averaged into nothing."""
+    failed: int
+    """Questions without a verdict, because the server gave no reply."""
+    wins: int = 0
+    """Both orders agree that the model's answer is better."""
+    losses: int = 0
+    ties: int = 0
+    """The judge sees a tie, the orders disagree, or the answers are the same."""
+    identical: int = 0
+    """Of the ties, answers that are the same."""
+    disagreements: int = 0
+    """Of the ties, questions whose two orders got different verdicts."""
+    prefers_first: int = 0
+    """Of the disagreements, answer A was better in both orders: a bias of position."""
+    prefers_second: int = 0
+
+
+class JudgeReport(Artifact):
+    """What a language model says of the answers, and how far it can be trusted."""
+
+    judge: str
+    """The judge's name at the endpoint."""
+    endpoint: str
+    """The endpoint's address."""
+    settings_sha256: str
+    """Hash of all that shapes a verdict: judges with equal hashes compare."""
+    questions: int
+    counts: list[JudgeCount]
+    metrics: dict[str, dict[str, Metric]] = {}
+    """Per model: ``judge_score``, and ``judge_win_rate/NAME`` against that model."""
+    outcomes: dict[str, dict[str, list[float]]] = {}
+    """Per model, on the units that all models with this metric have a verdict for."""
+    disagreement: float | None = None
+    """Share of the comparisons judged in both orders whose orders disagree."""
+    requests: int = 0
+    """Requests that got a reply, those of an interrupted run included."""
+    input_tokens: int = 0
+    """Tokens read, as the server reports them."""
+    output_tokens: int = 0
+    unreported: int = 0
+    """Replies whose server said nothing of tokens."""
+    cost: float | None = None
+    """In the currency of the configured prices."""
+    failures: dict[str, int] = {}
+    """What the server did instead of replying, and how often."""
+    error: str | None = None
+    """Why the judge was given up, in one sentence."""
+    notes: list[str] = []
+    """Sentences that a reader should know."""
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every request got a reply."""
+        return self.error is None and not self.failures
+
+
+class HarnessReport(Artifact):
+    """Results of the lm-evaluation-harness."""
+
+    settings_sha256: str
+    """Hash of all that shapes a result: reports with equal hashes compare."""
+    version: str
+    """The harness's."""
+    metrics: dict[str, dict[str, Metric]]
+    """Per model: ``harness/TASK/METRIC``."""
+    outcomes: dict[str, dict[str, list[float]]] = {}
+    """Per model and document, for metrics that are their mean."""
+    notes: list[str] = []
+    seconds: float
+
+
 class EvaluationReport(Artifact):
     """How the models of a run compare."""
 
@@ -513,6 +636,10 @@ class EvaluationReport(Artifact):
     samples: list[SampleAnswers]
     changes: dict[str, dict[str, int]] = {}
     """How many held-out pairs and answers a model learned, unlearned, ... since its parent, by outcome."""
+    answers: list[GreedyAnswers] = []
+    """To all held-out questions; what a judge is shown."""
+    judge: JudgeReport | None = None
+    """None where no judge is configured."""
     notes: list[str] = []
     seconds: float
     tracker: TrackerLink | None = None

@@ -27,6 +27,7 @@ from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.evaluation.checkers import load_checker
+from llm_engineering.evaluation.harness import require_tasks
 from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.adapters import require_hardware
 from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_chat_tokenizer
@@ -46,6 +47,7 @@ from steps.facts import origin, run_facts
 from steps.materializers import FILES
 from steps.provenance import code_facts, recorded
 from steps.registry import model_version, promoted_model
+from steps.secrets import judge_key
 from steps.work import release_work_folders
 
 Job = Literal["training", "sft", "dpo", "evaluation", "comparison", "sweep"]
@@ -86,6 +88,10 @@ def prepare(job: Job, config: RunConfig) -> Launch:
     for name in (config.evaluation.checker, config.data.sampling.checker if config.data.sampling else None):
         if name is not None:
             load_checker(name)
+    if config.evaluation.judge:
+        judge_key(config.evaluation.judge)
+    if config.evaluation.harness:
+        require_tasks(config.evaluation.harness)
     if config.export.dir:
         check_export(Path(config.export.dir).expanduser().resolve())
     base = _resolve_base(config)
@@ -254,6 +260,7 @@ def configured(launch: Launch, pipeline: Any = None, **options: Any) -> Any:
             **{name: getattr(config, name).model_dump(mode="json") for name in ("tracking", "watch")},
             "sources": config.data.source_names,
             "origin": origin(config.seed),
+            "judge": config.evaluation.judge.model_dump(mode="json") if config.evaluation.judge else None,
         },
         **options,
     )
@@ -275,13 +282,14 @@ def compared(run: PipelineRunResponse) -> tuple[ComparisonReport, RunFacts]:
 
 def collect(config: RunConfig, run: PipelineRunResponse, error: str | None = None) -> RunReports:
     """Return the reports of a run, as far as it came."""
-    artifacts = {
-        name: versions[0]
+    artifacts = [
+        (name, versions[0])
         for step in run.steps.values()
         for name, versions in step.outputs.items()
         if versions and name.endswith(("_report", "decision"))
-    }
-    loaded: dict[str, Any] = {name: artifact.load() for name, artifact in artifacts.items()}
+    ]
+    artifacts.sort(key=lambda pair: pair[1].created)  # the evaluation report is made anew once a judge has judged
+    loaded: dict[str, Any] = {name: artifact.load() for name, artifact in dict(artifacts).items()}
     decision: PromotionDecision | None = loaded.get("promotion_decision")
     merges = {stage: loaded.get(f"{stage}_merge_report") for stage in ("sft", "dpo")}
     evaluation: EvaluationReport | None = loaded.get("evaluation_report")

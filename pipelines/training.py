@@ -16,6 +16,7 @@ from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.data.loading import Origins
 from llm_engineering.training.arguments import pairs_seen, stores_reference
+from pipelines.evidence import add_evidence
 from steps.build_preferences import build_preferences
 from steps.caching import checker_hash, with_code_dependencies
 from steps.evaluate import evaluate, evaluate_models
@@ -193,14 +194,14 @@ def _evaluate(config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str,
         rows.preference,
         rows.questions,
         config.model,
-        config.evaluation,
+        config.evaluation.of_answers,
         config.dpo.beta,
         checker_hash(config.evaluation.checker),
         config.seed,
         **models,
     )
     with_code_dependencies(show_outcomes)(outcomes)
-    return evaluation_report
+    return add_evidence(config, base, evaluation_report, models)
 
 
 def _evaluate_models(config: RunConfig, measured: MeasuredModels, base: Checkpoint, rows: Rows) -> None:
@@ -233,7 +234,7 @@ def _judge(
         rows.preference,
         rows.questions,
         config.model,
-        config.evaluation,
+        config.evaluation.of_answers,
         config.promotion,
         config.export,
         config.dpo.beta,

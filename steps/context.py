@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from zenml import get_step_context, log_metadata
 
 from llm_engineering.artifacts import TrackerLink
-from llm_engineering.config.schema import TrackingConfig, WatchConfig
+from llm_engineering.config.schema import OpenAIJudge, TrackingConfig, WatchConfig
 from steps.work import work_root
 
 
@@ -38,6 +38,13 @@ def tracking() -> TrackingConfig:
 def watch() -> WatchConfig:
     """Return what curves are judged by; the part of it that can change a training is a step parameter as well."""
     return WatchConfig.model_validate(run_settings()["watch"])
+
+
+def judge_settings(judge: OpenAIJudge) -> OpenAIJudge:
+    """Return the configured judge, with what shapes no verdict: time-outs, prices, and where its key is."""
+    whole = OpenAIJudge.model_validate(run_settings()["judge"])
+    assert whole.deciding == judge
+    return whole
 
 
 def sources() -> list[str]:

@@ -90,7 +90,7 @@ def tracked_evaluation(
         archive_dir=archive_folder(),
     ) as tracker:
         report = evaluator.evaluate(models, parents)
-        numbers = report.model_dump_json(indent=2, exclude={"models": {"__all__": {"outcomes"}}})
+        numbers = report.model_dump_json(indent=2, exclude={"answers": True, "models": {"__all__": {"outcomes"}}})
         tracker.log_text("evaluation.json", numbers)
         for name, scores in report.models.items():
             tracker.log_metrics({f"{name}/{metric}": value.value for metric, value in scores.metrics.items()})

@@ -48,13 +48,15 @@ def plan_folder() -> Iterator[Path]:
 def training_folder() -> tuple[Path, dict[str, Any]]:
     """Return the folder of this training, and the outputs of the same training where another run just finished it.
 
+    Other work that can be taken up again has its folder here, too.
+
     Waits while another process works in it.
     """
     step = get_step_context().step_run
     path = work_root() / f"{step.config.name}-{step.cache_key}"  # `step.name` also says which model of a comparison
     waits = _is_locked(path)
     if waits:
-        _log.info("Another run is at the same training; this one waits and takes its result.")
+        _log.info("Another run is at the same work; this one waits and takes its result.")
     folder = _open(path)
     twin = _completed(str(step.cache_key)) if waits and step.config.enable_cache is not False else None
     return folder, {name: artifacts[0].load() for name, artifacts in twin.outputs.items()} if twin else {}
@@ -95,21 +97,26 @@ def release_work_folders(*, keep: bool = False) -> None:
         if not keep:
             shutil.rmtree(path, ignore_errors=True)
         lock.release()
-        if not _is_training(path):
+        if not _is_resumable(path):
             Path(lock.lock_file).unlink(missing_ok=True)
     _held.clear()
+
+
+def keep_work_folder(path: Path) -> None:
+    """Give up a folder and leave what is in it: its work is not complete, and a later run takes it up."""
+    _held.pop(path).release()
 
 
 def sweep_work_folders() -> None:
     """Remove what dead runs left behind, save for trainings that can be taken up again."""
     for path in _folders():
-        resumable = _is_training(path) and _completed(path.name.partition("-")[2]) is None
+        resumable = _is_resumable(path) and _completed(path.name.partition("-")[2]) is None
         if not resumable and not _is_locked(path):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _is_training(path: Path) -> bool:
-    return path.name.startswith("train_")
+def _is_resumable(path: Path) -> bool:
+    return path.name.startswith(("train_", "judge"))
 
 
 def _folders() -> Iterator[Path]:
@@ -118,8 +125,13 @@ def _folders() -> Iterator[Path]:
 
 
 def _completed(cache_key: str) -> StepRunResponse | None:
-    """Return the newest completed step run with a cache key."""
+    """Return the newest completed step run with a cache key; one whose work was not complete has expired."""
     found = Client().list_run_steps(
-        cache_key=cache_key, status=ExecutionStatus.COMPLETED, sort_by="desc:created", size=1, hydrate=True
+        cache_key=cache_key,
+        cache_expired=False,
+        status=ExecutionStatus.COMPLETED,
+        sort_by="desc:created",
+        size=1,
+        hydrate=True,
     )
     return found.items[0] if found.items else None

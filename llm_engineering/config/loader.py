@@ -90,7 +90,7 @@ def _label(path: Path) -> str:
 
 def _resolve_paths(tree: Node) -> Node:
     """Make relative paths absolute, each from the folder of the layer that set it."""
-    data, model = tree.child("data"), tree.child("model")
+    data, model, evaluation = (tree.child(name) for name in ("data", "model", "evaluation"))
     if data is not None:
         for kind in ("sft", "preference"):
             data = _replaced(data, kind, _resolve_sources(data.child(kind)))
@@ -99,6 +99,10 @@ def _resolve_paths(tree: Node) -> Node:
         model = _replaced(model, "base", _resolve_existing(model.child("base"), "base"))
         model = _replaced(model, "chat_template", _resolve_existing(model.child("chat_template"), "chat_template"))
         tree = _replaced(tree, "model", model)
+    harness = evaluation.child("harness") if evaluation is not None else None
+    if evaluation is not None and harness is not None:
+        harness = _replaced(harness, "include_path", _absolute(harness.child("include_path")))
+        tree = _replaced(tree, "evaluation", _replaced(evaluation, "harness", harness))
     return _resolve_measured(tree)
 
 

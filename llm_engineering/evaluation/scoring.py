@@ -8,7 +8,14 @@ from functools import cached_property
 from math import isnan
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import Checkpoint, EvaluationReport, Metric, ModelScores, SampleAnswers
+from llm_engineering.artifacts import (
+    Checkpoint,
+    EvaluationReport,
+    GreedyAnswers,
+    Metric,
+    ModelScores,
+    SampleAnswers,
+)
 from llm_engineering.config.schema import EvaluationConfig
 from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.evaluation.answers import JudgedAnswers, Question, ask, mean_of_rounds, variety
@@ -110,7 +117,10 @@ class Evaluator:
             subject = self._subject(name, checkpoint, parents.get(name))
             self._measure(subject)
             scores[name] = ModelScores(
-                checkpoint_sha256=checkpoint.weights_sha256, metrics=subject.metrics, outcomes=subject.outcomes
+                checkpoint_sha256=checkpoint.weights_sha256,
+                metrics=subject.metrics,
+                outcomes=subject.outcomes,
+                parent=_name_of(parents.get(name), checkpoints),
             )
             if not subject.broken:
                 shown = self._shown_questions(subject)
@@ -123,10 +133,24 @@ class Evaluator:
             pairs=len(self.held_out.pairs),
             models=scores,
             samples=self._samples(answers),
+            answers=self._greedy_answers(checkpoints),
             changes=count_outcomes(self.changes),
             notes=self._notes,
             seconds=time.perf_counter() - started,
         )
+
+    def _greedy_answers(self, checkpoints: Mapping[str, Checkpoint]) -> list[GreedyAnswers]:
+        """Return the greedy answers to all held-out questions; a model that is broken has none."""
+        asked = {name: self._greedy.get(checkpoint.weights_sha256) for name, checkpoint in checkpoints.items()}
+        return [
+            GreedyAnswers(
+                unit=question.unit,
+                prompt=question.prompt,
+                reference=question.reference,
+                answers={name: each.answers[i].text for name, each in asked.items() if each is not None},
+            )
+            for i, question in enumerate(self.held_out.questions)
+        ]
 
     def _subject(self, name: str, checkpoint: Checkpoint, parent: Checkpoint | None) -> _Subject:
         own = self.tokenizers.get(name)
@@ -300,3 +324,9 @@ class Evaluator:
 
 def _is_finite(model: "PreTrainedModel") -> bool:
     return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
+def _name_of(parent: Checkpoint | None, checkpoints: Mapping[str, Checkpoint]) -> str | None:
+    """Return the name under which a parent is measured, if it is."""
+    named = (name for name, each in checkpoints.items() if parent and each.weights_sha256 == parent.weights_sha256)
+    return next(named, None)

@@ -67,7 +67,7 @@ def rehearsal_of(config: RunConfig, base: str, key: str) -> Rehearsal:
     _limit_data(tree["data"])
     for stage in ("sft", "dpo"):
         _limit_stage(tree[stage])
-    _limit_evaluation(tree["evaluation"])
+    changes += _limit_evaluation(tree["evaluation"])
     changes += _order_samples(tree)
     tree["dpo"]["kl_answers"] = min(config.dpo.kl_answers, QUESTIONS)
     if config.dpo.reference == "auto":  # as the real run would decide, not as six updates would
@@ -123,11 +123,17 @@ def _limit_stage(stage: dict[str, Any]) -> None:
             stage["evaluation_examples"] = None
 
 
-def _limit_evaluation(evaluation: dict[str, Any]) -> None:
+def _limit_evaluation(evaluation: dict[str, Any]) -> list[str]:
     evaluation["max_new_tokens"] = min(evaluation["max_new_tokens"], NEW_TOKENS)
     evaluation["batch_size"] = min(evaluation["batch_size"], ANSWERS_AT_ONCE)
     evaluation["max_questions"] = min(evaluation["max_questions"] or QUESTIONS, QUESTIONS)
     evaluation["sampled_answers"] = min(evaluation["sampled_answers"], 1)
+    if evaluation["harness"]:
+        evaluation["harness"]["limit"] = min(evaluation["harness"]["limit"] or QUESTIONS, QUESTIONS)
+    if evaluation["judge"] is None:
+        return []
+    judge, evaluation["judge"] = evaluation["judge"], None
+    return [f"The judge {judge['model']} is not asked: answers of a random model are not worth its price."]
 
 
 def _order_samples(tree: dict[str, Any]) -> list[str]:

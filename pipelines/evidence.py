@@ -1,0 +1,37 @@
+"""What is measured of models beside the evaluation's own numbers: by a judge, and by the lm-evaluation-harness.
+
+Each has its own step, so that another judge or another task generates and judges nothing else anew.
+"""
+
+from typing import Any
+
+from llm_engineering.artifacts import Checkpoint
+from llm_engineering.config.schema import RunConfig
+from llm_engineering.evaluation.harness import tasks_hash
+from steps.caching import with_code_dependencies
+from steps.gather_evidence import gather_evidence
+from steps.judge import judge
+from steps.run_harness import run_harness
+
+
+def add_evidence(config: RunConfig, base: Checkpoint, evaluation_report: Any, models: dict[str, Any]) -> Any:
+    """Return the evaluation's report with what a judge and the harness say, where they are configured.
+
+    Args:
+        config: The run's.
+        base: The base model.
+        evaluation_report: What the step ``evaluate`` gave.
+        models: The other models, by the names of the step's inputs.
+    """
+    wanted = config.evaluation
+    if wanted.judge is None and wanted.harness is None:
+        return evaluation_report
+    judge_report = harness_report = None
+    if wanted.judge is not None:
+        judge_report, _ = with_code_dependencies(judge)(evaluation_report, wanted.judge.deciding, config.seed)
+    if wanted.harness is not None:
+        tasks = tasks_hash(wanted.harness)
+        harness_report = with_code_dependencies(run_harness)(
+            base, config.model, wanted.harness, tasks, config.seed, **models
+        )
+    return with_code_dependencies(gather_evidence)(evaluation_report, judge_report, harness_report)
