@@ -23,7 +23,8 @@ from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.evaluation.checkers import load_checker
 from llm_engineering.models.adapters import require_hardware
 from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_chat_tokenizer
-from llm_engineering.models.checkpoints import check_export, locate_base, max_positions
+from llm_engineering.models.checkpoints import locate_base, max_positions
+from llm_engineering.models.export import require_export
 from llm_engineering.models.hardware import require_liger
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.training.watch import judged_anew
@@ -71,8 +72,8 @@ def prepare(job: Job, config: RunConfig) -> Launch:
     for name in (config.evaluation.checker, config.data.sampling.checker if config.data.sampling else None):
         if name is not None:
             load_checker(name)
-    if config.export.dir:
-        check_export(Path(config.export.dir).expanduser().resolve())
+    if job != "evaluation":
+        require_export(config.export)
     base = _resolve_base(config)
     require_length(config.data, max_positions(base.path))
     chat = load_chat_tokenizer(base, config.model)
@@ -127,14 +128,19 @@ def find_version_model(config: RunConfig) -> Checkpoint | None:
     name, at, version = config.model.base.partition("@")
     if not at or Path(config.model.base).exists():
         return None
-    found = _model_version(name, version)
+    found = model_version(name, version)
     checkpoint = promoted_model(found)
     if checkpoint is None or not checkpoint.path.is_dir():
         raise StoreError(f"Version {found.name} of the model {name!r} has no model folder. Name another version.")
     return checkpoint.model_copy(update={"base": config.model.base})
 
 
-def _model_version(name: str, version: str) -> ModelVersionResponse:
+def model_version(name: str, version: str) -> ModelVersionResponse:
+    """Return a version of a model by its number, its stage, or ``latest``.
+
+    Raises:
+        StoreError: There is none; says which there are.
+    """
     try:
         return Client().get_model_version(name, int(version) if version.isdigit() else version)
     except KeyError as error:
@@ -149,7 +155,7 @@ def _model_version(name: str, version: str) -> ModelVersionResponse:
 
 def _trained_models(name: str) -> tuple[str, dict[str, Checkpoint]]:
     """Return the newest version of a model whose run made something, and its models."""
-    _model_version(name, "latest")
+    model_version(name, "latest")
     for version in Client().list_model_versions(model=name, size=50, sort_by="desc:number").items:
         found = {key: version.get_artifact(key) for key in ("sft_model", "dpo_model")}
         models = {key: artifact.load() for key, artifact in found.items() if artifact is not None}
@@ -239,6 +245,7 @@ def collect(config: RunConfig, run: PipelineRunResponse, error: str | None = Non
         merges={stage: report for stage, report in merges.items() if report is not None},
         evaluation=evaluation,
         decision=decision,
+        exports=loaded.get("export_report"),
         config_yaml=dump_config(config),
         packages=dict(pair.split("=", 1) for pair in package_versions().split()),
     )

@@ -17,6 +17,7 @@ from llm_engineering.training.arguments import pairs_seen, stores_reference
 from steps.build_preferences import build_preferences
 from steps.caching import checker_hash, with_code_dependencies
 from steps.evaluate import evaluate
+from steps.export import export
 from steps.format_datasets import format_datasets
 from steps.load_datasets import load_datasets
 from steps.merge import merge_dpo, merge_sft
@@ -184,7 +185,7 @@ def _evaluate(config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str,
 def _judge(
     config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str, Output], reports: dict[str, Output | None]
 ) -> None:
-    """Evaluate, promote and report; the last two run every time, since every run makes a model version."""
+    """Evaluate, promote, export and report; all but the first run every time, since every run makes a model version."""
     configuration = dump_config(config)
     evaluation_report = _evaluate(config, base, rows, models)
     decision = promote(
@@ -197,11 +198,13 @@ def _judge(
         config.model,
         config.evaluation,
         config.promotion,
-        config.export,
         config.dpo.beta,
         config.seed,
         configuration,
         **models,
         **{name: reports[name] for name in ("sft_merge_report", "dpo_merge_report", "dpo_report") if name in reports},
     )
-    report(decision, rows.report, evaluation_report, configuration, **reports)
+    _, export_report = export(
+        decision, rows.report, evaluation_report, base, rows.questions, config, **models, **reports
+    )
+    report(decision, rows.report, evaluation_report, configuration, export_report=export_report, **reports)

@@ -36,4 +36,8 @@ def set_environment(config: RunConfig) -> None:
 def _may_need_hub(config: RunConfig) -> bool:
     base = config.model.base
     base_is_local = base == "embedded" or "@" in base or Path(base).exists()
-    return not base_is_local or any(isinstance(source, HubSource) for _, source in config.data.row_sources)
+    return (
+        not base_is_local
+        or config.export.hub is not None
+        or any(isinstance(source, HubSource) for _, source in config.data.row_sources)
+    )
