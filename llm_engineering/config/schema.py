@@ -800,10 +800,10 @@ class Likeness(Block):
 class ParityConfig(Block):
     """From when on an export is too unlike the merged model to be published."""
 
-    bfloat16: Likeness = Likeness(agreement=0.98, kl=0.01)
+    bfloat16: Likeness = Likeness(agreement=0.95, kl=0.01)
     int8: Likeness = Likeness(agreement=0.95, kl=0.02)
-    int4: Likeness = Likeness(agreement=0.85, kl=0.2)
-    gguf: Likeness = Likeness(agreement=0.98, kl=0.01)
+    int4: Likeness = Likeness(agreement=0.85, kl=0.1)
+    gguf: Likeness = Likeness(agreement=0.95, kl=0.01)
     prompts: PositiveInt = 16
     """Held-out questions that the models are compared on."""
 

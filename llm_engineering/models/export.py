@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llm_engineering.artifacts import Checkpoint, Export, ExportParity
 from llm_engineering.config.schema import ExportConfig, ExportFormat, HubExport, Likeness
 from llm_engineering.errors import ConfigError, ModelError, PipelineError, ProofError, StoreError
-from llm_engineering.models.checkpoints import load_model, save_model
+from llm_engineering.models.checkpoints import hash_weights, load_model, save_model
 from llm_engineering.models.hub import push, require_hub
 from llm_engineering.models.parity import Predictions, compare, predictions_of
 
@@ -101,27 +101,35 @@ def _export(
         with _fresh_folder(config, name, scratch) as fresh:
             _WRITERS[name](merged, tokenizer, fresh)
             export = export.model_copy(update={"megabytes": _megabytes(fresh)})
-            if name != "merged":
+            if name == "merged":
+                _require_same_weights(merged, fresh)
+            else:
                 export = export.model_copy(
                     update={"parity": _parity(name, fresh, reference, dtype, getattr(config.parity, name))}
                 )
                 _require_likeness(export)
-            (fresh / CARD).write_text(card(export), encoding="utf-8")
-            if config.hub is not None:
-                repository = repository_of(config.hub, name)
+            repository = repository_of(config.hub, name) if config.hub else None
+            planned = export.model_copy(update={"repository": repository})
+            (fresh / CARD).write_text(card(planned), encoding="utf-8")
+            if config.hub is not None and repository is not None:
                 push(fresh, repository, private=config.hub.private)
-                export = export.model_copy(update={"repository": repository})
+                export = planned
             if config.dir is not None:
                 place(fresh, folder_of(config.dir, name))
                 export = export.model_copy(update={"path": str(folder_of(config.dir, name))})
     except PipelineError as error:
         return export.model_copy(update={"problem": str(error)})
-    except (OSError, RuntimeError, ValueError, NotImplementedError) as error:  # what converters raise
-        problem = (
-            f"{name} cannot be made of this model: {str(error).strip().splitlines()[-1] if str(error) else error!r}"
-        )
-        return export.model_copy(update={"problem": problem})
+    except OSError as error:
+        return export.model_copy(update={"problem": f"{name} cannot be written: {error.strerror or error}."})
+    except (AssertionError, RuntimeError, ValueError) as error:  # what converters raise
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        return export.model_copy(update={"problem": f"{name} cannot be made of this model: {said[-1]}"})
     return export
+
+
+def _require_same_weights(merged: Checkpoint, copy: Path) -> None:
+    if hash_weights(copy) != merged.weights_sha256:
+        raise ProofError("merged is not published: the copy has other weights than the model. Check both disks.")
 
 
 def _require_likeness(export: Export) -> None:

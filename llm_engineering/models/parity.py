@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import ExportParity
 from llm_engineering.config.schema import Likeness
+from llm_engineering.errors import ProofError
 from llm_engineering.models.generation import generate_answers
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ class Predictions:
 def predictions_of(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Sequence[int]]
 ) -> Predictions:
-    """Return what a model says along its own greedy answers to prompts, each given as token ids."""
+    """Return what a model says along its own greedy answers to prompts, each given as token ids.
+
+    Raises:
+        ProofError: No prompt leaves room for an answer.
+    """
     answers = generate_answers(model, tokenizer, prompts, max_new_tokens=NEW_TOKENS, batch_size=len(prompts))
     kept = [answer.token_ids for answer in answers]
     return Predictions(prompts, kept, _logits(model, prompts, kept))
@@ -71,4 +76,6 @@ def _logits(
             if answer:
                 ids = torch.tensor([[*prompt, *answer]], device=model.device)
                 found.append(model(ids).logits[0, len(prompt) - 1 : -1].float().cpu())
+    if not found:
+        raise ProofError("The held-out prompts leave no room for an answer: nothing can be compared on them.")
     return torch.cat(found)

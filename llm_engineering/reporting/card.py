@@ -42,6 +42,7 @@ UNKNOWN = "unknown"
 OWN_LICENSE = "apache-2.0"
 """Of the bundled base: this project's."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+_METADATA = re.compile(r"\s*---\r?\n(.*?)\r?\n---", re.DOTALL)
 _SPECIAL = re.compile(r"[\\`*_\[\]<>#|~$&@]")
 _ADDRESS = re.compile(r"(https?:|www\.)", re.IGNORECASE)
 
@@ -114,7 +115,7 @@ def code(value: object) -> Markup:
     """Return text as code within a line, in a table too; it is shown as it is."""
     line = " ".join(str(value).split())
     fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
-    padded = f" {line} " if line.startswith("`") or line.endswith("`") or not line else line
+    padded = f" {line} " if line.startswith("`") or line.endswith("`") else line or " "
     return Markup(f"{fence}{padded.replace('|', chr(92) + '|')}{fence}")
 
 
@@ -131,17 +132,18 @@ def fenced(text: str, language: str) -> Markup:
 
 def base_license(base: Checkpoint) -> str:
     """Return the licence that the base's own card names; ``unknown`` where there is none."""
-    from huggingface_hub import RepoCard
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     if base.base == "embedded":
         return OWN_LICENSE
     card = base.path / "README.md"
-    if not card.is_file():
-        return UNKNOWN
+    found = _METADATA.match(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
     try:
-        named = RepoCard.load(card, ignore_metadata_errors=True).data.get("license")
-    except (ValueError, OSError):  # the front matter of others
+        metadata = YAML(typ="safe", pure=True).load(found[1]) if found else None
+    except YAMLError:  # of others
         return UNKNOWN
+    named = metadata.get("license") if isinstance(metadata, dict) else None
     return str(named) if named else UNKNOWN
 
 
