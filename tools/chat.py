@@ -204,6 +204,8 @@ def _talk(found: "dict[str, Checkpoint]", sampling: "Sampling", system: str | No
         try:
             line = input("> " if interactive else "")
         except EOFError:
+            if interactive:
+                console.print()
             return
         try:
             chat.take(line)
