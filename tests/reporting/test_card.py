@@ -31,7 +31,10 @@ def facts(example_run: RunReports, base: Checkpoint) -> CardFacts:
             "export": {"dir": "/home/ann/out", "license": "mit"},
         }
     )
-    return CardFacts(config, base, example_run, positions=512, code_commit="c0ffee", export=Export(format="merged"))
+    run = example_run.model_copy(
+        update={"run": example_run.run.model_copy(update={"code_commit": "c0ffee", "code_dirty": True})}
+    )
+    return CardFacts(config, base, run, positions=512, export=Export(format="merged"))
 
 
 def with_(facts: CardFacts, **changes: object) -> CardFacts:
@@ -67,7 +70,7 @@ def test_the_front_matter_is_what_the_hub_reads(facts: CardFacts, tmp_path: Path
 
 def test_what_is_not_known_is_called_unknown(facts: CardFacts, example_run: RunReports) -> None:
     config = RunConfig.model_validate({"model": {"base": "/home/ann/base"}})
-    text = render_card(with_(facts, config=config, code_commit=None))
+    text = render_card(with_(facts, config=config, reports=example_run))
     assert "\nlicense: unknown\n" in text
     assert "base_model" not in text.split("\n---\n")[0]
     assert "| Licence of the base | unknown |" in text
@@ -90,7 +93,7 @@ def test_data_counts_metrics_and_proofs_are_those_of_the_run(facts: CardFacts) -
     assert "| weights kept | of step 150 |" in text
     assert "the loss before the first update was 0.693147, 0.693147 expected" in text
     assert "552 preference pairs were sampled from the SFT model" in text  # 512 + 40
-    assert "commit `c0ffee`" in text
+    assert "commit `c0ffee`, with changes |" in text
     assert "The model was built for 512 tokens" in text
 
 
