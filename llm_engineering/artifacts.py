@@ -694,6 +694,53 @@ class PromotionDecision(Artifact):
     """The answer of the person who was asked; None where nobody was, or nobody answered."""
 
 
+class ExportParity(Artifact):
+    """How an exported model compares with the merged one, on the merged model's greedy answers to held-out questions.
+
+    Both models are given the same tokens, and compared at every position of the answers.
+    """
+
+    prompts: int
+    positions: int
+    agreement: float
+    """Share of the positions at which both find the same token likeliest."""
+    kl_per_token: float
+    """Mean KL divergence of the exported model from the merged one, in nats."""
+    max_logit_difference: float
+    mean_logit_difference: float
+    least_agreement: float
+    """The configured threshold."""
+    most_kl: float
+    """The configured threshold."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the export is enough like the merged model; NaN never is."""
+        return self.agreement >= self.least_agreement and self.kl_per_token <= self.most_kl
+
+
+class Export(Artifact):
+    """The promoted model in one format."""
+
+    format: str
+    path: str | None = None
+    """The folder it was written to."""
+    repository: str | None = None
+    """The repository on the hub it was pushed to."""
+    megabytes: float | None = None
+    """Size of its weights."""
+    parity: ExportParity | None = None
+    """None where it could not be made, or is the merged model file by file."""
+    problem: str | None = None
+    """Why it is not, or not everywhere, where it was asked for."""
+
+
+class ExportReport(Artifact):
+    """Where the promoted model went."""
+
+    exports: list[Export] = []
+
+
 class Variant(Artifact):
     """One model of a comparison or a sweep, and how it was made."""
 

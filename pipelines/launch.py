@@ -31,7 +31,8 @@ from llm_engineering.evaluation.harness import require_tasks
 from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.adapters import require_hardware
 from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_chat_tokenizer
-from llm_engineering.models.checkpoints import check_export, locate_base, max_positions
+from llm_engineering.models.checkpoints import locate_base, max_positions
+from llm_engineering.models.export import require_export
 from llm_engineering.models.hardware import require_liger
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.wording import higher_is_better
@@ -92,8 +93,8 @@ def prepare(job: Job, config: RunConfig) -> Launch:
         judge_key(config.evaluation.judge)
     if config.evaluation.harness:
         require_tasks(config.evaluation.harness)
-    if config.export.dir:
-        check_export(Path(config.export.dir).expanduser().resolve())
+    if job != "evaluation":
+        require_export(config.export)
     base = _resolve_base(config)
     require_length(config.data, max_positions(base.path))
     chat = load_chat_tokenizer(base, config.model)
@@ -302,6 +303,7 @@ def collect(config: RunConfig, run: PipelineRunResponse, error: str | None = Non
         merges={stage: report for stage, report in merges.items() if report is not None},
         evaluation=evaluation,
         decision=decision,
+        exports=loaded.get("export_report"),
         config_yaml=dump_config(config),
         packages=dict(pair.split("=", 1) for pair in package_versions().split()),
     )

@@ -20,6 +20,7 @@ from pipelines.evidence import add_evidence
 from steps.build_preferences import build_preferences
 from steps.caching import checker_hash, with_code_dependencies
 from steps.evaluate import evaluate, evaluate_models
+from steps.export import export
 from steps.format_datasets import format_datasets
 from steps.load_datasets import load_datasets
 from steps.merge import merge_dpo, merge_sft
@@ -223,7 +224,7 @@ def _evaluate_models(config: RunConfig, measured: MeasuredModels, base: Checkpoi
 def _judge(
     config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str, Output], reports: dict[str, Output | None]
 ) -> None:
-    """Evaluate, promote and report; the last two run every time, since every run makes a model version."""
+    """Evaluate, promote, export and report; all but the first run every time, since every run makes a model version."""
     configuration = dump_config(config)
     evaluation_report = _evaluate(config, base, rows, models)
     decision = promote(
@@ -236,11 +237,13 @@ def _judge(
         config.model,
         config.evaluation.of_answers,
         config.promotion,
-        config.export,
         config.dpo.beta,
         config.seed,
         configuration,
         **models,
         **{name: reports[name] for name in ("sft_merge_report", "dpo_merge_report", "dpo_report") if name in reports},
     )
-    report(decision, rows.report, evaluation_report, configuration, **reports)
+    _, export_report = export(
+        decision, rows.report, evaluation_report, base, rows.questions, config, **models, **reports
+    )
+    report(decision, rows.report, evaluation_report, configuration, export_report=export_report, **reports)

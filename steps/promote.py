@@ -14,10 +14,9 @@ from llm_engineering.artifacts import (
     RowSet,
     TrainingReport,
 )
-from llm_engineering.config.schema import EvaluationConfig, ExportConfig, ModelConfig, PromotionConfig
+from llm_engineering.config.schema import EvaluationConfig, ModelConfig, PromotionConfig
 from llm_engineering.evaluation.scoring import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
-from llm_engineering.models.checkpoints import export_model
 from llm_engineering.models.hardware import pick_dtype
 from steps.context import log_facts
 from steps.judging import judge
@@ -35,7 +34,6 @@ def promote(
     model: ModelConfig,
     evaluation: EvaluationConfig,
     promotion: PromotionConfig,
-    export: ExportConfig,
     beta: float,
     seed: int,
     configuration: str,
@@ -62,8 +60,6 @@ def promote(
         str(version.version),
     )
     promoted = {"sft": sft_model, "dpo": dpo_model}.get(decision.promoted or "")
-    if promoted is not None and export.dir:
-        export_model(promoted, export.dir)
     merges = [merge for merge in (sft_merge_report, dpo_merge_report) if merge]
     proofs = _proofs(dataset_report, merges, dpo_report.reference if dpo_report else None)
     identity = {"data_fingerprints": dataset_report.fingerprints, "configuration": configuration, "proofs": proofs}

@@ -131,6 +131,24 @@ def promoted_model(version: ModelVersionResponse) -> Checkpoint | None:
     return _artifact(version, f"{name}_model", Checkpoint) if name else None
 
 
+def was_promoted(version: ModelVersionResponse) -> bool:
+    """Return whether the version's run promoted one of its models."""
+    decision = _artifact(version, "promotion_decision", PromotionDecision)
+    return decision is not None and decision.promoted is not None
+
+
+def version_model(version: ModelVersionResponse, name: str) -> Checkpoint | None:
+    """Return one of the models that a version's run made: ``sft``, ``dpo`` ..."""
+    return _artifact(version, f"{name}_model", Checkpoint)
+
+
+def model_names(version: ModelVersionResponse) -> list[str]:
+    """Return the names of the models that a version's run made."""
+    links = Client().list_model_version_artifact_links(model_version_id=version.id, size=200, hydrate=True).items
+    names = {link.artifact_version.artifact.name for link in links}
+    return sorted(name.removesuffix("_model") for name in names if name.endswith("_model"))
+
+
 def _artifact(version: ModelVersionResponse, name: str, kind: type[T]) -> T | None:
     """Return an artifact of a version; None where there is none, or its files are gone."""
     artifact = version.get_artifact(name)

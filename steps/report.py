@@ -9,6 +9,7 @@ from zenml.types import HTMLString
 from llm_engineering.artifacts import (
     DatasetReport,
     EvaluationReport,
+    ExportReport,
     MergeReport,
     PreferenceReport,
     PromotionDecision,
@@ -33,6 +34,7 @@ def report(
     preference_report: PreferenceReport | None = None,
     dpo_report: TrainingReport | None = None,
     dpo_merge_report: MergeReport | None = None,
+    export_report: ExportReport | None = None,
 ) -> Annotated[HTMLString, "report"]:
     """Put everything that the run measured and proved on one page."""
     run = Client().get_pipeline_run(get_step_context().pipeline_run.id)
@@ -46,6 +48,7 @@ def report(
         merges={stage: merge for stage, merge in merges.items() if merge is not None},
         evaluation=evaluation_report,
         decision=decision,
+        exports=export_report,
         config_yaml=configuration,
         packages=dict(pair.split("=", 1) for pair in package_versions().split()),
     )

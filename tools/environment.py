@@ -41,5 +41,6 @@ def _may_need_hub(config: RunConfig) -> bool:
     return (
         fetches_tasks
         or not base_is_local
+        or config.export.hub is not None
         or any(isinstance(source, HubSource) for _, source in config.data.row_sources)
     )

@@ -50,13 +50,18 @@ def load_config(paths: Sequence[Path | str], overrides: Sequence[str] = ()) -> R
 
 def dump_config(config: RunConfig) -> str:
     """Return the whole configuration as YAML that :func:`load_config` reads back, keys in the schema's order."""
+    return dump_block(config)
+
+
+def dump_block(config: RunConfig, only: set[str] | None = None) -> str:
+    """Return the configuration, or only some blocks of it, as YAML."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # untyped there: None until set
     yaml.allow_unicode = True
     yaml.width = 2**16
     stream = StringIO()
-    yaml.dump(config.model_dump(), stream)
+    yaml.dump(config.model_dump(include=only), stream)
     return stream.getvalue()
 
 

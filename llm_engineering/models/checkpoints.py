@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.artifacts import Checkpoint, hash_files
 from llm_engineering.config.schema import ModelConfig
-from llm_engineering.errors import ModelError, StoreError
+from llm_engineering.errors import ModelError
 from llm_engineering.models.hardware import pick_device
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded" / "base"
 _DESCRIPTION = ["*.json", "*.jinja", "*.txt", "*.model"]
-_HUB_FILES = ["*.safetensors", *_DESCRIPTION]
+_HUB_FILES = ["*.safetensors", "README.md", *_DESCRIPTION]
 
 
 def locate_base(config: ModelConfig, key: str = "model.base") -> Checkpoint:
@@ -198,12 +196,13 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
+    asked = {} if quantization is None else {"quantization_config": quantization}  # None would hide the folder's own
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation=None if attention == "auto" else attention,
-            quantization_config=quantization,
+            **asked,
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
@@ -215,7 +214,8 @@ def load_model(
             f"{folder} lacks {len(found['missing_keys'])} of the model's weights, {min(found['missing_keys'])} among "
             "them; they would be random. Name the folder of a complete causal language model."
         )
-    loaded: PreTrainedModel = model if quantization else model.to(pick_device())  # bitsandbytes places its own
+    in_few_bits = quantization or getattr(model, "is_quantized", False)  # bitsandbytes places its own
+    loaded: PreTrainedModel = model if in_few_bits else model.to(pick_device())
     return loaded
 
 
@@ -253,46 +253,3 @@ def max_positions(folder: Path) -> int | None:
         if isinstance(config.get(key), int):
             return int(config[key])
     return None
-
-
-def export_model(checkpoint: Checkpoint, target: str) -> Path:
-    """Copy a model folder to ``target``, complete or not at all; an earlier export there is replaced.
-
-    Raises:
-        StoreError: The target holds something that is no model, or cannot be written.
-    """
-    folder = Path(target).expanduser().resolve()
-    check_export(folder)
-    fresh, earlier = (folder.with_name(f".{folder.name}.{state}") for state in ("new", "old"))
-    try:
-        for left_over in (fresh, earlier):
-            shutil.rmtree(left_over, ignore_errors=True)
-        shutil.copytree(checkpoint.path, fresh, copy_function=shutil.copyfile)
-        if folder.exists():
-            folder.rename(earlier)
-        fresh.rename(folder)
-    except OSError as error:
-        shutil.rmtree(fresh, ignore_errors=True)
-        reason = error.strerror or error  # copytree gathers several errors into one without a number
-        raise StoreError(f"export.dir {folder} cannot be written: {reason}. Name another folder.") from error
-    shutil.rmtree(earlier, ignore_errors=True)
-    return folder
-
-
-def check_export(folder: Path) -> None:
-    """Refuse an export folder that holds something else, or that cannot be written.
-
-    Raises:
-        StoreError: Says which.
-    """
-    if folder.is_file():
-        raise StoreError(f"export.dir {folder} is a file. Name a folder.")
-    is_model = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
-    if folder.is_dir() and any(folder.iterdir()) and not is_model:
-        raise StoreError(f"export.dir {folder} holds something that is no model. Name an empty or a new folder.")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
-            pass
-    except OSError as error:
-        raise StoreError(f"export.dir {folder} cannot be written: {error.strerror}. Name another folder.") from error

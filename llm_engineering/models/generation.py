@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def generate_answers(
         how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": top_p}
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: dict[int, Answer] = {}
-    with torch.no_grad(), _generating(model), torch.random.fork_rng():
+    with torch.no_grad(), generating(model), torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
@@ -72,13 +72,18 @@ def generate_answers(
 
 def end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Return the ids that end an answer: the tokenizer's EOS first, then those of the model's generation config."""
-    known = model.generation_config.eos_token_id if model.generation_config else None
+    return listed_ends(tokenizer, model.generation_config)
+
+
+def listed_ends(tokenizer: "PreTrainedTokenizerBase", config: "GenerationConfig | None") -> list[int]:
+    """Return the tokenizer's EOS, and behind it the other ends that a generation config lists."""
+    known = config.eos_token_id if config else None
     listed = [known] if isinstance(known, int) else list(known or [])
     return list(dict.fromkeys([tokenizer.eos_token_id, *listed]))
 
 
 @contextmanager
-def _generating(model: "PreTrainedModel") -> "Iterator[None]":
+def generating(model: "PreTrainedModel") -> "Iterator[None]":
     """Evaluation mode with the key-value cache on, and a generation config that says nothing but the end tokens."""
     from transformers import GenerationConfig
 

@@ -9,6 +9,7 @@ from llm_engineering.artifacts import (
     Artifact,
     DatasetReport,
     EvaluationReport,
+    ExportReport,
     MergeReport,
     PreferenceReport,
     PromotionDecision,
@@ -66,6 +67,7 @@ class RunReports(Artifact):
     merges: dict[StageName, MergeReport] = Field(default_factory=dict)
     evaluation: EvaluationReport | None = None
     decision: PromotionDecision | None = None
+    exports: ExportReport | None = None
     config_yaml: str = ""
     """The configuration with every default resolved."""
     packages: dict[str, str] = Field(default_factory=dict)

@@ -87,6 +87,7 @@ def render_report(reports: RunReports) -> str:
         lineage=lineage(reports.run, dataset, reports.evaluation),
         steps=step_times(reports.run),
         trackers=tracker_words(reports.trackers()),
+        exports=reports.exports.exports if reports.exports else [],
     )
 
 

@@ -27,6 +27,7 @@ def build_summary(reports: RunReports) -> dict[str, object]:
         "model": version.model_dump(mode="json") if version else None,
         "data": {kind: rows for kind in ROW_KINDS if (rows := _rows(reports, kind))},
         "promotion": _promotion(decision),
+        "exports": [each.model_dump(mode="json") for each in reports.exports.exports] if reports.exports else [],
         "training": {training.stage: _training(training) for training in reports.trainings()},
         "models": _values(evaluation),
         "proofs": _proofs(reports),

@@ -119,6 +119,9 @@ def _comparison_parts(report: ComparisonReport) -> Iterator[RenderableType]:
 def places(reports: RunReports) -> Iterator[Text]:
     """Yield where everything is, one line each; print them with ``soft_wrap``, so that a path can be copied."""
     yield from _where(reports.run)
+    for export in reports.exports.exports if reports.exports else []:
+        found = [*(place for place in (export.path, export.repository) if place), *filter(None, [export.problem])]
+        yield _line(f"export {export.format}", ", ".join(found))
     for link in reports.trackers():
         yield from _tracker(link)
 

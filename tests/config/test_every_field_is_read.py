@@ -11,8 +11,11 @@ from llm_engineering.config import schema
 from llm_engineering.config.schema import Block
 
 ROOT = Path(__file__).parents[2]
-BY_NAME = {"WatchActions"}
-"""Blocks whose fields are read by the names of verdicts."""
+BY_NAME = {
+    "WatchActions": {*schema.SFT_VERDICTS, *schema.DPO_VERDICTS},
+    "ParityConfig": {*get_args(schema.ExportFormat)},
+}
+"""Blocks some of whose fields are read by name: of a verdict, of a format."""
 
 
 @cache
@@ -39,9 +42,7 @@ def blocks(block: type[Block]) -> list[type[Block]]:
 
 @pytest.mark.parametrize("block", blocks(Block)[1:], ids=lambda block: block.__name__)
 def test_every_key_has_a_reader(block: type[Block]) -> None:
-    if block.__name__ in BY_NAME:
-        assert set(block.model_fields) <= set(schema.SFT_VERDICTS + schema.DPO_VERDICTS)
-        return
+    by_name = BY_NAME.get(block.__name__, set())
     tags = {name for name, field in block.model_fields.items() if len(get_args(field.annotation)) == 1}
-    unread = set(block.model_fields) - tags - attributes() - derived()
+    unread = set(block.model_fields) - tags - by_name - attributes() - derived()
     assert not unread

@@ -9,13 +9,12 @@ from safetensors.torch import load_file, save_file
 
 from llm_engineering.artifacts import Checkpoint, hash_files
 from llm_engineering.config.schema import DoraAdapter, LoraAdapter, ModelConfig
-from llm_engineering.errors import ModelError, StoreError
+from llm_engineering.errors import ModelError
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.models.checkpoints import (
     EMBEDDED_FOLDER,
     describe_checkpoint,
-    export_model,
     hash_frozen,
     hash_tensors,
     hash_weights,
@@ -234,50 +233,3 @@ def test_longest_sequence_is_read_from_the_config_under_either_name(model_folder
     assert max_positions(model_folders("gpt2")) == 256
     (model_copy / "config.json").write_text("{}")
     assert max_positions(model_copy) is None
-
-
-def test_export_is_a_full_copy_that_can_be_written_to(model_checkpoints: Checkpoints, tmp_path: Path) -> None:
-    source = model_checkpoints("llama")
-    target = export_model(source, str(tmp_path / "new" / "export"))
-    assert target == tmp_path / "new" / "export"
-    assert hash_files(target) == source.sha256
-    assert not (target / "model.safetensors").samefile(source.path / "model.safetensors")
-    assert [path.name for path in target.parent.iterdir()] == ["export"]
-
-
-def test_export_replaces_an_earlier_one_whole(model_checkpoints: Checkpoints, tmp_path: Path) -> None:
-    export_model(model_checkpoints("llama"), str(tmp_path / "export"))
-    (tmp_path / "export" / "notes.txt").write_text("of the earlier model")
-    export_model(model_checkpoints("gpt2"), str(tmp_path / "export"))
-    assert hash_files(tmp_path / "export") == model_checkpoints("gpt2").sha256
-    assert [path.name for path in tmp_path.iterdir()] == ["export"]
-
-
-def test_export_that_fails_leaves_the_earlier_one_and_no_half_one(
-    model_checkpoints: Checkpoints, model_copy: Path, tmp_path: Path
-) -> None:
-    export_model(model_checkpoints("gpt2"), str(tmp_path / "export"))
-    source = describe_checkpoint(model_copy, "model", model_checkpoints("llama"))
-    (model_copy / "lost.json").symlink_to(tmp_path / "nowhere")  # cannot be copied
-    with pytest.raises(StoreError, match=r"export\.dir .* cannot be written: .*lost\.json.*Name another folder"):
-        export_model(source, str(tmp_path / "export"))
-    assert hash_files(tmp_path / "export") == model_checkpoints("gpt2").sha256
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "model"]
-
-
-@pytest.mark.parametrize("held", ["thesis.txt", "config.json"])
-def test_export_never_replaces_a_folder_that_holds_something_else(
-    held: str, model_checkpoints: Checkpoints, tmp_path: Path
-) -> None:
-    (tmp_path / held).write_text("{}")
-    with pytest.raises(StoreError, match="holds something that is no model"):
-        export_model(model_checkpoints("llama"), str(tmp_path))
-    assert (tmp_path / held).read_text() == "{}"
-
-
-def test_export_to_a_file_or_below_one_is_refused(model_checkpoints: Checkpoints, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"is a file\. Name a folder"):
-        export_model(model_checkpoints("llama"), str(tmp_path / "file"))
-    with pytest.raises(StoreError, match=r"cannot be written: (Not a directory|File exists)"):
-        export_model(model_checkpoints("llama"), str(tmp_path / "file" / "export"))

@@ -22,6 +22,6 @@ def test_wiring_loads_no_training_library(module: str, tmp_path: Path, monkeypat
     assert not loaded_by(module) & HEAVY
 
 
-@pytest.mark.parametrize("module", ["llm_engineering.config", "tools.run"])
+@pytest.mark.parametrize("module", ["llm_engineering.config", "tools.chat", "tools.run"])
 def test_the_command_line_loads_no_orchestrator(module: str) -> None:
     assert not loaded_by(module) & (HEAVY | {"zenml"})

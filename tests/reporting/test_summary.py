@@ -16,6 +16,7 @@ def test_the_summary_of_a_whole_run_has_every_documented_key(example_run: RunRep
         "model",
         "data",
         "promotion",
+        "exports",
         "training",
         "models",
         "proofs",

@@ -23,7 +23,11 @@ def test_the_hub_is_off_for_a_run_that_names_nothing_on_it() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"model": {"base": "Qwen/Qwen2.5-0.5B"}}, {"data": {"sft": [{"hub": "mlabonne/llmtwin"}]}}],
+    [
+        {"model": {"base": "Qwen/Qwen2.5-0.5B"}},
+        {"data": {"sft": [{"hub": "mlabonne/llmtwin"}]}},
+        {"export": {"hub": {"repository": "me/zoo"}}},
+    ],
 )
 def test_the_hub_stays_on_for_a_run_that_names_something_on_it(values: dict[str, object]) -> None:
     set_environment(config(**values))

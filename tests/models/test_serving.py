@@ -1,0 +1,120 @@
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from llm_engineering.artifacts import Checkpoint
+from llm_engineering.config.schema import ModelConfig
+from llm_engineering.errors import ConfigError
+from llm_engineering.evaluation.conversation import open_conversation
+from llm_engineering.models import serving
+from llm_engineering.models.checkpoints import locate_base
+from llm_engineering.models.serving import require_address
+from llm_engineering.models.streaming import Sampling
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.9.10"])
+def test_this_machine_s_own_addresses_are_served_on(host: str) -> None:
+    assert 1024 <= require_address(host, 0, expose=False) <= 65535
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "models.example", "::"])
+def test_addresses_that_others_reach_are_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"may be reached from other machines.*no authentication.*--expose"):
+        require_address(host, 8000, expose=False)
+
+
+def test_a_port_that_is_taken_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="cannot be listened at"):
+        require_address("127.0.0.1", taken.getsockname()[1], expose=False)
+
+
+def test_a_missing_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.utils import import_utils
+
+    monkeypatch.setattr(import_utils, "is_serve_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"There is no server for models here\. Install the extra serve"):
+        serving._command("tiny", "127.0.0.1", 8000)
+
+
+def test_what_is_served_samples_as_asked_ends_as_trained_and_leaves_the_model_as_it_is(
+    model_checkpoints: Callable[[str], Checkpoint], tmp_path: Path
+) -> None:
+    model = model_checkpoints("gpt_neox")  # no template, and an end token that ChatML's replaces
+    before = sorted(path.name for path in model.path.iterdir())
+    serving._lay_out(model, tmp_path / "served")
+    config = json.loads((tmp_path / "served" / "generation_config.json").read_text())
+    assert (config["do_sample"], config["temperature"], config["top_k"], config["top_p"]) == (True, 1.0, 0, 1.0)
+    tokenizer = open_conversation("x", model).tokenizer
+    own = json.loads((model.path / "generation_config.json").read_text())["eos_token_id"]
+    assert config["eos_token_id"] == [tokenizer.eos_token_id, own]
+    assert "im_start" in (tmp_path / "served" / "chat_template.jinja").read_text()
+    assert (tmp_path / "served" / "model.safetensors").resolve() == (model.path / "model.safetensors").resolve()
+    assert sorted(path.name for path in model.path.iterdir()) == before
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[str, str]]:
+    """The embedded base, served as a user serves it."""
+    command = [sys.executable, str(REPOSITORY / "tools" / "chat.py"), "embedded", "--serve", "--port", "0"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
+    )
+    try:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith("curl "):
+                break
+        found = re.search(r"Serving (\S+) at (\S+) with transformers serve", said)
+        assert found, said
+        yield found[1], found[2]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+@pytest.mark.slow
+def test_an_openai_client_gets_the_answers_that_are_evaluated(served: tuple[str, str]) -> None:
+    from openai import BadRequestError, OpenAI
+
+    name, address = served
+    client = OpenAI(base_url=address, api_key="none", max_retries=0)
+    conversation = open_conversation("x", locate_base(ModelConfig()))
+    for question in ("Where does the otter live?", "What colour is the zebra?"):
+        expected = "".join(conversation.ask(question, Sampling(max_new_tokens=48), Event()))
+        asked: Any = {"model": name, "messages": conversation.messages[:-1], "temperature": 0, "max_tokens": 48}
+        whole = client.chat.completions.create(**asked)
+        assert whole.choices[0].message.content == expected
+        assert whole.choices[0].finish_reason == "stop"  # at EOS
+        ids = conversation.tokenizer(expected, add_special_tokens=False)["input_ids"]
+        assert whole.usage is not None
+        assert whole.usage.completion_tokens == len(ids) + 1
+        streamed = [chunk.choices[0] for chunk in client.chat.completions.create(**asked, stream=True)]
+        assert "".join(choice.delta.content or "" for choice in streamed) == expected
+        assert streamed[-1].finish_reason == "stop"
+        assert len(streamed) > 3
+
+    def sampled(seed: int) -> str | None:
+        asked: Any = {"model": name, "messages": conversation.messages[:1], "max_tokens": 24}
+        return client.chat.completions.create(**asked, temperature=1, seed=seed).choices[0].message.content
+
+    answers = [sampled(seed) for seed in (1, 1, 2, 3, 4)]
+    assert answers[0] == answers[1]
+    assert len(set(answers)) > 1
+
+    with pytest.raises(BadRequestError):  # no other model is loaded, and none fetched
+        client.chat.completions.create(model="gpt2", messages=[{"role": "user", "content": "Hello"}])
