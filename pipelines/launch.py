@@ -16,7 +16,7 @@ from zenml.utils.io_utils import get_global_config_directory
 
 from llm_engineering.artifacts import Checkpoint, EvaluationReport, PromotionDecision
 from llm_engineering.config.loader import dump_config
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.schema import RunConfig, TransformersTracking
 from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, StoreError
@@ -26,6 +26,7 @@ from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_ch
 from llm_engineering.models.checkpoints import check_export, locate_base, max_positions
 from llm_engineering.models.hardware import require_liger
 from llm_engineering.reporting.bundle import RunReports
+from llm_engineering.tracking.other_trackers import require_trackers
 from llm_engineering.training.watch import judged_anew
 from pipelines import training as pipelines
 from pipelines.store import alive
@@ -33,6 +34,7 @@ from steps.artifact_sources import find_artifacts
 from steps.caching import package_versions
 from steps.facts import origin, run_facts
 from steps.registry import promoted_model
+from steps.tracking import comet_account
 from steps.work import release_work_folders
 
 Job = Literal["training", "sft", "dpo", "evaluation"]
@@ -73,6 +75,9 @@ def prepare(job: Job, config: RunConfig) -> Launch:
             load_checker(name)
     if config.export.dir:
         check_export(Path(config.export.dir).expanduser().resolve())
+    comet_account(config.tracking)
+    if isinstance(config.tracking, TransformersTracking):
+        require_trackers(config.tracking.report_to)
     base = _resolve_base(config)
     require_length(config.data, max_positions(base.path))
     chat = load_chat_tokenizer(base, config.model)
@@ -213,6 +218,7 @@ def configured(launch: Launch, **options: Any) -> Any:
             **{name: getattr(config, name).model_dump(mode="json") for name in ("tracking", "watch")},
             "sources": config.data.source_names,
             "origin": origin(config.seed),
+            "configuration": config.model_dump(mode="json"),
         },
         **options,
     )

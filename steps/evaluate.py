@@ -1,5 +1,6 @@
 """Step: measure base, SFT and DPO model on the same held-out rows and questions."""
 
+from pathlib import Path
 from typing import Annotated
 
 from zenml import step
@@ -11,6 +12,7 @@ from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.tracking import tracked_stage
 from steps.context import archive_folder, log_facts, run_name, tracking
+from steps.tracking import origin
 
 
 @step
@@ -29,8 +31,9 @@ def evaluate(
 ) -> Annotated[EvaluationReport, "evaluation_report"]:
     """Generate, judge and score; all models see the same questions and seeds."""
     models = {name: m for name, m in (("base", base), ("sft", sft_model), ("dpo", dpo_model)) if m is not None}
+    held_out = read_held_out(sft_rows, preference_rows, questions, evaluation, seed)
     evaluator = Evaluator(
-        read_held_out(sft_rows, preference_rows, questions, evaluation, seed),
+        held_out,
         evaluation,
         load_chat_tokenizer(base, model).tokenizer,
         beta,
@@ -41,14 +44,18 @@ def evaluate(
         tracking(),
         stage="evaluation",
         name=f"{run_name()}-evaluation",
-        tags=[run_name()],
-        parameters={"evaluation": evaluation.model_dump(mode="json"), "seed": seed},
+        tags=[run_name(), Path(base.base).name, f"data:{held_out.fingerprint[:12]}"],
+        parameters={
+            "evaluation": evaluation.model_dump(mode="json"),
+            "model": model.model_dump(mode="json"),
+            "beta": beta,
+            "seed": seed,
+        },
         archive_dir=archive_folder(),
+        origin=origin(),
     ) as tracker:
         report = evaluator.evaluate(models)
-        tracker.log_text("evaluation.json", report.model_dump_json(indent=2))
-        for name, scores in report.models.items():
-            tracker.log_metrics({f"{name}/{metric}": value.value for metric, value in scores.metrics.items()})
+        tracker.log_evaluation(report)
     for name, scores in report.models.items():
         log_facts({name: {metric: value.value for metric, value in scores.metrics.items()}})
     log_facts({"questions": report.questions, "pairs": report.pairs, "split": report.split}, tracker.link)

@@ -18,8 +18,9 @@ from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.html import render_report
 from llm_engineering.training.watch import judged_anew
 from steps.caching import package_versions
-from steps.context import watch
+from steps.context import log_facts, watch
 from steps.facts import run_facts, show_in_dashboard
+from steps.publishing import publish
 
 
 @step(enable_cache=False)
@@ -49,5 +50,7 @@ def report(
         config_yaml=configuration,
         packages=dict(pair.split("=", 1) for pair in package_versions().split()),
     )
+    page = render_report(reports)
+    log_facts({}, publish(page, reports))
     show_in_dashboard(reports)
-    return HTMLString(render_report(reports))
+    return HTMLString(page)
