@@ -14,7 +14,7 @@ from zenml.exceptions import RunInterruptedException
 from zenml.models import ModelVersionResponse, PipelineRunResponse
 from zenml.utils.io_utils import get_global_config_directory
 
-from llm_engineering.artifacts import Checkpoint, EvaluationReport, PromotionDecision
+from llm_engineering.artifacts import Checkpoint, EvaluationReport, PromotionDecision, TrackerLink
 from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import RunConfig, TransformersTracking
 from llm_engineering.data.loading import Origins, file_hashes
@@ -246,5 +246,22 @@ def collect(config: RunConfig, run: PipelineRunResponse, error: str | None = Non
         evaluation=evaluation,
         decision=decision,
         config_yaml=dump_config(config),
+        published=_published(run),
         packages=dict(pair.split("=", 1) for pair in package_versions().split()),
+    )
+
+
+def _published(run: PipelineRunResponse) -> TrackerLink | None:
+    """Return where the report was logged, from its step's metadata: nothing comes after the report."""
+    step = run.steps.get("report")
+    facts = step.run_metadata if step else {}
+    url, archive = facts.get("comet"), facts.get("comet_offline_archive")
+    if not url and not archive:
+        return None
+    key = facts.get("comet_experiment")
+    return TrackerLink(
+        stage="report",
+        url=str(url) if url else None,
+        offline_archive=str(archive) if archive else None,
+        key=str(key) if key else None,
     )

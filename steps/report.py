@@ -51,6 +51,8 @@ def report(
         packages=dict(pair.split("=", 1) for pair in package_versions().split()),
     )
     page = render_report(reports)
-    log_facts({}, publish(page, reports))
-    show_in_dashboard(reports)
+    link = publish(page, reports)
+    if link is not None:
+        log_facts({}, link)
+    show_in_dashboard(reports.model_copy(update={"published": link}))
     return HTMLString(page)

@@ -68,6 +68,8 @@ class RunReports(Artifact):
     decision: PromotionDecision | None = None
     config_yaml: str = ""
     """The configuration with every default resolved."""
+    published: TrackerLink | None = None
+    """Where the report itself was logged, which it cannot name."""
     packages: dict[str, str] = Field(default_factory=dict)
     """Versions of the packages that the results depend on."""
 
@@ -80,4 +82,5 @@ class RunReports(Artifact):
         links = [training.tracker for training in self.trainings()]
         if self.evaluation:
             links.append(self.evaluation.tracker)
+        links.append(self.published)
         yield from (link for link in links if link is not None)

@@ -6,7 +6,7 @@ from llm_engineering.errors import ConfigError
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Refuse a tracker that transformers does not know, or whose package it does not find.
+    """Refuse a tracker that transformers does not know, or does not find ready.
 
     Raises:
         ConfigError: Says which.
@@ -22,6 +22,6 @@ def require_trackers(names: Sequence[str]) -> None:
             )
         if name not in found:
             raise ConfigError(
-                f"tracking.report_to names {name!r}, whose package is not installed. Install it, or name one that is: "
-                f"{', '.join(found) or 'there is none'}."
+                f"tracking.report_to names {name!r}, which transformers cannot use here: its package is not installed, "
+                f"or it has no key. Mend that, or name one that it can: {', '.join(found) or 'there is none'}."
             )

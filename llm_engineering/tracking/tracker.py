@@ -1,7 +1,7 @@
 """What a stage says to its experiment; nothing in here ever raises or holds up a training."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,13 +37,14 @@ class Tracker:
 
         NaN and infinity are logged as what they are.
         """
-        if self.experiment is None:
-            return
-        numbers = dict(metrics)
+        if self.experiment is not None:
+            self.attempt("log metrics", lambda: self._log_metrics(dict(metrics), step))
+
+    def _log_metrics(self, metrics: dict[str, float], step: int | None) -> None:
         if step is not None and self.examples_at is not None:
-            numbers["examples"] = self.examples_at(step)
-        epoch = int(numbers["epoch"]) if "epoch" in numbers else None
-        self.attempt("log metrics", lambda: self.experiment.log_metrics(numbers, step=step, epoch=epoch))
+            metrics["examples"] = self.examples_at(step)
+        epoch = int(metrics["epoch"]) if "epoch" in metrics else None
+        self.experiment.log_metrics(metrics, step=step, epoch=epoch)
 
     def replay(self, history: Sequence[Mapping[str, float]], resumed_from: int, earlier: str | None = None) -> None:
         """Log again what an interrupted training had logged up to the checkpoint that it goes on from.
@@ -89,7 +90,11 @@ class Tracker:
 
     def log_adapter(self, folder: Path) -> None:
         """Log a trained adapter as a model, or, where it is larger than is configured, its size alone."""
-        size = sum(path.stat().st_size for path in _files(folder)) / MEGABYTE
+        if self.experiment is not None:
+            self.attempt("store the adapter", lambda: self._log_adapter(folder))
+
+    def _log_adapter(self, folder: Path) -> None:
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MEGABYTE
         self.log_others({"adapter_mb": round(size, 3)})
         if size <= self.adapter_mb:
             self.log_model(f"{self.stage}-adapter", folder)
@@ -132,13 +137,9 @@ def _side_by_side(sample: SampleAnswers) -> str:
     return "\n".join([f"Question: {sample.prompt}", *wanted, *(f"{n}: {text}" for n, text in sample.answers.items())])
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
-
-
 def _log_data(experiment: Any, name: str, sha256: str, rows: dict[str, int]) -> None:
     from comet_ml import Artifact, OfflineExperiment
-    from comet_ml.exceptions import ArtifactNotFound
+    from comet_ml.exceptions import CometException
 
     uri, metadata = f"sha256:{sha256}", {"sha256": sha256, "rows": rows}
     if isinstance(experiment, OfflineExperiment):
@@ -147,7 +148,7 @@ def _log_data(experiment: Any, name: str, sha256: str, rows: dict[str, int]) -> 
     alias = sha256[:12]
     try:
         experiment.get_artifact(name, version_or_alias=alias)  # which notes that this experiment uses it
-    except ArtifactNotFound:
+    except CometException:  # there is none yet
         artifact = Artifact(name, "dataset", aliases=[alias], metadata=metadata)
         artifact.add_remote(uri, logical_path=name, metadata=metadata, sync_mode=False)
         experiment.log_artifact(artifact)
