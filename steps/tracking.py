@@ -3,6 +3,8 @@
 import logging
 import os
 import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from zenml import get_step_context
 from zenml.client import Client
@@ -16,6 +18,9 @@ from llm_engineering.tracking import Account, Origin
 from llm_engineering.tracking.origin import experiment_key
 from steps.caching import REPOSITORY
 from steps.context import run_name, run_settings, tracking
+
+if TYPE_CHECKING:
+    from zenml.integrations.comet.flavors.comet_experiment_tracker_flavor import CometExperimentTrackerConfig
 
 _log = logging.getLogger(__name__)
 
@@ -62,11 +67,12 @@ def comet_account(config: TrackingConfig) -> Account:
     """
     if not isinstance(config, CometTracking):
         return Account()
-    found = _of_stack()
-    key = None
-    if not os.environ.get("COMET_API_KEY"):  # Comet reads that one itself
-        key = _of_secret(config.secret) if config.secret else found.api_key
-    return Account(api_key=key, workspace=found.workspace, project=found.project)
+    tracker = _stack_tracker()
+    account = Account(workspace=tracker.workspace, project=tracker.project_name) if tracker else Account()
+    if os.environ.get("COMET_API_KEY"):  # Comet reads that one itself
+        return account
+    key = _of_secret(config.secret) if config.secret else _of_stack(tracker) if tracker else None
+    return replace(account, api_key=key)
 
 
 def _of_secret(name: str) -> str:
@@ -80,17 +86,20 @@ def _of_secret(name: str) -> str:
     return values[SECRET_KEY]
 
 
-def _of_stack() -> Account:
-    """Return what the active stack's Comet tracker is set to; the tracker itself is never started."""
+def _stack_tracker() -> "CometExperimentTrackerConfig | None":
+    """Return the settings of the active stack's Comet tracker, which itself is never started."""
     trackers = Client().active_stack_model.components.get(StackComponentType.EXPERIMENT_TRACKER, [])
     settings = next((tracker.configuration for tracker in trackers if tracker.flavor_name == "comet"), None)
     if settings is None:
-        return Account()
+        return None
     from zenml.integrations.comet.flavors.comet_experiment_tracker_flavor import CometExperimentTrackerConfig
 
-    config = CometExperimentTrackerConfig(**settings)
-    try:  # the key may be a reference to a secret, which is looked up here
-        return Account(api_key=config.api_key, workspace=config.workspace, project=config.project_name)
+    return CometExperimentTrackerConfig(**settings)
+
+
+def _of_stack(tracker: "CometExperimentTrackerConfig") -> str:
+    try:
+        return tracker.api_key  # may be a reference to a secret, which is looked up here
     except KeyError as error:
         raise ConfigError(
             f"The Comet tracker of the active ZenML stack cannot be used: {error.args[0]} Make the secret, or set "

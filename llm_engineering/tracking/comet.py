@@ -105,7 +105,7 @@ def tracked_stage(
     with _environment(_QUIET), _listening(tracker):
         tracker.attempt("make the archive folder", lambda: archive_dir.mkdir(parents=True, exist_ok=True))
         tracker.attempt("remove what killed processes left", lambda: sweep_dead(archive_dir))
-        account, key = _account(config, origin.account), origin.key_of(name)
+        account, key = _account(config, origin.account), _unused(origin.key_of(name), archive_dir)
         tracker.attempt("start", lambda: _start(tracker, account, key, name, found_by, archive_dir))
         tracker.attempt("log parameters", lambda: _log_parameters(tracker, parameters))
         tracker.log_others({"stage": stage, **origin.others()})
@@ -121,6 +121,11 @@ def _account(config: CometTracking, given: Account) -> Account:
     """Return whose Comet an experiment goes to: the configuration's, else what is given, else Comet's own default."""
     project, workspace = config.project or given.project or DEFAULT_PROJECT, config.workspace or given.workspace
     return replace(given, project=project, workspace=workspace)
+
+
+def _unused(key: str | None, archive_dir: Path) -> str | None:
+    """Return a key, or None where an archive has it already: the stage is tried again."""
+    return None if any(archive_dir.glob(f"{key}*.zip")) else key
 
 
 def _start(tracker: Tracker, account: Account, key: str | None, name: str, tags: list[str], archive_dir: Path) -> None:

@@ -36,16 +36,14 @@ class FakeComet(ThreadingHTTPServer):
         if path.endswith("isAlive/ver"):
             return 200, {"version": "4.0.0"}
         if path == "/logger/add/run":
-            return (
-                (500, {}) if self.refuse else (200, {"runId": "r", "project_id": "p", "focusUrl": self.here + "/me/"})
-            )
+            run = {"runId": "r", "project_id": "p", "focusUrl": f"{self.here}/me/"}
+            return (500, {}) if self.refuse else (200, run)
         if path == "/status-report/update":
             return 200, {"is_alive_beat_duration_millis": 10_000, "gpu_monitor_interval_millis": 10_000}
         if path.endswith("/experiment/metadata"):
             return 400, {"msg": "there is none", "code": 400}
         if path.endswith("/artifacts/version"):
-            found = self.artifact is not None
-            return (200, self.artifact) if self.artifact and found else (400, {"sdk_error_code": ARTIFACT_NOT_FOUND})
+            return (200, self.artifact) if self.artifact else (400, {"sdk_error_code": ARTIFACT_NOT_FOUND})
         if path.endswith("/artifacts/upsert"):
             self.artifact = _artifact(body)
             ids = {"artifactId": "a", "artifactVersionId": "v"}

@@ -475,3 +475,13 @@ def test_a_server_that_breaks_off_in_the_middle_leaves_everything_in_an_archive(
     experiment = read_archive(Path(tracker.link.offline_archive))
     assert experiment.metrics["loss"] == [(step, float(step)) for step in range(20)]
     assert "last.txt" in experiment.assets
+
+
+def test_a_stage_that_is_tried_again_leaves_the_first_archive_alone(tmp_path: Path) -> None:
+    links = []
+    for loss in (1.0, 2.0):
+        with stage(tmp_path, origin=ORIGIN) as tracker:
+            tracker.log_metrics({"loss": loss}, step=1)
+        links.append(tracker.link)
+    losses = [read_archive(Path(link.offline_archive)).metrics["loss"] for link in links]
+    assert losses == [[(1, 1.0)], [(1, 2.0)]]

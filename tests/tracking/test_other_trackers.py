@@ -19,7 +19,7 @@ def test_a_tracker_whose_package_is_missing_is_refused(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(integration_utils, "is_wandb_available", lambda: False)  # whatever is installed here
     monkeypatch.setattr(integration_utils, "is_mlflow_available", lambda: True)
-    with pytest.raises(ConfigError, match="names 'wandb', which transformers cannot use here: .* it can: mlflow"):
+    with pytest.raises(ConfigError, match=r"names 'wandb', which transformers cannot use here: .* it can: mlflow"):
         require_trackers(["mlflow", "wandb"])
 
 
