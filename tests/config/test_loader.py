@@ -328,7 +328,8 @@ def test_an_alias_bomb_is_refused() -> None:
         ("data:\n  max_lenght: 3", "2: data.max_lenght is not a known key; did you mean max_length?"),
         (
             "tracking: {zzz: 1}",
-            "1: tracking.zzz is not a known key; known here: type, project, workspace, secret, log_adapter_mb, log_model.",
+            "1: tracking.zzz is not a known key; known here: type, project, workspace, secret, log_adapter_mb, "
+            "log_model.",
         ),
         ("s: 1", f"1: s is not a known key; known here: {TOP_LEVEL}."),
         (
