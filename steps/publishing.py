@@ -16,7 +16,10 @@ from steps.tracking import origin
 
 def publish(page: str, reports: RunReports) -> TrackerLink | None:
     """Log what is known once a run is over as one experiment, and return where; None where nothing is tracked."""
-    config, known = tracking(), origin()
+    config = tracking()
+    if not isinstance(config, CometTracking):
+        return None
+    known = origin()
     with tracked_stage(
         config,
         stage="report",
@@ -36,7 +39,7 @@ def publish(page: str, reports: RunReports) -> TrackerLink | None:
         if reports.decision is not None:
             promoted = reports.decision.promoted
             tracker.log_others({"promoted": promoted or "nothing", "reason": reports.decision.reason})
-            if promoted and isinstance(config, CometTracking) and config.log_model:
+            if promoted and config.log_model:
                 tracker.log_model(f"{promoted}-model", _output(f"{promoted}_model").path)
     return tracker.link
 

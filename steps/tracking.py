@@ -13,7 +13,7 @@ from zenml.models import PipelineRunResponse, StepRunResponse
 
 from llm_engineering.artifacts import TrackerLink
 from llm_engineering.config.schema import CometTracking, TrackingConfig
-from llm_engineering.errors import ConfigError
+from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.tracking import Account, Origin
 from llm_engineering.tracking.origin import experiment_key
 from steps.caching import REPOSITORY
@@ -33,12 +33,14 @@ SECRET_KEY = "api_key"
 def origin() -> Origin:
     """Return what names the run of this step for the tracker; it shapes no result."""
     context = get_step_context()
-    run, configuration = context.pipeline_run, run_settings().get("configuration", {})
+    run, configuration = context.pipeline_run, run_settings()["configuration"]
+    if not isinstance(tracking(), CometTracking):
+        return Origin(run=run_name(), configuration=configuration)
     return Origin(
         run=run_name(),
         run_id=str(run.id),
         step=context.step_run.name,
-        recipe=str(configuration.get("name", "")),
+        recipe=configuration["name"],
         model_version=_model_version(),
         git_commit=git_commit(),
         configuration=configuration,
@@ -145,4 +147,7 @@ def _experiments(run: PipelineRunResponse, own: str) -> dict[str, str]:
 def _link_of(step: StepRunResponse) -> TrackerLink | None:
     """Return where a finished stage was logged, by this run or by the one whose result was taken."""
     report = next((versions[0] for name, versions in step.outputs.items() if name.endswith("_report")), None)
-    return getattr(report.load(), "tracker", None) if report else None
+    try:
+        return getattr(report.load(), "tracker", None) if report else None
+    except (StoreError, FileNotFoundError):
+        return None
