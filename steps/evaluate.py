@@ -12,7 +12,7 @@ from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.tracking import tracked_stage
 from steps.context import archive_folder, log_facts, run_name, tracking
-from steps.tracking import origin
+from steps.tracking import stage_origin
 
 
 @step
@@ -52,7 +52,7 @@ def evaluate(
             "seed": seed,
         },
         archive_dir=archive_folder(),
-        origin=origin(),
+        origin=stage_origin(),
     ) as tracker:
         report = evaluator.evaluate(models)
         tracker.log_evaluation(report)

@@ -11,7 +11,7 @@ from llm_engineering.config.schema import CometTracking
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.tracking import tracked_stage
 from steps.context import archive_folder, run_name, tracking
-from steps.tracking import origin
+from steps.tracking import stage_origin
 
 
 def publish(page: str, reports: RunReports) -> TrackerLink | None:
@@ -19,7 +19,7 @@ def publish(page: str, reports: RunReports) -> TrackerLink | None:
     config = tracking()
     if not isinstance(config, CometTracking):
         return None
-    known = origin()
+    known = stage_origin()
     with tracked_stage(
         config,
         stage="report",

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from llm_engineering.config.schema import CometTracking, TrackingConfig
 from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.tracking import Account, Origin
 from llm_engineering.tracking.origin import experiment_key
-from steps.caching import REPOSITORY
 from steps.context import run_name, run_settings, tracking
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ SECRET_KEY = "api_key"
 """The value of a secret that is Comet's API key."""
 
 
-def origin() -> Origin:
+def stage_origin() -> Origin:
     """Return what names the run of this step for the tracker; it shapes no result."""
     context = get_step_context()
     run, configuration = context.pipeline_run, run_settings()["configuration"]
@@ -42,7 +40,7 @@ def origin() -> Origin:
         step=context.step_run.name,
         recipe=configuration["name"],
         model_version=_model_version(),
-        git_commit=git_commit(),
+        git_commit=_git_commit(),
         configuration=configuration,
         experiments=_experiments(run, context.step_run.name),
         account=_account(),
@@ -114,16 +112,10 @@ def _model_version() -> str:
     return f"{model.model.name}:{model.name}" if model else ""
 
 
-def git_commit() -> str:
-    """Return the commit of the checkout, with ``-dirty`` where files differ from it; empty where it is none."""
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    if not (REPOSITORY / ".git").exists():
-        return ""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
+def _git_commit() -> str:
+    """Return the commit of the code that the run was started with; empty where there is none."""
+    started = run_settings()["origin"]
+    return f"{started['code_commit'] or ''}{'-dirty' if started['code_dirty'] else ''}"
 
 
 def _experiments(run: PipelineRunResponse, own: str) -> dict[str, str]:
