@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train test test-slow check lint types imports dashboard bench bench-data bench-train bench-cuda clean
+.PHONY: help install train test test-slow check lint types imports dashboard bench bench-data bench-train bench-cuda bench-tracking clean
 
 help: ## List the commands
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] < (3, 13) else "Python 3.11 or 3.12 is needed; name one with PYTHON=")'
@@ -54,6 +54,10 @@ bench-train: $(STAMP) ## Measure training against TRL's trainers and hand-writte
 
 bench-cuda: $(STAMP) ## Measure training on a CUDA GPU against TRL's trainers, with models of 0.5B to 8B parameters
 	$(BIN)/python benchmarks/training_cuda.py
+
+bench-tracking: export OMP_NUM_THREADS = 1
+bench-tracking: $(STAMP) ## Measure what tracking with Comet costs a training (about five minutes)
+	$(BIN)/python benchmarks/tracking.py
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

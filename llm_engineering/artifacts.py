@@ -320,6 +320,8 @@ class TrackerLink(Artifact):
     stage: str
     url: str | None = None
     offline_archive: str | None = None
+    key: str | None = None
+    """Comet's key of the experiment, the same online and in an archive."""
     failures: int = 0
     """Calls to the tracker that failed; training does not depend on them."""
 

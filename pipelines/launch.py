@@ -20,9 +20,10 @@ from llm_engineering.artifacts import (
     EvaluationReport,
     MeasuredModels,
     PromotionDecision,
+    TrackerLink,
 )
 from llm_engineering.config.loader import dump_config
-from llm_engineering.config.schema import ModelConfig, RunConfig
+from llm_engineering.config.schema import ModelConfig, RunConfig, TransformersTracking
 from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, StoreError
@@ -36,6 +37,7 @@ from llm_engineering.models.export import require_export
 from llm_engineering.models.hardware import require_liger
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.wording import higher_is_better
+from llm_engineering.tracking.other_trackers import require_trackers
 from llm_engineering.training.recipes import comparison_recipes, sweep_recipes
 from llm_engineering.training.watch import judged_anew
 from pipelines import training as pipelines
@@ -49,6 +51,7 @@ from steps.materializers import FILES
 from steps.provenance import code_facts, recorded
 from steps.registry import model_version, promoted_model
 from steps.secrets import judge_key
+from steps.tracking import comet_account
 from steps.work import release_work_folders
 
 Job = Literal["training", "sft", "dpo", "evaluation", "comparison", "sweep"]
@@ -86,15 +89,7 @@ def prepare(job: Job, config: RunConfig) -> Launch:
         UserError: Says what is wrong and what to do.
     """
     _require_data(job, config)
-    for name in (config.evaluation.checker, config.data.sampling.checker if config.data.sampling else None):
-        if name is not None:
-            load_checker(name)
-    if config.evaluation.judge:
-        judge_key(config.evaluation.judge)
-    if config.evaluation.harness:
-        require_tasks(config.evaluation.harness)
-    if job != "evaluation":
-        require_export(config.export)
+    _require_services(job, config)
     base = _resolve_base(config)
     require_length(config.data, max_positions(base.path))
     chat = load_chat_tokenizer(base, config.model)
@@ -118,6 +113,22 @@ def _require_machine(config: RunConfig) -> None:
     require_hardware(config.model, config.adapter)
     for stage in (config.sft, config.dpo):
         require_liger(stage.liger_kernel)
+
+
+def _require_services(job: Job, config: RunConfig) -> None:
+    """Refuse checkers, judges, tasks, exports and trackers that cannot be had, before anything is loaded."""
+    for name in (config.evaluation.checker, config.data.sampling.checker if config.data.sampling else None):
+        if name is not None:
+            load_checker(name)
+    if config.evaluation.judge:
+        judge_key(config.evaluation.judge)
+    if config.evaluation.harness:
+        require_tasks(config.evaluation.harness)
+    if job != "evaluation":
+        require_export(config.export)
+    comet_account(config.tracking)
+    if isinstance(config.tracking, TransformersTracking):
+        require_trackers(config.tracking.report_to)
 
 
 def warnings_of(job: Job, config: RunConfig, chat: ChatTokenizer) -> tuple[str, ...]:
@@ -262,6 +273,7 @@ def configured(launch: Launch, pipeline: Any = None, **options: Any) -> Any:
             "sources": config.data.source_names,
             "origin": origin(config.seed),
             "judge": config.evaluation.judge.model_dump(mode="json") if config.evaluation.judge else None,
+            "configuration": config.model_dump(mode="json"),
         },
         **options,
     )
@@ -305,5 +317,22 @@ def collect(config: RunConfig, run: PipelineRunResponse, error: str | None = Non
         decision=decision,
         exports=loaded.get("export_report"),
         config_yaml=dump_config(config),
+        published=_published(run),
         packages=dict(pair.split("=", 1) for pair in package_versions().split()),
+    )
+
+
+def _published(run: PipelineRunResponse) -> TrackerLink | None:
+    """Return where the report was logged, from its step's metadata: nothing comes after the report."""
+    step = run.steps.get("report")
+    facts = step.run_metadata if step else {}
+    url, archive = facts.get("comet"), facts.get("comet_offline_archive")
+    if not url and not archive:
+        return None
+    key = facts.get("comet_experiment")
+    return TrackerLink(
+        stage="report",
+        url=str(url) if url else None,
+        offline_archive=str(archive) if archive else None,
+        key=str(key) if key else None,
     )

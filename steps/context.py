@@ -66,4 +66,6 @@ def log_facts(facts: Mapping[str, Any], tracker: TrackerLink | None = None) -> N
         link = {"comet": Uri(tracker.url)}
     elif tracker is not None and tracker.offline_archive:
         link = {"comet_offline_archive": tracker.offline_archive}
+    if link and tracker is not None and tracker.key:
+        link["comet_experiment"] = tracker.key
     log_metadata({**{name: value for name, value in facts.items() if value is not None}, **link})

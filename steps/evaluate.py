@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from math import isfinite
+from pathlib import Path
 from typing import Annotated
 
 from zenml import step
@@ -15,6 +16,7 @@ from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.tracking import tracked_stage
 from steps.context import archive_folder, log_facts, run_name, tracking
+from steps.tracking import stage_origin
 from steps.work import scratch_folder
 
 
@@ -42,7 +44,7 @@ def evaluate(
         seed,
         pick_dtype(model.dtype),
     )
-    report = tracked_evaluation(evaluator, models, None)
+    report = tracked_evaluation(evaluator, base, model, models, None)
     return report, write_changes(evaluator.changes, scratch_folder())
 
 
@@ -73,27 +75,34 @@ def evaluate_models(
         others,
     )
     parents = {name: models[parent] for name, parent in measured.parents.items() if parent not in others}
-    report = tracked_evaluation(evaluator, models, parents)
+    report = tracked_evaluation(evaluator, base, model, models, parents)
     return report, write_changes(evaluator.changes, scratch_folder())
 
 
 def tracked_evaluation(
-    evaluator: Evaluator, models: Mapping[str, Checkpoint], parents: Mapping[str, Checkpoint] | None
+    evaluator: Evaluator,
+    base: Checkpoint,
+    model: ModelConfig,
+    models: Mapping[str, Checkpoint],
+    parents: Mapping[str, Checkpoint] | None,
 ) -> EvaluationReport:
     """Measure models, and tell the tracker and the dashboard what came out."""
     with tracked_stage(
         tracking(),
         stage="evaluation",
         name=f"{run_name()}-evaluation",
-        tags=[run_name()],
-        parameters={"evaluation": evaluator.config.model_dump(mode="json"), "seed": evaluator.seed},
+        tags=[run_name(), Path(base.base).name, f"data:{evaluator.held_out.fingerprint[:12]}"],
+        parameters={
+            "evaluation": evaluator.config.model_dump(mode="json"),
+            "model": model.model_dump(mode="json"),
+            "beta": evaluator.beta,
+            "seed": evaluator.seed,
+        },
         archive_dir=archive_folder(),
+        origin=stage_origin(),
     ) as tracker:
         report = evaluator.evaluate(models, parents)
-        numbers = report.model_dump_json(indent=2, exclude={"answers": True, "models": {"__all__": {"outcomes"}}})
-        tracker.log_text("evaluation.json", numbers)
-        for name, scores in report.models.items():
-            tracker.log_metrics({f"{name}/{metric}": value.value for metric, value in scores.metrics.items()})
+        tracker.log_evaluation(report)
     for name, scores in report.models.items():
         log_facts({name: {metric: _as_metadata(value.value) for metric, value in scores.metrics.items()}})
     log_facts({"questions": report.questions, "pairs": report.pairs, "split": report.split}, tracker.link)

@@ -19,8 +19,9 @@ from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.html import render_report
 from llm_engineering.training.watch import judged_anew
 from steps.caching import package_versions
-from steps.context import watch
+from steps.context import log_facts, watch
 from steps.facts import run_facts, show_in_dashboard
+from steps.publishing import publish
 
 
 @step(enable_cache=False)
@@ -52,5 +53,9 @@ def report(
         config_yaml=configuration,
         packages=dict(pair.split("=", 1) for pair in package_versions().split()),
     )
-    show_in_dashboard(reports)
-    return HTMLString(render_report(reports))
+    page = render_report(reports)
+    link = publish(page, reports)
+    if link is not None:
+        log_facts({}, link)
+    show_in_dashboard(reports.model_copy(update={"published": link}))
+    return HTMLString(page)

@@ -6,6 +6,7 @@ from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig
 from llm_engineering.training.stage import StageInputs
 from steps.context import archive_folder, experiment_name, sources, tracking, watch
+from steps.tracking import stage_origin
 
 
 def stage_inputs(
@@ -33,4 +34,5 @@ def stage_inputs(
         archive_dir=archive_folder(),
         sources=sources(),
         watch=watch(),
+        origin=stage_origin(),
     )

@@ -70,6 +70,8 @@ class RunReports(Artifact):
     exports: ExportReport | None = None
     config_yaml: str = ""
     """The configuration with every default resolved."""
+    published: TrackerLink | None = None
+    """Where the report itself was logged, which it cannot name."""
     packages: dict[str, str] = Field(default_factory=dict)
     """Versions of the packages that the results depend on."""
 
@@ -82,4 +84,5 @@ class RunReports(Artifact):
         links = [training.tracker for training in self.trainings()]
         if self.evaluation:
             links.append(self.evaluation.tracker)
+        links.append(self.published)
         yield from (link for link in links if link is not None)

@@ -1,6 +1,7 @@
 """From the configuration of a stage to the arguments of TRL's trainers."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,17 @@ def planned_steps(config: StageConfig, rows: int) -> int:
     """Return how many updates a stage makes on so many rows, if nothing stops it early."""
     if config.max_steps is not None:
         return config.max_steps
-    batches = math.ceil(rows / config.batch_size)
-    return math.ceil(config.epochs * max(math.ceil(batches / config.accumulation), 1))
+    return math.ceil(config.epochs * _updates_per_epoch(config, rows))
+
+
+def examples_seen(config: StageConfig, rows: int, step: int) -> int:
+    """Return how many training rows the first ``step`` updates saw; a row of a second epoch counts again."""
+    epochs, updates = divmod(step, _updates_per_epoch(config, rows))
+    return epochs * rows + min(updates * config.effective_batch, rows)
+
+
+def _updates_per_epoch(config: StageConfig, rows: int) -> int:
+    return max(math.ceil(math.ceil(rows / config.batch_size) / config.accumulation), 1)
 
 
 SEEN_OFTEN = 1.5
@@ -54,12 +64,19 @@ def warmup_steps(config: StageConfig, steps: int) -> int:
 
 
 def sft_arguments(
-    config: SFTStageConfig, model: ModelConfig, work_dir: Path, seed: int, evaluates: bool, rows: int
+    config: SFTStageConfig,
+    model: ModelConfig,
+    work_dir: Path,
+    seed: int,
+    evaluates: bool,
+    rows: int,
+    report_to: Sequence[str] = (),
 ) -> "SFTConfig":
     """Return TRL's SFT arguments; the rows are tokenised, masked and cut already."""
     from trl import SFTConfig
 
     asked = _common(config, model, work_dir, seed, evaluates, planned_steps(config, rows)) | {
+        "report_to": list(report_to) or "none",
         "neftune_noise_alpha": config.neftune_alpha,
         "max_length": None,
         "packing": False,
@@ -70,7 +87,13 @@ def sft_arguments(
 
 
 def dpo_arguments(
-    config: DPOStageConfig, model: ModelConfig, work_dir: Path, seed: int, evaluates: bool, rows: int
+    config: DPOStageConfig,
+    model: ModelConfig,
+    work_dir: Path,
+    seed: int,
+    evaluates: bool,
+    rows: int,
+    report_to: Sequence[str] = (),
 ) -> "DPOConfig":
     """Return TRL's DPO arguments; reference log-probabilities are computed once where rows are seen more than once."""
     from trl import DPOConfig
@@ -78,6 +101,7 @@ def dpo_arguments(
     steps = planned_steps(config, rows)
     losses = dpo_losses(config)
     asked = _common(config, model, work_dir, seed, evaluates, steps) | {
+        "report_to": list(report_to) or "none",
         "loss_type": list(losses),
         "loss_weights": list(losses.values()),
         "max_length": None,
@@ -190,7 +214,6 @@ def _common(
         "save_steps": config.save_steps,
         "save_total_limit": config.save_total_limit,
         "eval_on_start": config.evaluate_first and evaluates,
-        "report_to": "none",
         "disable_tqdm": True,
         "restore_callback_states_from_checkpoint": True,  # a resumed training is as patient as before
         "dataloader_pin_memory": torch.cuda.is_available(),

@@ -107,7 +107,9 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
     if held_out is not None:
         held_out = with_reference(held_out, logps.get("eval"))
     lengths = [2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
-    arguments = dpo_arguments(config, inputs.model, inputs.work_dir, inputs.seed, held_out is not None, len(rows))
+    arguments = dpo_arguments(
+        config, inputs.model, inputs.work_dir, inputs.seed, held_out is not None, len(rows), inputs.report_to
+    )
     memory = enough_memory("dpo", config, inputs.adapter, max(lengths))
     with inputs.tracked("dpo", config) as tracker, memory:
         trainer = PreparedDPOTrainer(

@@ -4,13 +4,14 @@ All of it is read off answers to held-out questions. Nothing here touches the tr
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from llm_engineering.artifacts import TrainingSample
+from llm_engineering.artifacts import StageName, TrainingSample
 from llm_engineering.config.schema import DPOStageConfig, EvaluationConfig, StageConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.evaluation.answers import Question, ask, average, read_questions
@@ -123,7 +124,7 @@ class SampleKeeper:
         earlier = [sample for sample in read_samples(self.folder) if sample.step < step]
         now = self._answers(trainer, step)
         _write_samples(self.folder, earlier + now)
-        self.tracker.log_text(f"{trainer.stage}-samples-step-{step}.txt", "\n\n".join(map(_as_text, now)))
+        _log_samples(self.tracker, trainer.stage, step, now)
         return {}
 
     def _answers(self, trainer: Any, step: int) -> list[TrainingSample]:
@@ -150,6 +151,17 @@ def read_samples(folder: Path) -> list[TrainingSample]:
     """Return the answers that a training has kept in its work folder."""
     path = folder / SAMPLES
     return TypeAdapter(list[TrainingSample]).validate_json(path.read_bytes()) if path.is_file() else []
+
+
+def replay_samples(folder: Path, stage: StageName, until: int, tracker: "Tracker") -> None:
+    """Hand the answers that an interrupted training had kept until a step to the tracker again."""
+    kept = (sample for sample in read_samples(folder) if sample.step <= until)
+    for step, samples in groupby(kept, key=lambda sample: sample.step):
+        _log_samples(tracker, stage, step, samples)
+
+
+def _log_samples(tracker: "Tracker", stage: StageName, step: int, samples: Iterable[TrainingSample]) -> None:
+    tracker.log_text(f"{stage}-samples-step-{step}.txt", "\n\n".join(map(_as_text, samples)), step=step)
 
 
 def _write_samples(folder: Path, samples: list[TrainingSample]) -> None:

@@ -89,6 +89,13 @@ def is_finished(checkpoint: Path) -> bool:
     return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
 
 
+def logged_until(checkpoint: Path) -> list[dict[str, float]]:
+    """Return what a training had logged until a checkpoint; every entry has ``step``."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    history: list[dict[str, float]] = state["log_history"]
+    return history
+
+
 def last_checkpoint(work_dir: Path) -> Path | None:
     """Return the newest valid checkpoint in a work folder; torn ones are removed."""
     found = [path for path in work_dir.glob("checkpoint-*") if _NAME.fullmatch(path.name)]

@@ -31,11 +31,14 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
     held_out = read_rows(inputs.rows, "eval") if inputs.rows.rows.get("eval") else None
     lengths = [len(ids) for ids in rows["input_ids"]]
     tokens_per_step = config.effective_batch * sum(lengths) / len(lengths)
+    arguments = sft_arguments(
+        config, inputs.model, inputs.work_dir, inputs.seed, held_out is not None, len(rows), inputs.report_to
+    )
     memory = enough_memory("sft", config, inputs.adapter, max(lengths))
     with inputs.tracked("sft", config) as tracker, memory:
         trainer = PreparedSFTTrainer(
             model=model,
-            args=sft_arguments(config, inputs.model, inputs.work_dir, inputs.seed, held_out is not None, len(rows)),
+            args=arguments,
             train_dataset=rows,
             eval_dataset=held_out,
             processing_class=tokenizer,

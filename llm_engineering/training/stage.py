@@ -17,14 +17,15 @@ from llm_engineering.config.schema import (
     ModelConfig,
     StageConfig,
     TrackingConfig,
+    TransformersTracking,
     WatchConfig,
 )
 from llm_engineering.models.checkpoints import describe_checkpoint, save_model
 from llm_engineering.models.hardware import describe_hardware
-from llm_engineering.tracking import Tracker, tracked_stage
-from llm_engineering.training.arguments import planned_steps
-from llm_engineering.training.probes import read_samples
-from llm_engineering.training.recovery import is_finished, last_checkpoint, step_of, writing
+from llm_engineering.tracking import Origin, Tracker, tracked_stage
+from llm_engineering.training.arguments import examples_seen, planned_steps
+from llm_engineering.training.probes import read_samples, replay_samples
+from llm_engineering.training.recovery import is_finished, last_checkpoint, logged_until, step_of, writing
 from llm_engineering.training.watch import acting, history_of, judge, watched
 
 if TYPE_CHECKING:
@@ -58,13 +59,18 @@ class StageInputs:
     """What the curves are judged by, and what a verdict leads to."""
     reference: ReferenceLogProbs | None = None
     """The reference's log-probabilities, for DPO; None: they are computed where they are wanted."""
+    origin: Origin = field(default_factory=Origin)
+    """The run that the stage belongs to, for the tracker."""
 
     def tracked(self, stage: StageName, config: StageConfig) -> AbstractContextManager[Tracker]:
         """Return the experiment of one stage, with every setting that shaped it."""
         parameters = {
+            "data": self.origin.configuration.get("data", {}),
             stage: config.model_dump(mode="json"),
             "adapter": self.adapter.model_dump(mode="json"),
             "model": self.model.model_dump(mode="json"),
+            "evaluation": self.evaluation.model_dump(mode="json"),
+            "watch": self.watch.model_dump(mode="json"),
             "seed": self.seed,
             "rows_sha256": self.rows.sha256,
             "base_weights_sha256": self.base.weights_sha256,
@@ -73,10 +79,17 @@ class StageInputs:
             self.tracking,
             stage=stage,
             name=f"{self.run}-{stage}",
-            tags=[self.run, Path(self.base.base).name],
+            tags=[self.run, Path(self.base.base).name, f"data:{self.rows.sha256[:12]}"],
             parameters=parameters,
             archive_dir=self.archive_dir,
+            origin=self.origin,
+            examples_at=lambda step: examples_seen(config, self.rows.rows["train"], step),
         )
+
+    @property
+    def report_to(self) -> list[str]:
+        """The trackers of transformers that get the training's numbers."""
+        return self.tracking.report_to if isinstance(self.tracking, TransformersTracking) else []
 
 
 def seed_everything(seed: int) -> None:
@@ -121,6 +134,7 @@ def train(
         _log.warning(note)
     trainer.source_names = inputs.sources
     interrupted = last_checkpoint(inputs.work_dir)
+    _introduce(tracker, stage, inputs, interrupted)
     started = time.perf_counter()
     _take_up(trainer, stage, interrupted)
     seconds = time.perf_counter() - started - trainer.evaluation_seconds
@@ -132,7 +146,23 @@ def train(
     speed = {"tokens_per_second": report.tokens_per_second, "pairs_per_second": report.pairs_per_second}
     totals = {"train_seconds": seconds, **{name: value for name, value in speed.items() if value is not None}}
     tracker.log_metrics(totals, step=report.steps)
+    if result.kind == "adapter":
+        tracker.log_adapter(result.path)
     return result, watched(report.model_copy(update={"stopped_by": stopped_by, "notes": notes}), inputs.watch)
+
+
+def _introduce(tracker: Tracker, stage: StageName, inputs: StageInputs, interrupted: Path | None) -> None:
+    """Tell the tracker what is trained on what, and, where a training is taken up, all that it had logged."""
+    tracker.log_others({"base": inputs.base.base, "base_weights_sha256": inputs.base.weights_sha256})
+    tracker.log_data(f"{stage}-rows", inputs.rows.sha256, inputs.rows.rows)
+    remembered = inputs.work_dir / "experiment"
+    if interrupted:
+        earlier = remembered.read_text(encoding="utf-8") if remembered.is_file() else None
+        tracker.replay(logged_until(interrupted), step_of(interrupted), earlier)
+        replay_samples(inputs.work_dir, stage, step_of(interrupted), tracker)
+    if key := tracker.key:
+        inputs.work_dir.mkdir(parents=True, exist_ok=True)
+        tracker.attempt("note its key", lambda: remembered.write_text(key, encoding="utf-8"))
 
 
 def _stopped_by(trainer: Any, stage: StageName, watch: WatchConfig) -> Verdict | None:

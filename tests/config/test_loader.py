@@ -326,7 +326,11 @@ def test_an_alias_bomb_is_refused() -> None:
     ("text", "said"),
     [
         ("data:\n  max_lenght: 3", "2: data.max_lenght is not a known key; did you mean max_length?"),
-        ("tracking: {zzz: 1}", "1: tracking.zzz is not a known key; known here: type, project, workspace."),
+        (
+            "tracking: {zzz: 1}",
+            "1: tracking.zzz is not a known key; known here: type, project, workspace, secret, log_adapter_mb, "
+            "log_model.",
+        ),
         ("s: 1", f"1: s is not a known key; known here: {TOP_LEVEL}."),
         (
             "\ndata:\n  sft:\n  - path: x\n    frist: 2",

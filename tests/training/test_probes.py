@@ -188,7 +188,7 @@ def test_samples_go_to_the_tracker_as_text(make_inputs, preference_rows, monkeyp
     from llm_engineering.tracking import Tracker
 
     told = {}
-    monkeypatch.setattr(Tracker, "log_text", lambda self, name, text: told.update({name: text}))
+    monkeypatch.setattr(Tracker, "log_text", lambda self, name, text, step=None: told.update({name: text}))
     _, report = train_dpo(EVALUATED.model_copy(update={"samples": 1}), make_inputs(preference_rows))
     assert list(told) == [f"dpo-samples-step-{step}.txt" for step in (2, 4, 6, 8)]
     first = report.samples[0]

@@ -8,21 +8,26 @@ import logging
 import os
 import ssl
 import threading
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from llm_engineering.artifacts import TrackerLink
-from llm_engineering.config.schema import CometTracking, NoTracking
+from llm_engineering.config.schema import CometTracking, TrackingConfig
+from llm_engineering.tracking.archives import Record, first_complete, sweep_dead
+from llm_engineering.tracking.origin import Account, Origin
+from llm_engineering.tracking.tracker import Tracker
 
-_T = TypeVar("_T")
-_LOGGER = logging.getLogger(__name__)
+DEFAULT_PROJECT = "llm-engineering"
+
+_SECONDS_BETWEEN_LOOKS = 0.25
+"""How often the thread that measures the machine looks whether it is time to; its end waits for no more."""
 
 PROBE_SECONDS = 4.0
 """How long Comet's server has to answer at all before a stage goes on offline."""
@@ -39,8 +44,8 @@ _QUIET = {
     "COMET_FALLBACK_STREAMER_KEEP_OFFLINE_ZIP": "true",
 }
 _IMPATIENT = {
-    "COMET_TIMEOUT_HTTP": "4",
-    "COMET_TIMEOUT_API": "4",
+    "COMET_TIMEOUT_HTTP": "3",
+    "COMET_TIMEOUT_API": "3",
     "COMET_HTTP_SESSION_RETRY_TOTAL": "0",
     "COMET_GET_OR_ADD_EXPERIMENT_RETRY_TOTAL": "0",
 }
@@ -62,74 +67,48 @@ _NOTHING_BY_ITSELF: dict[str, Any] = {
 }
 
 
-class Tracker:
-    """Takes what one stage has to say; does nothing where tracking is off, and never raises where it fails."""
-
-    def __init__(self, stage: str) -> None:
-        self.link: TrackerLink | None = None
-        """Where the stage was logged: known once its block has ended, and None where tracking is off."""
-        self._stage = stage
-        self._experiment: Any = None
-        self._failures = 0
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers, at an optimizer step if given; NaN and infinity are logged as what they are."""
-        if self._experiment is not None:
-            self._attempt("log metrics", lambda: self._experiment.log_metrics(dict(metrics), step=step))
-
-    def log_text(self, name: str, text: str) -> None:
-        """Store a text as the asset ``name``, such as ``config.yaml``."""
-        if self._experiment is not None:
-            self._attempt(f"store {name}", lambda: self._experiment.log_asset_data(text, name=name))
-
-    def _failed(self, message: str) -> None:
-        self._failures += 1
-        if self._failures == 1:
-            _LOGGER.warning("Comet (%s) %s. Nothing else depends on it.", self._stage, message.rstrip(". \n"))
-
-    def _attempt(self, what: str, action: Callable[[], _T]) -> _T | None:
-        """Return the action's result, or None where it fails, which is counted once."""
-        before = self._failures
-        try:
-            return action()
-        except Exception as error:  # noqa: BLE001 - Comet raises its own, its server's, requests' and more
-            if self._failures == before:
-                self._failed(f"could not {what}: {type(error).__name__}: {error}")
-            return None
-
-
 @contextmanager
 def tracked_stage(
-    config: CometTracking | NoTracking,
+    config: TrackingConfig,
     *,
     stage: str,
     name: str,
     tags: Sequence[str],
     parameters: Mapping[str, object],
     archive_dir: Path,
+    origin: Origin = Origin(),  # noqa: B008 - frozen
+    examples_at: Callable[[int], int] | None = None,
 ) -> Iterator[Tracker]:
     """Track one stage of a run as one experiment; the tracker's ``link`` says where, once the block has ended.
 
-    An experiment is online if Comet knows an API key (``COMET_API_KEY``, or what ``comet login`` stored) and its
-    server answers within seconds, else it is a zip in ``archive_dir``. An exception of the block is noted in the
-    experiment and goes on.
+    An experiment is online if there is an API key (``COMET_API_KEY``, the account's, or what ``comet login`` stored)
+    and Comet's server answers within seconds, else it is a zip in ``archive_dir``. An exception of the block is noted
+    in the experiment and goes on. What killed processes left in ``archive_dir`` is removed.
 
     Args:
-        config: Which tracker, and its project.
-        stage: ``sft``, ``dpo`` or ``evaluation``; added to the tags.
+        config: Which tracker, and its project; without Comet nothing is done.
+        stage: ``sft``, ``dpo``, ``evaluation`` or ``report``; added to the tags.
         name: The experiment's name.
-        tags: What to find it by, such as the run's name.
+        tags: What to find it by, such as the base, beside the run's own.
         parameters: Hyper-parameters; nested keys are joined by dots.
         archive_dir: Where offline archives lie; made if it is missing.
+        origin: The run that the stage belongs to.
+        examples_at: Gives the training examples seen until an optimizer step; they are logged with every metric.
     """
-    tracker = Tracker(stage)
-    if isinstance(config, NoTracking):
-        yield tracker
+    if not isinstance(config, CometTracking):
+        # TensorBoard's files would lie in the training's work folder, which is removed once the stage is over.
+        with _environment({"TENSORBOARD_LOGGING_DIR": str(archive_dir.parent / "tensorboard" / name)}):
+            yield Tracker(stage)
         return
+    tracker = Tracker(stage, examples_at, config.log_adapter_mb)
+    found_by = list(dict.fromkeys([*tags, *origin.tags(), stage]))
     with _environment(_QUIET), _listening(tracker):
-        tracker._attempt("make the archive folder", lambda: archive_dir.mkdir(parents=True, exist_ok=True))
-        tracker._attempt("start", lambda: _start(tracker, config, name, [*tags, stage], archive_dir))
-        tracker._attempt("log parameters", lambda: _log_parameters(tracker, parameters))
+        tracker.attempt("make the archive folder", lambda: archive_dir.mkdir(parents=True, exist_ok=True))
+        tracker.attempt("remove what killed processes left", lambda: sweep_dead(archive_dir))
+        account, key = _account(config, origin.account), _unused(origin.key_of(name), archive_dir)
+        tracker.attempt("start", lambda: _start(tracker, account, key, name, found_by, archive_dir))
+        tracker.attempt("log parameters", lambda: _log_parameters(tracker, parameters))
+        tracker.log_others({"stage": stage, **origin.others()})
         outcome = "failed"
         try:
             yield tracker
@@ -138,7 +117,18 @@ def tracked_stage(
             tracker.link = _end(tracker, outcome, archive_dir)
 
 
-def _start(tracker: Tracker, config: CometTracking, name: str, tags: list[str], archive_dir: Path) -> None:
+def _account(config: CometTracking, given: Account) -> Account:
+    """Return whose Comet an experiment goes to: the configuration's, else what is given, else Comet's own default."""
+    project, workspace = config.project or given.project or DEFAULT_PROJECT, config.workspace or given.workspace
+    return replace(given, project=project, workspace=workspace)
+
+
+def _unused(key: str | None, archive_dir: Path) -> str | None:
+    """Return a key, or None where an archive has it already: the stage is tried again."""
+    return None if any(archive_dir.glob(f"{key}*.zip")) else key
+
+
+def _start(tracker: Tracker, account: Account, key: str | None, name: str, tags: list[str], archive_dir: Path) -> None:
     """Open an experiment: online where that is possible, else offline."""
     import comet_ml
 
@@ -147,33 +137,61 @@ def _start(tracker: Tracker, config: CometTracking, name: str, tags: list[str], 
 
     def start(online: bool) -> Any:
         return comet_ml.start(
+            api_key=account.api_key if online else None,
             online=online,
             mode="create",
-            project_name=config.project,
-            workspace=config.workspace,
+            experiment_key=key,
+            project_name=account.project,
+            workspace=account.workspace,
             experiment_config=settings,
         )
 
-    if comet_ml.get_config("comet.api_key"):
-        tracker._experiment = _start_online(tracker, lambda: start(online=True))
-    if tracker._experiment is None:
-        tracker._experiment = start(online=False)
+    if account.api_key or comet_ml.get_config("comet.api_key"):
+        tracker.experiment = _start_online(tracker, lambda: start(online=True))
+    if tracker.experiment is None:
+        tracker.experiment = start(online=False)
+    experiment = tracker.experiment
+    tracker.record = Record(archive_dir, experiment.id, name, experiment.tmpdir)
+    tracker.attempt("measure the machine", lambda: _measure_machine(experiment))
+
+
+def _measure_machine(experiment: Any) -> None:
+    """Start Comet's own measurements of CPU, memory and GPUs.
+
+    Comet starts them with ``log_env_details`` alone, which also tells of packages, addresses, users and the cloud's
+    metadata service; so they are started here.
+    """
+    from comet_ml.system.cpu.cpu_metrics_data_logger import CPUMetricsDataLogger
+    from comet_ml.system.gpu.gpu_metrics_data_logger import GPUMetricsDataLogger
+    from comet_ml.system.system_metrics_logging_thread import SystemMetricsLoggingThread
+
+    interval = experiment.config["comet.system_cpu_interval"]
+    loggers = [
+        CPUMetricsDataLogger(
+            interval, experiment._log_cpu_details, include_cpu_per_core=False, include_compute_metrics=False
+        ),
+        GPUMetricsDataLogger(interval, experiment._log_gpu_details),
+    ]
+    available = [logger for logger in loggers if logger.available()]
+    thread = SystemMetricsLoggingThread(metric_data_loggers=available, probe_interval=_SECONDS_BETWEEN_LOOKS)
+    thread.start()
+    experiment.system_metrics_thread = thread  # Comet ends it with the experiment
 
 
 def _start_online(tracker: Tracker, start: Callable[[], Any]) -> Any:
     """Return a live experiment, or None, and say so, where Comet cannot be reached or refuses."""
     import comet_ml
 
-    server, before = comet_ml.get_backend_address(), tracker._failures
+    server, before = comet_ml.get_backend_address(), tracker.failures
     if not _answers(server, PROBE_SECONDS):
-        tracker._failed(f"does not answer at {server}: logging to an offline archive")
+        tracker.failed(f"does not answer at {server}: logging to an offline archive")
         return None
     with _environment(_IMPATIENT):
-        experiment = tracker._attempt("go online", start)
+        experiment = tracker.attempt("go online", start)
     if experiment is not None and experiment.alive:
         return experiment
-    if tracker._failures == before:
-        tracker._failed("did not take the experiment: logging to an offline archive")
+    if tracker.failures == before:
+        tracker.failed("did not take the experiment: logging to an offline archive")
     return None
 
 
@@ -200,8 +218,8 @@ def _answers(url: str, seconds: float) -> bool:
 
 
 def _log_parameters(tracker: Tracker, parameters: Mapping[str, object]) -> None:
-    if tracker._experiment is not None:
-        tracker._experiment.log_parameters(dict(_flat(parameters)))
+    if tracker.experiment is not None:
+        tracker.experiment.log_parameters(dict(_flat(parameters)))
 
 
 def _flat(parameters: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str | int | float]]:
@@ -217,22 +235,25 @@ def _flat(parameters: Mapping[str, object], prefix: str = "") -> Iterator[tuple[
 
 def _end(tracker: Tracker, outcome: str, archive_dir: Path) -> TrackerLink:
     """Close the experiment and return where it is."""
-    experiment, url, archive = tracker._experiment, None, None
+    experiment, url, archive = tracker.experiment, None, None
     if experiment is not None:
-        tracker._attempt("log the outcome", lambda: experiment.log_other("outcome", outcome))
-        tracker._attempt("end", experiment.end)
-        url = tracker._attempt("name its address", lambda: experiment.url) or None
-        archive = tracker._attempt("read the archive", lambda: _complete(archive_dir.glob(f"{experiment.id}*.zip")))
-        if url and archive and not tracker._failures and _is_there():
+        tracker.attempt("log the outcome", lambda: experiment.log_other("outcome", outcome))
+        tracker.attempt("end", experiment.end)
+        url = tracker.attempt("name its address", lambda: experiment.url) or None
+        archive = tracker.attempt("read the archive", lambda: first_complete(archive_dir.glob(f"{experiment.id}*.zip")))
+        if url and archive and not tracker.failures and _is_there():
             archive.unlink()  # all of it was delivered
             archive = None
         if not url and not archive:
-            tracker._failed(f"left no complete archive in {archive_dir}")
+            tracker.failed(f"left no complete archive in {archive_dir}")
+    if tracker.record is not None:
+        tracker.attempt("remove its record", tracker.record.close)
     return TrackerLink(
-        stage=tracker._stage,
+        stage=tracker.stage,
+        key=tracker.key,
         url=url,
         offline_archive=str(archive) if archive else None,
-        failures=tracker._failures,
+        failures=tracker.failures,
     )
 
 
@@ -241,16 +262,6 @@ def _is_there() -> bool:
     import comet_ml
 
     return _answers(comet_ml.get_backend_address(), PROBE_SECONDS)
-
-
-def _complete(archives: Iterable[Path]) -> Path | None:
-    """Return the first archive that was written to its end; a killed process leaves a zip without entries."""
-    for path in archives:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if {"experiment.json", "messages.json"} <= set(archive.namelist()):
-                    return path
-    return None
 
 
 @contextmanager
@@ -273,7 +284,7 @@ class _Listener(logging.Handler):
         self._tracker = tracker
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._tracker._failed(f"reports: {record.getMessage().strip().splitlines()[0]}")
+        self._tracker.failed(f"reports: {record.getMessage().strip().splitlines()[0]}")
 
 
 @contextmanager
@@ -282,7 +293,7 @@ def _listening(tracker: Tracker) -> Iterator[None]:
 
     What the user asked for by COMET_LOGGING_CONSOLE or COMET_LOGGING_FILE stays.
     """
-    tracker._attempt("be imported", _import_comet)
+    tracker.attempt("be imported", _import_comet)
     logger, listener = logging.getLogger("comet_ml"), _Listener(tracker)
     if "COMET_LOGGING_CONSOLE" not in os.environ:
         logger.handlers = [handler for handler in logger.handlers if type(handler) is not logging.StreamHandler]
