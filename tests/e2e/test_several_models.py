@@ -71,7 +71,7 @@ def test_a_killed_sweep_goes_on_where_it_was(command_line: CommandLine, small: P
     job = ("--run-sweep", "--config", str(small), *QUICK, "--set", "sweep.dpo.nll_weight=[0, 0.5]")
     job = (*job, "--set", "dpo.max_steps=40")
     process = command_line.start(*job)
-    trained = "local_stores/*/train_dpo-dpo.nll_weight=0/dpo_report"
+    trained = "local_stores/*/merge_dpo-dpo.nll_weight=0/dpo_model/*/*/files"
     sealed = "local_stores/*/work/train_dpo-*/checkpoint-*/manifest.json"
     wait_for(lambda: any(command_line.store.glob(trained)) and any(command_line.store.glob(sealed)), process)
     process.kill()
