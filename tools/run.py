@@ -12,13 +12,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.append(str(Path.cwd()))  # a checker of the user's own may lie there
 
 import click
-from rich.console import Console
 
 from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import PipelineError, StoreError, TrainingError
 from llm_engineering.models.backends import pick_backend
+from tools.command import Command, print_error, version_option
 from tools.environment import set_environment
-from tools.terminal import facts_table, take_over_logging
+from tools.terminal import RunConsole, facts_table, open_console, take_over_logging
 
 if TYPE_CHECKING:
     from llm_engineering.config import RunConfig
@@ -35,7 +35,29 @@ def _job(flag: str, job: str, text: str) -> Callable[[Callable[..., None]], Call
     return click.option(flag, "jobs", flag_value=job, multiple=True, help=text)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+EXAMPLES = """\b
+Examples:
+  python tools/run.py --run-training
+  python tools/run.py --run-training --config mine.yaml --set dpo.beta=0.2 --plan
+  python tools/run.py --run-training --config mine.yaml --quiet --summary summary.json
+  python tools/run.py --run-dpo --config mine.yaml --set model.base=NAME@staging
+
+README.md tells more; docs/configuration.md lists every key; `python tools/doctor.py` examines the machine.
+"""
+GROUPS = {
+    "What to run, one of": ["jobs"],
+    "On what": ["configs", "overrides"],
+    "How": ["no_cache", "plan", "rehearse"],
+    "What you see": ["summary", "quiet", "verbose"],
+}
+
+
+@click.command(
+    cls=Command,
+    groups=GROUPS,
+    epilog=EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "--run-training", "jobs", flag_value="training", multiple=True, help="SFT, merge, DPO, merge, evaluate, promote."
 )
@@ -62,7 +84,9 @@ def _job(flag: str, job: str, text: str) -> Callable[[Callable[..., None]], Call
 @click.option("--plan", is_flag=True, help="Show what is cached and what would run, on how much; train nothing.")
 @click.option("--rehearse", is_flag=True, help="Run every step in small: your data, a tiny random model; and estimate.")
 @click.option("--summary", type=click.Path(path_type=Path, dir_okay=False), help="Write the run's numbers as JSON.")
+@click.option("--quiet", is_flag=True, help="Show errors, what was decided, and where things lie; nothing else.")
 @click.option("--verbose", is_flag=True, help="Show what the libraries log, and tracebacks.")
+@version_option
 def main(
     jobs: tuple[str, ...],
     configs: tuple[str, ...],
@@ -71,17 +95,16 @@ def main(
     plan: bool,
     rehearse: bool,
     summary: Path | None,
+    quiet: bool,
     verbose: bool,
 ) -> None:
-    """Turn a base language model into an aligned one, and prove what was done.
-
-    README.md shows examples; docs/configuration.md lists every key.
-    """
+    """Turn a base language model into an aligned one, and prove what was done."""
     job, how = _asked(jobs, plan=plan, rehearse=rehearse)
+    _require_one_voice(quiet=quiet, verbose=verbose, plan=plan)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not verbose:
         sys.excepthook = _say_unexpected
-    console = Console(highlight=False)
+    console = click.get_current_context().with_resource(open_console(quiet=quiet, verbose=verbose))
     try:
         config = load_config(configs or [DEFAULT_CONFIG], overrides)
         set_environment(config)
@@ -93,6 +116,7 @@ def main(
     except KeyboardInterrupt:
         for again in (signal.SIGINT, signal.SIGTERM):  # a second one would end this in a traceback
             signal.signal(again, signal.SIG_IGN)
+        console.speak()
         console.print("Interrupted: the run is marked failed; start it again to go on from the last checkpoint.")
         raise SystemExit(INTERRUPTED) from None
     except (PipelineError, OSError) as error:
@@ -116,11 +140,22 @@ def _asked(jobs: tuple[str, ...], *, plan: bool, rehearse: bool) -> tuple[str, H
     return jobs[0], "plan" if plan else "rehearse" if rehearse else "run"
 
 
+def _require_one_voice(*, quiet: bool, verbose: bool, plan: bool) -> None:
+    """Refuse to be asked for silence and for words at once.
+
+    Raises:
+        UsageError: That is asked.
+    """
+    for asked, flag in ((verbose, "--verbose"), (plan, "--plan")):
+        if quiet and asked:
+            raise click.UsageError(f"--quiet and {flag} ask for opposite things: say one of them.")
+
+
 def _say(error: Exception) -> int:
     """Print the one sentence of an error and return the exit code."""
     if not isinstance(error, PipelineError):
         error = _no_space(error) or TrainingError(f"{error}. Mend the path, or its permissions.")
-    _print_error(f"Error: {error}")
+    print_error(f"Error: {error}")
     return error.exit_code
 
 
@@ -128,7 +163,7 @@ def _say_unexpected(kind: type[BaseException], error: BaseException, _: object) 
     """Show an error that nobody foresaw as one sentence, too; Python exits with code 1 after it."""
     foreseen = _no_space(error) or _no_memory(error)
     text = f"Error: {foreseen}" if foreseen else f"Unexpected {kind.__name__}: {error}"
-    _print_error(text if foreseen else f"{text} Run again with --verbose for the traceback.")
+    print_error(text if foreseen else f"{text} Run again with --verbose for the traceback.")
 
 
 def _no_space(error: BaseException | None) -> TrainingError | None:
@@ -149,11 +184,6 @@ def _no_memory(error: BaseException) -> TrainingError | None:
     return TrainingError("Memory ran out. Lower evaluation.batch_size and start again: finished work is kept.")
 
 
-def _print_error(text: str) -> None:
-    printable = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
-    Console(stderr=True, highlight=False).print(printable, style="red", markup=False)
-
-
 def _require_writable(summary: Path) -> None:
     """Refuse a summary that cannot be written, and remove an earlier run's, which would pass for this one's.
 
@@ -171,7 +201,7 @@ def _require_writable(summary: Path) -> None:
 def _go(
     job: Any,
     config: "RunConfig",
-    console: Console,
+    console: RunConsole,
     *,
     cache: bool,
     how: How,
@@ -225,11 +255,12 @@ def _header(launch: "Launch") -> dict[str, str]:
     }
 
 
-def _show_plan(launch: "Launch", console: Console, *, cache: bool) -> None:
+def _show_plan(launch: "Launch", console: RunConsole, *, cache: bool) -> None:
     from llm_engineering.reporting.ledger_text import ledger_and_audit
     from pipelines.plan import make_plan
 
-    plan = make_plan(launch, cache=cache)
+    with console.progress():
+        plan = make_plan(launch, cache=cache)
     console.print("\nSteps", style="bold")
     for step in plan.steps:
         after = f" ← {', '.join(step.upstream)}" if step.upstream else ""
@@ -241,7 +272,7 @@ def _show_plan(launch: "Launch", console: Console, *, cache: bool) -> None:
     _show_estimates(plan.estimates, console)
 
 
-def _show_estimates(estimates: "list[Estimate]", console: Console) -> None:
+def _show_estimates(estimates: "list[Estimate]", console: RunConsole) -> None:
     from llm_engineering.training.estimate import LEFT_OUT
     from llm_engineering.training.estimate_text import estimate_facts
 
@@ -253,7 +284,7 @@ def _show_estimates(estimates: "list[Estimate]", console: Console) -> None:
 
 
 def _rehearse(
-    job: Any, config: "RunConfig", console: Console, names: list[str], *, cache: bool, summary: Path | None
+    job: Any, config: "RunConfig", console: RunConsole, names: list[str], *, cache: bool, summary: Path | None
 ) -> None:
     """Run every step in small, and show what the real run would need."""
     from llm_engineering.reporting.text import places
@@ -271,6 +302,7 @@ def _rehearse(
     reports = _start(launch, console, names, cache=cache)
     run = reports.run
     steps = [*run.step_seconds, *run.cached_steps]
+    console.speak()
     console.print(f"\nRehearsed: all {len(steps)} steps passed in {run.seconds:.0f} s.", style="bold green")
     for line in places(reports):
         console.print(line, soft_wrap=True)
@@ -283,12 +315,13 @@ def _rehearse(
         _write_summary(reports, summary)
 
 
-def _run(launch: "Launch", console: Console, names: list[str], *, cache: bool, summary: Path | None) -> None:
+def _run(launch: "Launch", console: RunConsole, names: list[str], *, cache: bool, summary: Path | None) -> None:
     """Run the pipeline, and show and write what came out."""
-    from llm_engineering.reporting.text import closing, places
+    from llm_engineering.reporting.text import closing, decided, places
 
     reports = _start(launch, console, names, cache=cache)
-    console.print(closing(reports), "")
+    console.speak()
+    console.print(decided(reports) if console.asked_quiet else closing(reports), "")
     for line in places(reports):
         console.print(line, soft_wrap=True)
     console.print("dashboard         make dashboard", style="dim")
@@ -296,15 +329,17 @@ def _run(launch: "Launch", console: Console, names: list[str], *, cache: bool, s
         _write_summary(reports, summary)
 
 
-def _start(launch: "Launch", console: Console, names: list[str], *, cache: bool) -> "RunReports":
+def _start(launch: "Launch", console: RunConsole, names: list[str], *, cache: bool) -> "RunReports":
     """Run the pipeline and return its reports; the run's name is added to ``names`` once it begins."""
-    from pipelines.launch import collect, start
+    from pipelines.launch import collect, number_of_steps, start
 
     def started(name: str) -> None:
         names.append(name)
         console.print(f"[dim]name[/dim]             {name}")
 
-    return collect(launch.config, start(launch, cache=cache, started=started))
+    with console.progress(lambda: number_of_steps(names[-1])):
+        run = start(launch, cache=cache, started=started)
+    return collect(launch.config, run)
 
 
 def _write_failure(job: str, config: "RunConfig", names: list[str], error: BaseException, summary: Path) -> None:
