@@ -91,11 +91,11 @@ def _work_row(progress: Progress) -> _Row:
 def _table(rows: list[_Row], width: int) -> Table:
     """Return the lines with their bars below each other, none of them wider than the terminal.
 
-    What does not fit is left out: facts from the last one on, then the bars.
+    What does not fit is left out: all facts but two, from the last one on, then the bars, then the second fact.
     """
     labels = min(LONGEST_LABEL, width // 3, max(len(row.label) for row in rows))
     room = width - labels - len(INDENT) - 1
-    told = [_fitting(row.facts, room - SHORTEST_BAR - 1) for row in rows]
+    told = [_fitting(row.facts, room) for row in rows]
     bar = min(LONGEST_BAR, room - max(map(cell_len, told)) - 1)
     table = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
     for row, text in zip(rows, told, strict=True):
@@ -108,13 +108,12 @@ def _table(rows: list[_Row], width: int) -> Table:
 
 
 def _fitting(facts: list[str], room: int) -> str:
-    """Return as many of the facts as fit, the first one in any case."""
-    text = facts[0]
-    for fact in facts[1:]:
-        if cell_len(longer := f"{text} · {fact}") > room:
-            break
-        text = longer
-    return text
+    """Return as many of the facts as fit, the first one in any case, and the third on only where a bar fits too."""
+    for count in range(len(facts), 1, -1):
+        text = " · ".join(facts[:count])
+        if cell_len(text) <= (room if count == 2 else room - SHORTEST_BAR - 1):
+            return text
+    return facts[0]
 
 
 def _bar(share: float | None, width: int) -> ProgressBar:
