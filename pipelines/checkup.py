@@ -41,10 +41,10 @@ def examine_zenml() -> Iterator[Finding]:
 
 def _settings(folder: Path) -> dict[str, Any]:
     """Return the client's settings, which ZenML writes at its first use."""
-    import yaml
+    from ruamel.yaml import YAML
 
     path = folder / "config.yaml"
-    found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    found = YAML(typ="safe").load(path) if path.is_file() else None
     return found if isinstance(found, dict) else {}
 
 

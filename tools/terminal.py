@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a header, one line a step, progress, and no noise of libraries."""
 
+import errno
 import io
 import logging
 import os
@@ -9,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any, cast
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -31,7 +32,7 @@ REFRESHES_PER_SECOND = 8
 class RunConsole(Console):
     """The console of a run: quiet where that is asked for, with live bars where a person looks on."""
 
-    def __init__(self, stream: IO[str], *, quiet: bool, bars: bool) -> None:
+    def __init__(self, stream: TextIO, *, quiet: bool, bars: bool) -> None:
         super().__init__(file=stream, highlight=False, quiet=quiet)
         self.asked_quiet = quiet
         self._wants_bars = bars and not quiet
@@ -85,7 +86,7 @@ def undisturbed() -> Iterator[None]:
         return
     arrived: list[int] = []
     handlers = {
-        number: signal.signal(number, lambda arriving, frame: arrived.append(arriving))
+        int(number): signal.signal(number, lambda arriving, frame: arrived.append(arriving))
         for number in (signal.SIGINT, signal.SIGTERM)
         if signal.getsignal(number) is not None  # None: not set by Python, and cannot be set again
     }
@@ -110,11 +111,13 @@ def open_console(*, quiet: bool = False, verbose: bool = False) -> Iterator[RunC
         verbose: Draw no bars: the lines of all libraries are shown as they come.
     """
     stdout, stderr = sys.stdout, sys.stderr
+    if isinstance(stdout, io.TextIOWrapper):
+        stdout.reconfigure(errors="replace")  # a stream that knows no ✓ stops no run
     console = RunConsole(
-        cast("IO[str]", Outlet(stdout)), quiet=quiet, bars=not verbose and draws_bars(stdout, os.environ)
+        cast("TextIO", Outlet(stdout)), quiet=quiet, bars=not verbose and draws_bars(stdout, os.environ)
     )
-    sys.stdout = cast("IO[str]", Printed(stdout, console, muted=quiet))  # type: ignore[assignment]
-    sys.stderr = cast("IO[str]", Printed(stderr, console))  # type: ignore[assignment]
+    sys.stdout = cast("TextIO", Printed(stdout, console, muted=quiet))
+    sys.stderr = cast("TextIO", Printed(stderr, console))
     try:
         yield console
     finally:
@@ -123,7 +126,7 @@ def open_console(*, quiet: bool = False, verbose: bool = False) -> Iterator[RunC
         sys.stdout, sys.stderr = stdout, stderr
 
 
-def draws_bars(stream: IO[str], environment: Mapping[str, str]) -> bool:
+def draws_bars(stream: TextIO, environment: Mapping[str, str]) -> bool:
     """Return whether a person looks at a stream that can move its cursor; a CI's log, a pipe and a file cannot."""
     in_ci = environment.get("CI", "").lower() not in ("", "0", "false")
     return stream.isatty() and not in_ci and environment.get("TERM", "").lower() not in ("", "dumb", "unknown")
@@ -132,29 +135,31 @@ def draws_bars(stream: IO[str], environment: Mapping[str, str]) -> bool:
 class Outlet(io.TextIOBase):
     """Writes to a stream until its reader leaves, and then to nowhere: a run piped to ``head`` goes on to its end."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._write = stream.write  # as it is now: ZenML replaces the attribute
 
     def write(self, text: str) -> int:
         """Write text."""
-        try:
+        with self._until_the_reader_leaves():
             self._write(text)
-        except BrokenPipeError:
-            self._leave()
         return len(text)
 
     def flush(self) -> None:
         """Hand on what is buffered."""
-        try:
+        with self._until_the_reader_leaves():
             self._stream.flush()
-        except BrokenPipeError:
-            self._leave()
 
-    def _leave(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
+    @contextmanager
+    def _until_the_reader_leaves(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal was closed
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -178,7 +183,7 @@ class Outlet(io.TextIOBase):
 class Printed(Outlet):
     """Stands in for stdout or stderr: while bars are drawn, whole lines go above them."""
 
-    def __init__(self, stream: IO[str], console: RunConsole, *, muted: bool = False) -> None:
+    def __init__(self, stream: TextIO, console: RunConsole, *, muted: bool = False) -> None:
         super().__init__(stream)
         self._console, self._muted = console, muted
         self._begun = ""

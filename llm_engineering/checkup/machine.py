@@ -13,7 +13,7 @@ CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memo
 
 def examine_memory() -> Iterator[Finding]:
     """Look at the memory that is there, and at what of it is free."""
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     memory = psutil.virtual_memory()
     limit = container_limit(CONTAINER_LIMITS)

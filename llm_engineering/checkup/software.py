@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 from llm_engineering.checkup.finding import Finding
 
@@ -43,8 +44,8 @@ def examine_packages(project: Path, constraints: Path) -> Iterator[Finding]:
         yield Finding("packages", "ok", f"{len(installed)} packages, all as pinned")
 
 
-def _project(path: Path) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+def _project(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
     return found
 
 

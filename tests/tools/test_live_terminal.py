@@ -103,8 +103,8 @@ def test_where_nobody_looks_on_there_are_lines_now_and_then(program: list[str], 
     assert not any("━" in line for line in lines)
 
 
-def piped(program: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+def piped(program: list[str], *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
     return subprocess.run([*program, *arguments], env=variables, capture_output=True, text=True, timeout=60, check=True)
 
 
@@ -130,6 +130,12 @@ def test_quiet_shows_what_was_decided_alone(program: list[str]) -> None:
     seen = watch([*program, "--quiet"], environment={"PYTHONPATH": str(REPOSITORY)})
     assert "\n".join(seen.lines).endswith("decided")
     assert "header" not in seen.lines
+
+
+def test_a_stream_that_knows_ascii_alone_stops_nothing(program: list[str]) -> None:
+    lines = piped(program, PYTHONIOENCODING="ascii").stdout.splitlines()
+    assert lines[1] == "? load_datasets       cached"
+    assert lines[-1] == "decided"
 
 
 def test_a_reader_that_leaves_stops_nothing(program: list[str], tmp_path: Path) -> None:
