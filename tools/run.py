@@ -321,7 +321,7 @@ def _run(launch: "Launch", console: RunConsole, names: list[str], *, cache: bool
 
     reports = _start(launch, console, names, cache=cache)
     console.speak()
-    console.print(decided(reports) if console.asked_quiet else closing(reports), "")
+    console.print(*([decided(reports)] if console.asked_quiet else [closing(reports), ""]))
     for line in places(reports):
         console.print(line, soft_wrap=True)
     console.print("dashboard         make dashboard", style="dim")
@@ -335,7 +335,7 @@ def _start(launch: "Launch", console: RunConsole, names: list[str], *, cache: bo
 
     def started(name: str) -> None:
         names.append(name)
-        console.print(f"[dim]name[/dim]             {name}")
+        console.print(f"[dim]name[/dim]             {name}", soft_wrap=True)
 
     with console.progress(lambda: number_of_steps(names[-1])):
         run = start(launch, cache=cache, started=started)

@@ -251,6 +251,8 @@ def take_over_logging(console: Console) -> None:
 def facts_table(facts: dict[str, str]) -> Table:
     """Return names and values in two columns, as text that is shown as it is."""
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(Text(name, style="dim"), Text(value))
     return table
