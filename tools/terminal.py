@@ -26,7 +26,7 @@ _OURS = ("llm_engineering", "pipelines", "steps", "tools")
 _STARTED = re.compile(r"Step `(?P<step>.+)` has started")
 _FINISHED = re.compile(r"Step `(?P<step>.+)` has finished in `(?P<seconds>.+)`")
 _CACHED = re.compile(r"Using cached version of step `(?P<step>.+)`")
-REFRESHES_PER_SECOND = 8
+REFRESHES_PER_SECOND = 5
 
 
 class RunConsole(Console):
