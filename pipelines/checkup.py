@@ -57,7 +57,10 @@ def _server(url: str) -> Finding:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         text = f"the client is connected to the server {url}, which does not answer ({type(error).__name__})"
         return Finding(
-            "store", "problem", text, "Start the server, or run `zenml logout` to go back to the local store."
+            "store",
+            "problem",
+            text,
+            "Start it again, or go back to the local store with `python tools/dashboard.py --reset`.",
         )
     return Finding("store", "ok", f"the server {url}, which answers")
 

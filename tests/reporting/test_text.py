@@ -26,12 +26,11 @@ def test_a_narrow_terminal_gets_the_scores_without_intervals(example_run: RunRep
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
 
 
-def test_a_terminal_too_narrow_for_the_table_gets_a_line_for_every_score(example_run: RunReports) -> None:
-    lines = [" ".join(line.split()) for line in shown(example_run, width=40).splitlines()]
-    assert max(map(len, lines)) <= 40
-    assert not any("…" in line for line in lines)
-    at = lines.index("Preferred answers, %")
-    assert lines[at + 1 : at + 4] == ["Base 0.0 [0.0, 1.6]", "SFT 4.4 [2.1, 7.9]", "DPO 95.6 [92.1, 97.9] *"]
+def test_on_forty_columns_no_name_and_no_score_is_cut(example_run: RunReports) -> None:
+    text = shown(example_run, width=40)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 40
+    assert "…" not in text
+    assert {"Preferred", "Base", "SFT", "DPO", "0.0", "4.4", "95.6"} <= set(text.split())
 
 
 def test_answers_the_decision_and_the_places_follow(example_run: RunReports) -> None:

@@ -93,7 +93,7 @@ def test_dead_server_that_the_client_is_connected_to_is_a_problem(
         "store",
         "problem",
         "the client is connected to the server http://127.0.0.1:9, which does not answer (ConnectError)",
-        "Start the server, or run `zenml logout` to go back to the local store.",
+        "Start it again, or go back to the local store with `python tools/dashboard.py --reset`.",
     )
 
 
