@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train test test-slow check lint types imports dashboard bench bench-data bench-train bench-cuda bench-tracking clean
+.PHONY: help install train doctor test test-slow check lint types imports dashboard bench bench-data bench-train bench-cuda bench-tracking clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ install: $(STAMP) ## Make .venv and install the pinned dependencies
 
 train: $(STAMP) ## Run the main job: SFT, merge, DPO, merge, evaluate, promote
 	$(BIN)/python tools/run.py --run-training
+
+doctor: $(STAMP) ## Examine this machine: packages, GPU, store, disk
+	$(BIN)/python tools/doctor.py
 
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest

@@ -259,6 +259,15 @@ def tags_of(launch: Launch) -> list[str]:
     return [launch.job, f"recipe:{config.name}", f"base:{Path(config.model.base).name}", *dict.fromkeys(sources)]
 
 
+def number_of_steps(run_name: str) -> int | None:
+    """Return how many steps a run has that has begun; None where it decides that while it runs."""
+    found = Client().list_pipeline_runs(name=run_name, size=1, hydrate=True).items
+    snapshot = found[0].snapshot if found else None
+    if snapshot is None or snapshot.is_dynamic:
+        return None
+    return len(snapshot.step_configurations)
+
+
 def configured(launch: Launch, pipeline: Any = None, **options: Any) -> Any:
     """Return the launch's pipeline, or another in its place, with its model, tags and settings."""
     config = launch.config

@@ -19,6 +19,7 @@ from rich.text import Text
 from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.config.schema import ModelConfig, RunConfig
 from llm_engineering.errors import ConfigError, PipelineError
+from tools.command import Command, print_error
 from tools.environment import set_environment
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Chat:
             self.console.print(Text(f"  {command:<14} {meaning}"))
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--system", help="A system prompt, if the model's template knows one.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
@@ -156,9 +157,7 @@ def main(
 
 
 def _say(error: PipelineError) -> int:
-    from llm_engineering.reporting.text import plain
-
-    click.echo(f"Error: {plain(str(error))}", err=True)
+    print_error(f"Error: {error}")
     return error.exit_code
 
 

@@ -10,11 +10,12 @@ from rich.console import Console
 
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.errors import PipelineError, StoreError
+from tools.command import Command, print_error
 from tools.environment import set_environment
-from tools.terminal import print_error, take_over_logging
+from tools.terminal import take_over_logging
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("run_a")
 @click.argument("run_b")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the same as one page.")

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.errors import PipelineError, StoreError
+from tools.command import Command, print_error
 from tools.environment import set_environment
 from tools.terminal import take_over_logging
 
@@ -20,7 +21,7 @@ USUAL_PORT = 8237
 """ZenML's own."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--port", type=click.IntRange(1, 65535), help=f"Listen here; else at {USUAL_PORT} or, if it is taken, a free one."
 )
@@ -41,7 +42,7 @@ def main(port: int | None, open_browser: bool, survey: bool, reset: bool) -> Non
             return
         _serve(console, port, open_browser=open_browser, survey=survey)
     except PipelineError as error:
-        Console(stderr=True, highlight=False).print(f"Error: {error}", style="red", markup=False)
+        print_error(f"Error: {error}")
         raise SystemExit(error.exit_code) from None
 
 

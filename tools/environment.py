@@ -5,8 +5,10 @@ Everything here is a default: what the user has set in the environment stays.
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llm_engineering.config.schema import HubSource, RunConfig
+if TYPE_CHECKING:
+    from llm_engineering.config.schema import RunConfig
 
 _CALM = {
     "AUTO_OPEN_DASHBOARD": "false",
@@ -26,15 +28,22 @@ _CALM = {
 }
 
 
-def set_environment(config: RunConfig) -> None:
-    """Set the defaults; the hub is switched off unless the configuration names something that may lie there."""
+def keep_calm() -> None:
+    """Set what no configuration changes."""
     for name, value in _CALM.items():
         os.environ.setdefault(name, value)
+
+
+def set_environment(config: "RunConfig") -> None:
+    """Set the defaults; the hub is switched off unless the configuration names something that may lie there."""
+    keep_calm()
     if not _may_need_hub(config):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def _may_need_hub(config: RunConfig) -> bool:
+def _may_need_hub(config: "RunConfig") -> bool:
+    from llm_engineering.config.schema import HubSource
+
     base = config.model.base
     base_is_local = base == "embedded" or "@" in base or Path(base).exists()
     fetches_tasks = config.evaluation.harness is not None and config.evaluation.harness.hub

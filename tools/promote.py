@@ -15,8 +15,9 @@ from rich.text import Text
 from llm_engineering.artifacts import Force, PromotionDecision
 from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import PipelineError
+from tools.command import Command, print_error
 from tools.environment import set_environment
-from tools.terminal import print_error, take_over_logging
+from tools.terminal import take_over_logging
 
 if TYPE_CHECKING:
     from llm_engineering.config import RunConfig
@@ -26,7 +27,7 @@ REFUSED = 1
 INTERRUPTED = 130
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("version")
 @click.argument("stage", type=click.Choice(["staging", "production", "archived"]))
 @click.option("--name", metavar="MODEL", help="The model; otherwise `name` of the configuration.")

@@ -12,15 +12,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.append(str(Path.cwd()))  # a checker of the user's own may lie there
 
 import click
-from rich.console import Console
 
 from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import PipelineError, StoreError, TrainingError
 from llm_engineering.models.backends import pick_backend
+from tools.command import Command, print_error, version_option
 from tools.environment import set_environment
-from tools.terminal import facts_table, print_error, take_over_logging
+from tools.terminal import RunConsole, facts_table, open_console, take_over_logging
 
 if TYPE_CHECKING:
+    from zenml.models import PipelineRunResponse
+
     from llm_engineering.artifacts import PromotionDecision
     from llm_engineering.config import RunConfig
     from llm_engineering.reporting.bundle import RunReports
@@ -38,7 +40,29 @@ def _job(flag: str, job: str, text: str) -> Callable[[Callable[..., None]], Call
     return click.option(flag, "jobs", flag_value=job, multiple=True, help=text)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+EXAMPLES = """\b
+Examples:
+  python tools/run.py --run-training
+  python tools/run.py --run-training --config mine.yaml --set dpo.beta=0.2 --plan
+  python tools/run.py --run-training --config mine.yaml --quiet --summary summary.json
+  python tools/run.py --run-dpo --config mine.yaml --set model.base=NAME@staging
+
+README.md tells more; docs/configuration.md lists every key; `python tools/doctor.py` examines the machine.
+"""
+GROUPS = {
+    "What to run, one of": ["jobs"],
+    "On what": ["configs", "overrides"],
+    "How": ["no_cache", "plan", "rehearse"],
+    "What you see": ["summary", "quiet", "verbose"],
+}
+
+
+@click.command(
+    cls=Command,
+    groups=GROUPS,
+    epilog=EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "--run-training", "jobs", flag_value="training", multiple=True, help="SFT, merge, DPO, merge, evaluate, promote."
 )
@@ -74,7 +98,9 @@ def _job(flag: str, job: str, text: str) -> Callable[[Callable[..., None]], Call
 @click.option("--plan", is_flag=True, help="Show what is cached and what would run, on how much; train nothing.")
 @click.option("--rehearse", is_flag=True, help="Run every step in small: your data, a tiny random model; and estimate.")
 @click.option("--summary", type=click.Path(path_type=Path, dir_okay=False), help="Write the run's numbers as JSON.")
+@click.option("--quiet", is_flag=True, help="Show errors, what was decided, and where things lie; nothing else.")
 @click.option("--verbose", is_flag=True, help="Show what the libraries log, and tracebacks.")
+@version_option
 def main(
     jobs: tuple[str, ...],
     configs: tuple[str, ...],
@@ -84,19 +110,18 @@ def main(
     plan: bool,
     rehearse: bool,
     summary: Path | None,
+    quiet: bool,
     verbose: bool,
 ) -> None:
-    """Turn a base language model into an aligned one, and prove what was done.
-
-    README.md shows examples; docs/configuration.md lists every key.
-    """
+    """Turn a base language model into an aligned one, and prove what was done."""
     job, how = _asked(jobs, plan=plan, rehearse=rehearse)
     if models and job != "evaluation":
         raise click.UsageError("--model names what --run-evaluation measures; model.base is what training starts from.")
+    _require_one_voice(quiet=quiet, verbose=verbose, plan=plan)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not verbose:
         sys.excepthook = _say_unexpected
-    console = Console(highlight=False)
+    console = click.get_current_context().with_resource(open_console(quiet=quiet, verbose=verbose))
     try:
         config = load_config(configs or [DEFAULT_CONFIG], [*overrides, *map(_as_setting, models)])
         set_environment(config)
@@ -108,6 +133,7 @@ def main(
     except KeyboardInterrupt:
         for again in (signal.SIGINT, signal.SIGTERM):  # a second one would end this in a traceback
             signal.signal(again, signal.SIG_IGN)
+        console.speak()
         console.print("Interrupted: the run is marked failed; start it again to go on from the last checkpoint.")
         raise SystemExit(INTERRUPTED) from None
     except (PipelineError, OSError) as error:
@@ -150,6 +176,17 @@ def _as_setting(model: str) -> str:
             f"--model {model!r} needs the form NAME=WHERE, no dot in the name, such as --model mine=path/to/folder."
         )
     return f"evaluation.models.{name}={json.dumps(where)}"  # quoted: a folder may be called 2
+
+
+def _require_one_voice(*, quiet: bool, verbose: bool, plan: bool) -> None:
+    """Refuse to be asked for silence and for words at once.
+
+    Raises:
+        UsageError: That is asked.
+    """
+    for asked, flag in ((verbose, "--verbose"), (plan, "--plan")):
+        if quiet and asked:
+            raise click.UsageError(f"--quiet and {flag} ask for opposite things: say one of them.")
 
 
 def _say(error: Exception) -> int:
@@ -202,7 +239,7 @@ def _require_writable(summary: Path) -> None:
 def _go(
     job: Any,
     config: "RunConfig",
-    console: Console,
+    console: RunConsole,
     *,
     cache: bool,
     how: How,
@@ -269,11 +306,12 @@ def _models(launch: "Launch") -> str:
     return f" · {len(sweep_recipes(launch.config))} runs" if launch.job == "sweep" else ""
 
 
-def _show_plan(launch: "Launch", console: Console, *, cache: bool) -> None:
+def _show_plan(launch: "Launch", console: RunConsole, *, cache: bool) -> None:
     from llm_engineering.reporting.ledger_text import ledger_and_audit
     from pipelines.plan import make_plan
 
-    plan = make_plan(launch, cache=cache)
+    with console.progress():
+        plan = make_plan(launch, cache=cache)
     console.print("\nSteps", style="bold")
     for step in plan.steps:
         after = f" ← {', '.join(step.upstream)}" if step.upstream else ""
@@ -285,7 +323,7 @@ def _show_plan(launch: "Launch", console: Console, *, cache: bool) -> None:
     _show_estimates(plan.estimates, console)
 
 
-def _show_estimates(estimates: "list[Estimate]", console: Console) -> None:
+def _show_estimates(estimates: "list[Estimate]", console: RunConsole) -> None:
     from llm_engineering.training.estimate import LEFT_OUT
     from llm_engineering.training.estimate_text import estimate_facts
 
@@ -297,7 +335,7 @@ def _show_estimates(estimates: "list[Estimate]", console: Console) -> None:
 
 
 def _rehearse(
-    job: Any, config: "RunConfig", console: Console, names: list[str], *, cache: bool, summary: Path | None
+    job: Any, config: "RunConfig", console: RunConsole, names: list[str], *, cache: bool, summary: Path | None
 ) -> None:
     """Run every step in small, and show what the real run would need."""
     from llm_engineering.reporting.text import places
@@ -315,6 +353,7 @@ def _rehearse(
     reports = _start(launch, console, names, cache=cache)
     run = reports.run
     steps = [*run.step_seconds, *run.cached_steps]
+    console.speak()
     console.print(f"\nRehearsed: all {len(steps)} steps passed in {run.seconds:.0f} s.", style="bold green")
     for line in places(reports):
         console.print(line, soft_wrap=True)
@@ -327,12 +366,13 @@ def _rehearse(
         _write_summary(reports, summary)
 
 
-def _run(launch: "Launch", console: Console, names: list[str], *, cache: bool, summary: Path | None) -> "RunReports":
+def _run(launch: "Launch", console: RunConsole, names: list[str], *, cache: bool, summary: Path | None) -> "RunReports":
     """Run the pipeline, and show, write and return what came out."""
-    from llm_engineering.reporting.text import closing, places
+    from llm_engineering.reporting.text import closing, decided, places
 
     reports = _start(launch, console, names, cache=cache)
-    console.print(closing(reports), "")
+    console.speak()
+    console.print(*([decided(reports)] if console.asked_quiet else [closing(reports), ""]))
     for line in places(reports):
         console.print(line, soft_wrap=True)
     console.print("dashboard         make dashboard", style="dim")
@@ -341,14 +381,15 @@ def _run(launch: "Launch", console: Console, names: list[str], *, cache: bool, s
     return reports
 
 
-def _run_several(launch: "Launch", console: Console, names: list[str], *, cache: bool, summary: Path | None) -> int:
+def _run_several(launch: "Launch", console: RunConsole, names: list[str], *, cache: bool, summary: Path | None) -> int:
     """Run a comparison or a sweep, show and write what came out, and promote a sweep's best run if it may be."""
     from llm_engineering.reporting.bundle import RunReports
     from llm_engineering.reporting.summary import build_comparison_summary
     from llm_engineering.reporting.text import comparison_closing, places
-    from pipelines.launch import compared, start
+    from pipelines.launch import compared
 
-    report, facts = compared(start(launch, cache=cache, started=_started(console, names)))
+    report, facts = compared(_started(launch, console, names, cache=cache))
+    console.speak()
     console.print(comparison_closing(report), "")
     for line in places(RunReports(run=facts)):
         console.print(line, soft_wrap=True)
@@ -362,7 +403,7 @@ def _run_several(launch: "Launch", console: Console, names: list[str], *, cache:
     return code
 
 
-def _promote_best(config: "RunConfig", best: str, console: Console) -> "tuple[PromotionDecision | None, int]":
+def _promote_best(config: "RunConfig", best: str, console: RunConsole) -> "tuple[PromotionDecision | None, int]":
     """Run the training with the best run's settings, and return its decision and an exit code.
 
     All of its trainings are cached: it measures the models as every training's are, and asks the same gate.
@@ -380,21 +421,23 @@ def _promote_best(config: "RunConfig", best: str, console: Console) -> "tuple[Pr
         return None, _say(error)
 
 
-def _start(launch: "Launch", console: Console, names: list[str], *, cache: bool) -> "RunReports":
+def _start(launch: "Launch", console: RunConsole, names: list[str], *, cache: bool) -> "RunReports":
     """Run the pipeline and return its reports; the run's name is added to ``names`` once it begins."""
-    from pipelines.launch import collect, start
+    from pipelines.launch import collect
 
-    return collect(launch.config, start(launch, cache=cache, started=_started(console, names)))
+    return collect(launch.config, _started(launch, console, names, cache=cache))
 
 
-def _started(console: Console, names: list[str]) -> Callable[[str], None]:
-    """Return what notes and shows the name of a run that begins."""
+def _started(launch: "Launch", console: RunConsole, names: list[str], *, cache: bool) -> "PipelineRunResponse":
+    """Run the pipeline, show its progress and return the run."""
+    from pipelines.launch import number_of_steps, start
 
     def started(name: str) -> None:
         names.append(name)
-        console.print(f"[dim]name[/dim]             {name}")
+        console.print(f"[dim]name[/dim]             {name}", soft_wrap=True)
 
-    return started
+    with console.progress(lambda: number_of_steps(names[-1])):
+        return start(launch, cache=cache, started=started)
 
 
 def _write_failure(job: str, config: "RunConfig", names: list[str], error: BaseException, summary: Path) -> None:

@@ -1,15 +1,213 @@
 """What a person sees while a run goes on: a header, one line a step, progress, and no noise of libraries."""
 
+import errno
+import io
 import logging
+import os
 import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
 
 from rich.console import Console
+from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from llm_engineering import progress
+from tools.printable import printable
+from tools.progress_bars import Bars
+
 _OURS = ("llm_engineering", "pipelines", "steps", "tools")
+_STARTED = re.compile(r"Step `(?P<step>.+)` has started")
 _FINISHED = re.compile(r"Step `(?P<step>.+)` has finished in `(?P<seconds>.+)`")
 _CACHED = re.compile(r"Using cached version of step `(?P<step>.+)`")
+REFRESHES_PER_SECOND = 5
+
+
+class RunConsole(Console):
+    """The console of a run: quiet where that is asked for, with live bars where a person looks on."""
+
+    def __init__(self, stream: TextIO, *, quiet: bool, bars: bool) -> None:
+        super().__init__(file=stream, highlight=False, quiet=quiet)
+        self.asked_quiet = quiet
+        self._wants_bars = bars and not quiet
+        self.bars: Bars | None = None
+        """Those that are drawn now."""
+
+    @contextmanager
+    def progress(self, count_steps: Callable[[], int | None] | None = None) -> Iterator[None]:
+        """Draw bars for the time of the block, where there are to be any; nothing of them stays behind.
+
+        Args:
+            count_steps: Gives the number of steps, once the first one has begun.
+        """
+        if not self._wants_bars:
+            yield
+            return
+        self.bars = Bars(count_steps)
+        live = Live(
+            self.bars,
+            console=self,
+            refresh_per_second=REFRESHES_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,  # open_console has done so, below ZenML's own
+            redirect_stderr=False,
+        )
+        try:
+            with progress.listening(self.bars.show):
+                with undisturbed():
+                    live.start(refresh=True)
+                yield
+        finally:
+            with undisturbed():
+                live.stop()
+                self.bars = None
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print as rich does; an interrupt waits for the end of the line and of the bars below it."""
+        with undisturbed():
+            super().print(*objects, **how)
+
+    def speak(self) -> None:
+        """Show from now on what has to be seen, quiet or not: what was decided, and where things lie."""
+        self.quiet = False
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM for the time of a short block: half a drawing would stay on the screen."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main thread alone
+        return
+    arrived: list[int] = []
+    handlers = {
+        int(number): signal.signal(number, lambda arriving, frame: arrived.append(arriving))
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not None  # None: not set by Python, and cannot be set again
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in arrived:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def open_console(*, quiet: bool = False, verbose: bool = False) -> Iterator[RunConsole]:
+    """Give the console of a run, and take over stdout and stderr for the time of the block.
+
+    It has to be opened before ZenML is imported: ZenML then copies into its step logs what libraries print, and
+    nothing of what this console draws.
+
+    Args:
+        quiet: Show nothing before :meth:`RunConsole.speak`, and nothing that libraries print.
+        verbose: Draw no bars: the lines of all libraries are shown as they come.
+    """
+    stdout, stderr = sys.stdout, sys.stderr
+    if isinstance(stdout, io.TextIOWrapper):
+        stdout.reconfigure(errors="replace")  # a stream that knows no ✓ stops no run
+    console = RunConsole(
+        cast("TextIO", Outlet(stdout)), quiet=quiet, bars=not verbose and draws_bars(stdout, os.environ)
+    )
+    sys.stdout = cast("TextIO", Printed(stdout, console, muted=quiet))
+    sys.stderr = cast("TextIO", Printed(stderr, console))
+    try:
+        yield console
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = stdout, stderr
+
+
+def draws_bars(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Return whether a person looks at a stream that can move its cursor; a CI's log, a pipe and a file cannot."""
+    in_ci = environment.get("CI", "").lower() not in ("", "0", "false")
+    return stream.isatty() and not in_ci and environment.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
+class Outlet(io.TextIOBase):
+    """Writes to a stream until its reader leaves, and then to nowhere: a run piped to ``head`` goes on to its end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._write = stream.write  # as it is now: ZenML replaces the attribute
+
+    def write(self, text: str) -> int:
+        """Write text."""
+        with self._until_the_reader_leaves():
+            self._write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered."""
+        with self._until_the_reader_leaves():
+            self._stream.flush()
+
+    @contextmanager
+    def _until_the_reader_leaves(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal was closed
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The stream's."""
+        return self._stream.encoding
+
+    @property
+    def buffer(self) -> Any:
+        """The stream's bytes, for who writes bytes."""
+        return getattr(self._stream, "buffer", None)
+
+    def fileno(self) -> int:
+        """Return the stream's."""
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        """Return whether the stream is a terminal."""
+        return self._stream.isatty()
+
+
+class Printed(Outlet):
+    """Stands in for stdout or stderr: while bars are drawn, whole lines go above them."""
+
+    def __init__(self, stream: TextIO, console: RunConsole, *, muted: bool = False) -> None:
+        super().__init__(stream)
+        self._console, self._muted = console, muted
+        self._begun = ""
+        """A line without its end."""
+
+    def write(self, text: str) -> int:
+        """Write text."""
+        if self._muted:
+            return len(text)
+        if self._console.bars is None or not self.isatty():
+            return super().write(text)
+        *lines, rest = (self._begun + text).split("\n")
+        self._begun = rest.rpartition("\r")[2]
+        for line in lines:
+            # what a bar of another kind has overwritten itself
+            self._console.print(Text.from_ansi(line.rstrip("\r").rpartition("\r")[2]))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered, and a line that was begun above bars that are gone."""
+        if self._console.bars is None and self._begun:
+            begun, self._begun = self._begun, ""
+            super().write(f"{begun}\n")
+        super().flush()
 
 
 class Lines(logging.Handler):
@@ -22,24 +220,30 @@ class Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record, if it is one to show."""
         message = record.getMessage()
+        bars = getattr(self.console, "bars", None)
         if record.name.split(".")[0] in _OURS:
+            if bars is not None and record.name == progress.__name__:
+                return  # it is drawn
             style = "yellow" if record.levelno >= logging.WARNING else "dim"
-            self.console.print(Text(f"  {message}", style=style))
+            self.console.print(Padding(Text(printable(message), style=style), (0, 0, 0, 2), expand=False))
         elif match := _FINISHED.search(message):
-            self.console.print(_step_line(match["step"], match["seconds"]))
+            self._end_step(bars, match["step"], match["seconds"])
         elif match := _CACHED.search(message):
-            self.console.print(_step_line(match["step"], "cached"))
+            self._end_step(bars, match["step"], "cached")
+        elif bars is not None and (match := _STARTED.search(message)):
+            bars.begin_step(match["step"])
 
-
-def _step_line(step: str, how: str) -> Text:
-    return Text.assemble(("✓ ", "green"), f"{step:<19} ", (how, "dim"))
+    def _end_step(self, bars: Bars | None, step: str, how: str) -> None:
+        if bars is not None:
+            bars.end_step(step)
+        self.console.print(Text.assemble(("✓ ", "green"), f"{step:<19} ", (how, "dim")))
 
 
 def take_over_logging(console: Console) -> None:
     """Replace ZenML's console output by :class:`Lines`; ZenML's own step logs stay whole."""
     root = logging.getLogger()
     for handler in list(root.handlers):
-        if isinstance(handler, logging.StreamHandler):
+        if isinstance(handler, logging.StreamHandler | Lines):
             root.removeHandler(handler)
     root.addHandler(Lines(console))
 
@@ -47,12 +251,8 @@ def take_over_logging(console: Console) -> None:
 def facts_table(facts: dict[str, str]) -> Table:
     """Return names and values in two columns, as text that is shown as it is."""
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(Text(name, style="dim"), Text(value))
     return table
-
-
-def print_error(text: str) -> None:
-    """Print the sentence of an error, without characters that could move the cursor or colour the terminal."""
-    printable = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
-    Console(stderr=True, highlight=False).print(printable, style="red", markup=False)

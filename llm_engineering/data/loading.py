@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict
 from llm_engineering.artifacts import RowSet
 from llm_engineering.config.schema import ArtifactSource, DataConfig, FileSource
 from llm_engineering.data.files import find_files, hash_data_files
-from llm_engineering.data.progress import RowProgress
 from llm_engineering.data.rowsets import BATCH_ROWS, RAW, RowWriter, source_split
 from llm_engineering.data.sources import RawRow, read_source
 from llm_engineering.errors import DataError
+from llm_engineering.progress import Work
 
 BATCH_CHARACTERS = 1 << 22
 """Characters of JSON that are held at once; a batch of long rows has fewer rows."""
@@ -59,16 +59,15 @@ def load_raw_rows(data: DataConfig, seed: int, folder: Path, artifacts: Mapping[
     contents = artifacts or {}
     with RowWriter(folder, RAW) as writer:
         for index, (_, source) in enumerate(data.row_sources):
-            number, progress = 1, RowProgress(f"{source.name}: read")
             if isinstance(source, ArtifactSource) and source.name not in contents:
                 raise DataError(f"The artifact {source.name} has not been loaded. Hand in what it holds.")
-            for rows in _batches(read_source(source, seed, contents.get(source.name))):
-                places, texts, problems = zip(*rows, strict=True)
-                numbers = range(number, number + len(rows))
-                columns = {"row": numbers, "place": places, "data": texts, "problem": problems}
-                writer.write(source_split(index), columns)
-                progress(len(rows))
-                number += len(rows)
+            with Work(f"{source.name}: read") as work:
+                for rows in _batches(read_source(source, seed, contents.get(source.name))):
+                    places, texts, problems = zip(*rows, strict=True)
+                    numbers = range(work.done + 1, work.done + 1 + len(rows))
+                    columns = {"row": numbers, "place": places, "data": texts, "problem": problems}
+                    writer.write(source_split(index), columns)
+                    work(len(rows))
         return writer.close()
 
 

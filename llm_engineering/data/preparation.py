@@ -37,7 +37,6 @@ from llm_engineering.data.formats import Conversation, Example, RowProblem
 from llm_engineering.data.ledger import RULES, Quarantine, Tally, ledgers, notes, require_enough
 from llm_engineering.data.lengths import Lengths
 from llm_engineering.data.preview import Preview
-from llm_engineering.data.progress import RowProgress
 from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, RowWriter
 from llm_engineering.data.rules import (
@@ -54,6 +53,7 @@ from llm_engineering.data.rules import (
 from llm_engineering.data.tokens import RowMaker, TrainingRow
 from llm_engineering.errors import DataError
 from llm_engineering.models.chat import ChatTokenizer
+from llm_engineering.progress import Work
 
 MASK_PROOF = (
     "Every row has trained tokens, every trained turn that is whole ends with EOS and carries loss on it, no row has a "
@@ -94,18 +94,18 @@ def prepare_rows(raw: RowSet, data: DataConfig, chat: ChatTokenizer, seed: int, 
     """
     sources = [SourceRows.open(raw, i, data.source_names[i], *source) for i, source in enumerate(data.row_sources)]
     rows = sum(raw.rows.values())
-    fates, audit = _decide(sources, data, seed, folder / "sketches", RowProgress("checked", rows))
-    progress = RowProgress("tokenised", rows)
-    with _Preparation(sources, fates, data, chat, seed, folder) as preparation:
+    with Work("checked", rows) as work:
+        fates, audit = _decide(sources, data, seed, folder / "sketches", work)
+    with _Preparation(sources, fates, data, chat, seed, folder) as preparation, Work("tokenised", rows) as work:
         for source in sources:
             for batch in source.batches():
                 preparation.take(source, batch)
-                progress(len(batch))
+                work(len(batch))
         return preparation.finish(audit)
 
 
 def _decide(
-    sources: list[SourceRows], data: DataConfig, seed: int, folder: Path, progress: RowProgress
+    sources: list[SourceRows], data: DataConfig, seed: int, folder: Path, work: Work
 ) -> tuple[Fates, DataAudit | None]:
     """Go through all rows once, and return what the rules make of every example."""
     tables = [np.zeros(0, dtype=RECORD)]
@@ -123,7 +123,7 @@ def _decide(
                     auditor.add(source.kind, [e for row in batch for e in row.examples], table["prompt"])
                 tables.append(table)
                 done += len(table)
-                progress(len(batch))
+                work(len(batch))
         fates = Fates(
             np.concatenate(tables),
             np.frombuffer(turn_examples, dtype=np.int64),

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from llm_engineering.config.schema import OpenAIJudge
 from llm_engineering.data.private import mask_private
-from llm_engineering.data.progress import RowProgress
 from llm_engineering.evaluation.judge_prompts import Message, Mode, response_format
+from llm_engineering.progress import Work
 
 if TYPE_CHECKING:
     from openai import APIError, APIStatusError, AsyncOpenAI
@@ -111,7 +111,6 @@ class Endpoint:
         from openai import AsyncOpenAI
 
         self._in_json = self.config.verdicts != "text"
-        progress = RowProgress("judging", len(requests), unit="requests")
         places = anyio.Semaphore(self.config.concurrency)
         client = AsyncOpenAI(
             api_key=self.api_key or "none",
@@ -119,7 +118,7 @@ class Endpoint:
             timeout=self.config.timeout,
             max_retries=self.config.retries,
         )
-        with self.log.open("a", encoding="utf-8") as log:
+        with self.log.open("a", encoding="utf-8") as log, Work("judged", len(requests), "requests") as work:
             if log.tell():
                 log.write("\n")  # ends a line that may be torn
 
@@ -130,7 +129,7 @@ class Endpoint:
                     self._replies[key] = reply
                     log.write(reply.model_dump_json() + "\n")
                     log.flush()
-                progress(1)
+                work(1)
 
             first, *others = requests.items()
             async with client, anyio.create_task_group() as group:

@@ -8,6 +8,7 @@ from math import fsum
 from typing import TYPE_CHECKING
 
 from llm_engineering.data.rendering import IGNORED
+from llm_engineering.progress import Work
 
 if TYPE_CHECKING:
     import torch
@@ -81,13 +82,14 @@ def score_rows(model: "PreTrainedModel", rows: Sequence[Row]) -> list[ScoredToke
 
     model.eval()
     scores: dict[int, ScoredTokens] = {}
-    with torch.no_grad():
+    with torch.no_grad(), Work("scored", len(rows)) as work:
         for batch in _batches(rows, model.config.get_text_config().vocab_size):
             logps_BTV, labels_BT = _forward(model, [rows[i] for i in batch])
             scored_BT = labels_BT != IGNORED
             picked_BT = logps_BTV.gather(2, labels_BT.clamp(min=0)[..., None])[..., 0] * scored_BT
             sums, counts = picked_BT.sum(1).tolist(), scored_BT.sum(1).tolist()
             scores.update({i: ScoredTokens(s, int(n)) for i, s, n in zip(batch, sums, counts, strict=True)})
+            work(len(batch))
     return [scores[i] for i in range(len(rows))]
 
 

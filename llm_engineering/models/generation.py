@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llm_engineering.progress import Work
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -63,10 +65,12 @@ def generate_answers(
     answers: dict[int, Answer] = {}
     with torch.no_grad(), generating(model), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            new_ids = _generate(model, tokenizer, [prompts[i] for i in chosen], max_new_tokens, how)
-            answers.update(zip(chosen, (_cut(ids, model, tokenizer) for ids in new_ids), strict=True))
+        with Work("generated", len(prompts), "answers") as work:
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                new_ids = _generate(model, tokenizer, [prompts[i] for i in chosen], max_new_tokens, how)
+                answers.update(zip(chosen, (_cut(ids, model, tokenizer) for ids in new_ids), strict=True))
+                work(len(chosen))
     return [answers[i] for i in range(len(prompts))]
 
 

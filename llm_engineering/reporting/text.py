@@ -41,6 +41,11 @@ def closing(reports: RunReports) -> Group:
     return Group(*_parts(reports))
 
 
+def decided(reports: RunReports) -> Text:
+    """Return the one sentence that says what came of a run."""
+    return Text(headline(reports), style="bold red" if reports.run.status == "failed" else "bold")
+
+
 def _parts(reports: RunReports) -> Iterator[RenderableType]:
     evaluation = reports.evaluation
     if evaluation and evaluation.models:
@@ -52,7 +57,7 @@ def _parts(reports: RunReports) -> Iterator[RenderableType]:
         for sample in evaluation.samples[:SAMPLES]:
             yield _answers(sample, models)
     yield Text()
-    yield Text(headline(reports), style="bold red" if reports.run.status == "failed" else "bold")
+    yield decided(reports)
     if reports.run.error:
         yield Text(plain(reports.run.error))
     if reports.decision:

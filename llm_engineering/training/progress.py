@@ -6,9 +6,9 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from llm_engineering import progress
 from llm_engineering.artifacts import StageName, Verdict
 from llm_engineering.config.schema import WatchConfig
-from llm_engineering.data.progress import SECONDS_BETWEEN_LINES, time_text
 from llm_engineering.tracking import Tracker
 from llm_engineering.training.watch import acting, history_of, judge
 
@@ -16,19 +16,26 @@ _log = logging.getLogger(__name__)
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Logs a line now and then: step, loss, speed and time left."""
+    """Tells after every step how far a training has come, and logs a line now and then."""
 
     def __init__(self, stage: str, unit: str, units_per_step: float) -> None:
         self.stage = stage
         self.unit = unit
         self.units_per_step = units_per_step
         self.began, self.first_step, self.last_line = 0.0, 0, 0.0
+        self.loss: float | None = None
+        self.reward_accuracy: float | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock."""
         self.began, self.first_step = time.perf_counter(), state.global_step
+        progress.tell(self._progress(state, self.began))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Tell the step."""
+        progress.tell(self._progress(state, time.perf_counter()))
 
     def on_log(
         self,
@@ -38,24 +45,39 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         logs: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        """Log a line, unless the last one was a moment ago."""
-        now = time.perf_counter()
-        done = state.global_step - self.first_step
-        if "loss" not in logs or done < 2 or now - self.last_line < SECONDS_BETWEEN_LINES:
+        """Tell what was measured, and log a line, unless the last one was a moment ago."""
+        if "loss" not in logs:
             return
-        self.last_line = now
-        per_step = (now - self.began) / done
-        accuracy = logs.get("rewards/accuracies")
-        _log.info(
-            "%s step %d/%d · loss %.3f%s · %s %s/s · %s left",
+        now = time.perf_counter()
+        self.loss, self.reward_accuracy = logs["loss"], logs.get("rewards/accuracies")
+        found = self._progress(state, now)
+        progress.tell(found)
+        if found.speed is not None and now - self.last_line >= progress.SECONDS_BETWEEN_LINES:
+            self.last_line = now
+            progress.log(found)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell that the training has ended."""
+        progress.tell(progress.Progress(self.stage, state.global_step, state.max_steps, "steps", ended=True))
+
+    def _progress(self, state: TrainerState, now: float) -> progress.Progress:
+        """Return the facts; speed and time left once two steps were timed."""
+        speed = left = None
+        if (done := state.global_step - self.first_step) >= 2:
+            per_step = (now - self.began) / done
+            speed, left = self.units_per_step / per_step, per_step * (state.max_steps - state.global_step)
+        return progress.Progress(
             self.stage,
             state.global_step,
             state.max_steps,
-            logs["loss"],
-            f" · reward accuracy {accuracy:.0%}" if accuracy is not None else "",
-            f"{self.units_per_step / per_step:,.0f}",
-            self.unit,
-            time_text(per_step * (state.max_steps - state.global_step)),
+            "steps",
+            loss=self.loss,
+            reward_accuracy=self.reward_accuracy,
+            speed=speed,
+            speed_unit=self.unit,
+            seconds_left=left,
         )
 
 

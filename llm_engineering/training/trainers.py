@@ -13,9 +13,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import rotate_checkpoints
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from llm_engineering.data.progress import RowProgress
 from llm_engineering.errors import TrainingError
 from llm_engineering.evaluation.likelihood import LOGITS_AT_ONCE
+from llm_engineering.progress import Work
 from llm_engineering.training.fast_path.trainers import FastDPO, FastSFT
 from llm_engineering.training.finite import FiniteUpdates
 from llm_engineering.training.memory import try_largest_batch
@@ -230,14 +230,14 @@ class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[mis
         """Write the reference's log-probabilities of the chosen and the rejected answers of P pairs."""
         lengths = _padded_lengths(dataset)
         most = TOKENS_AT_ONCE if self.fast else LOGITS_AT_ONCE // self.model.config.get_text_config().vocab_size
-        progress = RowProgress(f"Reference, {len(lengths):,} {name} pairs:", sum(lengths), "tokens")
-        for indices in batches_of_like_length(lengths, min(most, TOKENS_AT_ONCE)):
-            batch = self.data_collator([dataset[i] for i in indices])
-            inputs = {key: value.to(self.accelerator.device) for key, value in batch.items()}
-            with self.accelerator.autocast():
-                chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
-            logps_2P[0, indices], logps_2P[1, indices] = chosen.float().cpu(), rejected.float().cpu()
-            progress(sum(lengths[i] for i in indices))
+        with Work(f"Reference, {len(lengths):,} {name} pairs:", sum(lengths), "tokens") as work:
+            for indices in batches_of_like_length(lengths, min(most, TOKENS_AT_ONCE)):
+                batch = self.data_collator([dataset[i] for i in indices])
+                inputs = {key: value.to(self.accelerator.device) for key, value in batch.items()}
+                with self.accelerator.autocast():
+                    chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
+                logps_2P[0, indices], logps_2P[1, indices] = chosen.float().cpu(), rejected.float().cpu()
+                work(sum(lengths[i] for i in indices))
 
 
 def _padded_lengths(pairs: "Dataset") -> list[int]:

@@ -72,7 +72,7 @@ def test_every_command_parses(page: str, tool: str, arguments: str) -> None:
         pytest.skip("a pattern, not a command")
     try:
         context = command.make_context(tool, shlex.split(arguments))
-    except click.UsageError as error:
+    except click.ClickException as error:
         pytest.fail(f"{page}: {error.format_message()}")
     if tool == "tools/run.py":
         overrides = context.params["overrides"]

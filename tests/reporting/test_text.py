@@ -26,6 +26,13 @@ def test_a_narrow_terminal_gets_the_scores_without_intervals(example_run: RunRep
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
 
 
+def test_on_forty_columns_no_name_and_no_score_is_cut(example_run: RunReports) -> None:
+    text = shown(example_run, width=40)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 40
+    assert "…" not in text
+    assert {"Preferred", "Base", "SFT", "DPO", "0.0", "4.4", "95.6"} <= set(text.split())
+
+
 def test_answers_the_decision_and_the_places_follow(example_run: RunReports) -> None:
     text = shown(example_run) + "\n".join(line.plain for line in places(example_run))
     for words in (

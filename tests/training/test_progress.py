@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from llm_engineering.config.schema import WatchActions, WatchConfig
-from llm_engineering.data.progress import time_text
+from llm_engineering.progress import time_text
 from llm_engineering.training.progress import Progress, TrackSeries, Watch
 
 FP32 = SimpleNamespace(fp16=False)

@@ -271,7 +271,7 @@ def test_batches_hold_rows_of_like_length_up_to_a_number_of_tokens():
 
 def test_time_left_is_said_while_the_reference_scores(monkeypatch, caplog, store, preference_rows):
     now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr("llm_engineering.data.progress.time.perf_counter", lambda: now.seconds)
+    monkeypatch.setattr("llm_engineering.progress.time.perf_counter", lambda: now.seconds)
     monkeypatch.setattr("llm_engineering.training.trainers.TOKENS_AT_ONCE", 1)  # a pair a batch
     compute = PreparedDPOTrainer._compute_ref_log_probs
 
