@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.config.schema import CometTracking, EvaluationConfig, SFTStageConfig, TransformersTracking
+from llm_engineering.config.schema import CometTracking, SFTStageConfig, TransformersTracking
 from llm_engineering.tracking import Origin
 from llm_engineering.tracking.archives import read_archive
 from llm_engineering.training.arguments import examples_seen
@@ -58,6 +58,11 @@ def test_an_archive_holds_every_setting_and_series_of_a_training(tracked, sft_ro
     assert [seen[step] for step in range(1, 9)] == [3, 6, 8, 11, 14, 16, 19, 22]
     assert found.others["base"] == "tiny"
     assert {"adapter_model.safetensors", "sft-samples-step-4.txt"} <= set(found.assets)
+    with zipfile.ZipFile(report.tracker.offline_archive) as archive:
+        messages = [json.loads(line)["payload"] for line in archive.read("messages.json").splitlines()]
+        (sample,) = [m for m in messages if m.get("additional_params", {}).get("fileName") == "sft-samples-step-4.txt"]
+        assert archive.read(sample["file_path"]).decode().startswith("Question: ")
+    assert sample["additional_params"]["step"] == 4
 
 
 def test_an_interrupted_training_logs_again_what_it_had_logged(tracked, killed_at):
@@ -104,13 +109,3 @@ def test_the_trackers_of_transformers_get_what_a_training_logs(make_inputs, sft_
     _, report = train_sft(CONFIG, make_inputs(sft_rows, tracking=TransformersTracking(report_to=["wandb"])))
     assert {"loss", "grad_norm", "learning_rate"} <= told[0]
     assert report.tracker is None
-
-
-def test_an_archive_keeps_the_answers_of_an_evaluation_as_text(tracked):
-    evaluation = EvaluationConfig(max_new_tokens=4)
-    _, report = train_sft(CONFIG, tracked(evaluation=evaluation))
-    with zipfile.ZipFile(report.tracker.offline_archive) as archive:
-        messages = [json.loads(line)["payload"] for line in archive.read("messages.json").splitlines()]
-        (sample,) = [m for m in messages if m.get("additional_params", {}).get("fileName") == "sft-samples-step-4.txt"]
-        assert archive.read(sample["file_path"]).decode().startswith("Question: ")
-    assert sample["additional_params"]["step"] == 4
