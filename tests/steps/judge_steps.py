@@ -16,7 +16,6 @@ from llm_engineering.artifacts import EvaluationReport, GreedyAnswers, ModelScor
 from llm_engineering.config.schema import OpenAIJudge
 from llm_engineering.errors import ConfigError
 from pipelines.store import open_store
-from steps.caching import with_code_dependencies
 from steps.gather_evidence import gather_evidence
 from steps.judge import judge
 from steps.secrets import judge_key
@@ -55,8 +54,8 @@ def written_report() -> Annotated[EvaluationReport, "evaluation_report"]:
 @pipeline
 def only_judge(config: OpenAIJudge) -> None:
     report = written_report()
-    judged, _ = with_code_dependencies(judge)(report, config.deciding, 0)
-    with_code_dependencies(gather_evidence)(report, judged)
+    judged, _ = judge(report, config.deciding, 0)
+    gather_evidence(report, judged)
 
 
 def run(config: OpenAIJudge, server: JudgeServer) -> None:

@@ -22,6 +22,7 @@ JUDGE = OpenAIJudge(base_url="http://localhost:1/v1", model="scripted")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("judge")
     environment = {**os.environ, "ZENML_CONFIG_PATH": str(folder / "zen"), "PYTHONPATH": str(REPOSITORY)}
+    environment["ZENML_ANALYTICS_OPT_IN"] = "false"
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(folder)], env=environment, capture_output=True, text=True, check=False
     )
