@@ -3,6 +3,7 @@
 Each has its own step, so that another judge or another task generates and judges nothing else anew.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from llm_engineering.artifacts import Checkpoint
@@ -14,24 +15,29 @@ from steps.judge import judge
 from steps.run_harness import run_harness
 
 
-def add_evidence(config: RunConfig, base: Checkpoint, evaluation_report: Any, models: dict[str, Any]) -> Any:
+def add_evidence(
+    config: RunConfig,
+    base: Checkpoint,
+    evaluation_report: Any,
+    models: dict[str, Any],
+    run: Callable[[Any], Any] = with_code_dependencies,
+) -> Any:
     """Return the evaluation's report with what a judge and the harness say, where they are configured.
 
     Args:
         config: The run's.
         base: The base model.
         evaluation_report: What the step ``evaluate`` gave.
-        models: The other models, by the names of the step's inputs.
+        models: The other models, by the names of the inputs of the step that runs the harness.
+        run: Makes a step ready to be called.
     """
     wanted = config.evaluation
     if wanted.judge is None and wanted.harness is None:
         return evaluation_report
     judge_report = harness_report = None
     if wanted.judge is not None:
-        judge_report, _ = with_code_dependencies(judge)(evaluation_report, wanted.judge.deciding, config.seed)
+        judge_report, _ = run(judge)(evaluation_report, wanted.judge.deciding, config.seed)
     if wanted.harness is not None:
         tasks = tasks_hash(wanted.harness)
-        harness_report = with_code_dependencies(run_harness)(
-            base, config.model, wanted.harness, tasks, config.seed, **models
-        )
-    return with_code_dependencies(gather_evidence)(evaluation_report, judge_report, harness_report)
+        harness_report = run(run_harness)(base, config.model, wanted.harness, tasks, config.seed, **models)
+    return run(gather_evidence)(evaluation_report, judge_report, harness_report)

@@ -206,19 +206,20 @@ def _evaluate(config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str,
 
 
 def _evaluate_models(config: RunConfig, measured: MeasuredModels, base: Checkpoint, rows: Rows) -> None:
-    _, outcomes = with_code_dependencies(evaluate_models)(
+    evaluation_report, outcomes = with_code_dependencies(evaluate_models)(
         measured,
         base,
         rows.sft,
         rows.preference,
         rows.questions,
         config.model,
-        config.evaluation,
+        config.evaluation.of_answers,
         config.dpo.beta,
         checker_hash(config.evaluation.checker),
         config.seed,
     )
     with_code_dependencies(show_outcomes)(outcomes)
+    add_evidence(config, base, evaluation_report, {"measured": measured})
 
 
 def _judge(

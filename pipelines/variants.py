@@ -9,6 +9,7 @@ from llm_engineering.artifacts import Checkpoint, Variant
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.data.loading import Origins
 from llm_engineering.training.recipes import Recipe, Training, clean_checker, imitation_settings
+from pipelines.evidence import add_evidence
 from pipelines.pieces import PieceError, Pieces, identity
 from pipelines.training import Output, Rows, dpo_stage, prepared_rows, sampled_preferences, sft_stage
 from steps.caching import checker_hash
@@ -131,13 +132,13 @@ class Bench:
         for name, parent in [(one.recipe.name, one.models[-2]) for one in made if len(one.models) > 1]:
             parents[name] = names.setdefault(_key(parent), f"parent of {name}")
             models |= {parents[name]: parent} if parents[name] != "base" else {}
-        return self.run(evaluate_variants)(
+        evaluation = self.run(evaluate_variants)(
             self.base,
             rows.sft,
             rows.preference,
             rows.questions,
             config.model,
-            config.evaluation,
+            config.evaluation.of_answers,
             config.dpo.beta,
             checker_hash(config.evaluation.checker),
             config.seed,
@@ -147,6 +148,8 @@ class Bench:
             parents,
             list(models.values()),
         )
+        trained = {"names": list(models), "models": list(models.values())}
+        return add_evidence(config, self.base, evaluation, trained, self.run)
 
 
 _TRAININGS: Mapping[Training, Callable[[Bench, Made, Rows], None]] = {

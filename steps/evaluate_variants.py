@@ -9,7 +9,7 @@ from llm_engineering.config.schema import EvaluationConfig, ModelConfig
 from llm_engineering.evaluation.scoring import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
-from steps.context import log_facts
+from steps.evaluate import tracked_evaluation
 
 
 @step
@@ -39,11 +39,10 @@ def evaluate_variants(
         seed,
         pick_dtype(model.dtype),
     )
-    report = evaluator.evaluate(
+    return tracked_evaluation(
+        evaluator,
+        base,
+        model,
         {name: there[name] for name in names},
         {name: there[parent] for name, parent in parents.items() if name in names},
     )
-    for name, scores in report.models.items():
-        log_facts({name: {metric: value.value for metric, value in scores.metrics.items()}})
-    log_facts({"questions": report.questions, "pairs": report.pairs, "split": report.split})
-    return report

@@ -19,7 +19,7 @@ from llm_engineering.evaluation.scoring import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from steps.context import log_facts
-from steps.judging import judge
+from steps.deciding import decide_on
 from steps.registry import record_decision
 
 
@@ -45,7 +45,7 @@ def promote(
 ) -> Annotated[PromotionDecision, "promotion_decision"]:
     """Promote DPO, SFT or nothing; an incumbent that was measured otherwise is measured anew."""
     version = get_step_context().model
-    decision, evaluation_report = judge(
+    decision, evaluation_report = decide_on(
         evaluation_report,
         lambda: Evaluator(
             read_held_out(sft_rows, preference_rows, questions, evaluation, seed),

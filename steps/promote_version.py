@@ -8,7 +8,7 @@ from llm_engineering.artifacts import Force, PromotionDecision
 from llm_engineering.config.schema import PromotionConfig
 from llm_engineering.evaluation.promotion import answered
 from steps.context import log_facts
-from steps.judging import gate
+from steps.deciding import gate
 from steps.registry import model_version, record_decision
 
 

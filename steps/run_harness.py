@@ -4,9 +4,10 @@ from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, HarnessReport
+from llm_engineering.artifacts import Checkpoint, HarnessReport, MeasuredModels
 from llm_engineering.config.schema import HarnessConfig, ModelConfig
 from llm_engineering.evaluation.harness import measure_tasks
+from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from steps.context import log_facts
@@ -21,11 +22,17 @@ def run_harness(
     seed: int,
     sft_model: Checkpoint | None = None,
     dpo_model: Checkpoint | None = None,
+    measured: MeasuredModels | None = None,  # in place of the run's own
+    names: list[str] | None = None,  # of `models`: those of a comparison or a sweep
+    models: list[Checkpoint] | None = None,
 ) -> Annotated[HarnessReport, "harness_report"]:
     """Run the configured tasks on every model."""
-    models = {name: m for name, m in (("base", base), ("sft", sft_model), ("dpo", dpo_model)) if m is not None}
+    own = {name: m for name, m in (("base", base), ("sft", sft_model), ("dpo", dpo_model)) if m is not None}
+    several = dict(zip(names or [], models or [], strict=True))
+    checkpoints = measured.checkpoints if measured else own | several
     tokenizer = load_chat_tokenizer(base, model).tokenizer
-    report = measure_tasks(models, tokenizer, harness, pick_dtype(model.dtype), seed)
+    others = own_tokenizers(checkpoints, model, tokenizer) if measured else {}
+    report = measure_tasks(checkpoints, tokenizer, harness, pick_dtype(model.dtype), seed, others)
     for name, metrics in report.metrics.items():
         log_facts({name: {metric: value.value for metric, value in metrics.items()}})
     return report

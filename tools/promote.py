@@ -103,7 +103,7 @@ def _go(
     open_store()
     bury_dead_runs()
     from pipelines.promotion import Order, carry_out
-    from steps.judging import gate
+    from steps.deciding import gate
     from steps.registry import model_version
 
     found = model_version(name, version)

@@ -51,7 +51,7 @@ README.md tells more; docs/configuration.md lists every key; `python tools/docto
 """
 GROUPS = {
     "What to run, one of": ["jobs"],
-    "On what": ["configs", "overrides"],
+    "On what": ["configs", "overrides", "models"],
     "How": ["no_cache", "plan", "rehearse"],
     "What you see": ["summary", "quiet", "verbose"],
 }

@@ -62,8 +62,9 @@ def measure_tasks(
     config: HarnessConfig,
     dtype: "torch.dtype",
     seed: int,
+    others: "Mapping[str, PreTrainedTokenizerBase] | None" = None,
 ) -> HarnessReport:
-    """Return what the harness says of full models.
+    """Return what the harness says of full models; ``others`` are the tokenizers of those that have their own.
 
     Raises:
         ConfigError: A task cannot be loaded, or fails.
@@ -73,7 +74,7 @@ def measure_tasks(
     outcomes: dict[str, dict[str, list[float]]] = {}
     with _offline(config):
         for name, checkpoint in checkpoints.items():
-            results = _run(load_model(checkpoint.path, dtype), tokenizer, config, seed)
+            results = _run(load_model(checkpoint.path, dtype), (others or {}).get(name, tokenizer), config, seed)
             metrics[name] = dict(_metrics(results))
             outcomes[name] = {metric: found for metric in metrics[name] if (found := _outcomes(results, metric))}
             metrics[name] |= {metric: rate(values) for metric, values in outcomes[name].items()}

@@ -1,13 +1,11 @@
 """Measure a model that another run made: on the same rows, or in its own vocabulary where it has another."""
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import Checkpoint, ModelScores
-from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.errors import ModelError
-from llm_engineering.evaluation.answers import Question
+from llm_engineering.evaluation.lineup import speak_alike
 from llm_engineering.evaluation.scoring import Evaluator
 
 if TYPE_CHECKING:
@@ -31,11 +29,9 @@ def measure_incumbent(evaluator: Evaluator, checkpoint: Checkpoint) -> tuple[Mod
             "questions its answers cannot be compared: configure them, or decide with tools/promote.py --force."
         )
     try:
-        questions = asked_anew(evaluator.held_out.questions, ChatRenderer(own))
+        scores = replace(evaluator, tokenizers={"incumbent": own}).evaluate({"incumbent": checkpoint})
     except ModelError as error:
-        return nothing, f"The incumbent has another chat template, which cannot render the questions: {error}"
-    held_out = replace(evaluator.held_out, conversations=[], pairs=[], questions=questions)
-    scores = replace(evaluator, held_out=held_out, tokenizer=own).evaluate({"incumbent": checkpoint})
+        return nothing, f"The incumbent has another vocabulary or chat template: {error}"
     return scores.models["incumbent"], (
         "The incumbent has another vocabulary or chat template: it was asked the questions with its own, and only "
         "answers are compared."
@@ -49,17 +45,3 @@ def saved_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     tokenizer.padding_side = "left"
     return tokenizer
-
-
-def speak_alike(left: "PreTrainedTokenizerBase", right: "PreTrainedTokenizerBase") -> bool:
-    """Return whether the same token ids mean the same text, and the same messages make the same prompt."""
-    return bool(
-        left.get_vocab() == right.get_vocab()
-        and left.eos_token_id == right.eos_token_id
-        and left.chat_template == right.chat_template
-    )
-
-
-def asked_anew(questions: list[Question], renderer: ChatRenderer) -> list[Question]:
-    """Return the same questions as another model is served them."""
-    return [replace(question, prompt_ids=renderer.prompt_ids(json.loads(question.prompt))) for question in questions]

@@ -40,9 +40,14 @@ def own_tokenizers(
             require_template_tokens(chat.tokenizer)
         except (ConfigError, ModelError) as error:
             raise type(error)(f"The model {name!r} cannot be asked: {error}") from error
-        if _ways(chat.tokenizer) != _ways(rows):
+        if not speak_alike(chat.tokenizer, rows):
             found[name] = chat.tokenizer
     return found
+
+
+def speak_alike(left: "PreTrainedTokenizerBase", right: "PreTrainedTokenizerBase") -> bool:
+    """Return whether the same token ids mean the same text, and the same messages make the same prompt."""
+    return _ways(left) == _ways(right)
 
 
 def _ways(tokenizer: "PreTrainedTokenizerBase") -> tuple[object, ...]:

@@ -27,6 +27,7 @@ def together(reports: Sequence[EvaluationReport]) -> EvaluationReport | None:
             "fingerprint": fingerprints[0] if len(fingerprints) == 1 else joined,
             "models": {name: scores for report in reports for name, scores in report.models.items()},
             "samples": list(samples.values()),
+            "changes": {name: counts for report in reports for name, counts in report.changes.items()},
             "notes": notes,
             "seconds": sum(report.seconds for report in reports),
         }

@@ -8,9 +8,9 @@ import torch
 
 from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import EvaluationConfig
-from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.evaluation.answers import Question
-from llm_engineering.evaluation.incumbents import asked_anew, measure_incumbent, saved_tokenizer, speak_alike
+from llm_engineering.evaluation.incumbents import measure_incumbent, saved_tokenizer
+from llm_engineering.evaluation.lineup import speak_alike
 from llm_engineering.evaluation.scoring import Evaluator, HeldOut
 from llm_engineering.models.checkpoints import describe_checkpoint, save_model
 
@@ -34,7 +34,14 @@ def evaluator(embedded_tokenizer) -> Callable[[str | None], Evaluator]:
     ids = embedded_tokenizer.apply_chat_template(json.loads(QUESTION), add_generation_prompt=True)["input_ids"]
     pair = {"prompt_ids": ids, "chosen_ids": [5, 2], "rejected_ids": [6, 2]}
     held_out = HeldOut(
-        "test", [([*ids, 5, 2], [-100] * len(ids) + [5, 2])], [pair], [Question("u", QUESTION, ids, "x")], ""
+        split="test",
+        conversations=[([*ids, 5, 2], [-100] * len(ids) + [5, 2])],
+        pairs=[pair],
+        questions=[Question("u", QUESTION, ids, "x")],
+        fingerprint="",
+        conversation_units=["u"],
+        pair_units=["u"],
+        pair_places=[(0, 0)],
     )
 
     def make(checker: str | None) -> Evaluator:
@@ -61,12 +68,6 @@ def test_an_incumbent_of_another_vocabulary_is_asked_in_its_own_and_its_answers_
     assert "another vocabulary or chat template" in remark
     assert "answer_accuracy" in scores.metrics
     assert not {"held_out_loss", "perplexity", "ranking_accuracy"} & set(scores.metrics)
-
-
-def test_what_it_is_asked_are_its_own_tokens(foreign) -> None:
-    tokenizer = saved_tokenizer(foreign)
-    (question,) = asked_anew([Question("u", QUESTION, [1, 2, 3], "x")], ChatRenderer(tokenizer))
-    assert tokenizer.decode(question.prompt_ids).startswith("<|im_start|>user\nHello!<|im_end|>")
 
 
 def test_without_a_checker_another_vocabulary_gives_no_scores_and_says_what_to_do(foreign, evaluator) -> None:

@@ -16,7 +16,10 @@ DATA = {"sft": [{"embedded": True}], "preference": [{"sample": {"checker": "llm_
 
 @pytest.fixture(autouse=True)
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zenml.utils import source_utils
+
     monkeypatch.setenv("ZENML_CONFIG_PATH", str(tmp_path))
+    source_utils.set_custom_source_root(str(Path(__file__).parents[2]))
 
 
 def planned(job: str, **blocks: object) -> list[str]:

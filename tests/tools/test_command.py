@@ -22,7 +22,10 @@ def asked(*arguments: str) -> Result:
         (["--run-sft", "--config"], "Option '--config' requires an argument. --help lists the flags."),
         (["--run-sft", "extra"], "Got unexpected extra argument (extra). --help lists the flags."),
         (["--run-sft", "--summary", "/"], "Invalid value for '--summary': File '/' is a directory. --help lists"),
-        ([], "Say one thing to run: --run-training, --run-sft, --run-dpo or --run-evaluation."),
+        (
+            [],
+            "Say one thing to run: --run-training, --run-sft, --run-dpo, --run-evaluation, --run-comparison or --run-s",
+        ),
         (["--run-sft", "--quiet", "--verbose"], "--quiet and --verbose ask for opposite things: say one of them."),
         (["--run-sft", "--quiet", "--plan"], "--quiet and --plan ask for opposite things: say one of them."),
         (["--run-sft", "--\x1b[2J"], "There is no flag --\N{REPLACEMENT CHARACTER}[2J."),

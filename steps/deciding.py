@@ -15,7 +15,7 @@ from llm_engineering.models.hardware import pick_dtype
 from steps.registry import evaluation_of, find_incumbent, last_made, promoted_model, stands_for
 
 
-def judge(
+def decide_on(
     report: EvaluationReport,
     evaluator: Callable[[], Evaluator],
     rules: PromotionConfig,
@@ -57,18 +57,18 @@ def gate(
     if stage == "archived":
         return PromotionDecision(promoted=None, stage=stage, reason="Archiving asks nothing.", version=version.name)
     if force is None:
-        return judge_stored(version, rules)
+        return decide_on_stored(version, rules)
     model = stands_for(version) or last_made(version)
     if model is None:
         raise StoreError(f"Version {version.name} of {version.model.name!r} has no model. Name another version.")
     try:
-        decision = judge_stored(version, rules)
+        decision = decide_on_stored(version, rules)
     except StoreError as error:
         decision = PromotionDecision(promoted=None, stage=stage, reason=str(error), version=version.name)
     return forced(decision, model, force)
 
 
-def judge_stored(version: ModelVersionResponse, rules: PromotionConfig) -> PromotionDecision:
+def decide_on_stored(version: ModelVersionResponse, rules: PromotionConfig) -> PromotionDecision:
     """Return the decision on a version of an earlier run, by its newest stored evaluation.
 
     Raises:
@@ -81,7 +81,7 @@ def judge_stored(version: ModelVersionResponse, rules: PromotionConfig) -> Promo
             f"Version {version.name} of {version.model.name!r} has no model that was measured and decided on. Name "
             "another version."
         )
-    decision, _ = judge(
+    decision, _ = decide_on(
         report,
         lambda: _evaluator(step.inputs, step.config.parameters, checkpoint),
         rules.model_copy(update={"approval": False}),  # the pipeline asks, once the gate has spoken
