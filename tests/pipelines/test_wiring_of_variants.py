@@ -11,6 +11,7 @@ from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.errors import ConfigError
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what ZenML imports
 DATA = {"sft": [{"embedded": True}], "preference": [{"sample": {"checker": "llm_engineering.embedded.zoo:judge"}}]}
 
 
