@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -14,6 +15,9 @@ from tools.command import Command, print_error
 from tools.environment import set_environment
 from tools.terminal import take_over_logging
 
+if TYPE_CHECKING:
+    from llm_engineering.reporting.differences import RunDifferences
+
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("run_a")
@@ -24,7 +28,8 @@ from tools.terminal import take_over_logging
 def main(run_a: str, run_b: str, html: Path | None, as_json: Path | None, verbose: bool) -> None:
     """Say why RUN_A and RUN_B differ: what went into them, then what was measured, then what they answer.
 
-    A run is named by its name, its id, or the model version that it made: NAME@VERSION. docs/compare.md shows more.
+    A run is named by its name, its id, or the model version that it made: NAME@VERSION. Two offline archives of Comet
+    (files that end in .zip) are compared as they are. docs/compare.md shows more.
     """
     console = Console(highlight=False)
     try:
@@ -38,21 +43,36 @@ def main(run_a: str, run_b: str, html: Path | None, as_json: Path | None, verbos
 
 
 def _go(run_a: str, run_b: str, html: Path | None, as_json: Path | None, console: Console, *, verbose: bool) -> None:
-    from pipelines.store import open_store
+    from llm_engineering.reporting.differences_html import render_differences
+    from llm_engineering.reporting.differences_text import differences_text
 
     if not verbose:
         take_over_logging(console)
-    open_store()
-    from llm_engineering.reporting.differences_html import render_differences
-    from llm_engineering.reporting.differences_text import differences_text
-    from steps.run_records import compare_stored, find_run
-
-    found = compare_stored(find_run(run_a), find_run(run_b))
+    archived = [name.endswith(".zip") for name in (run_a, run_b)]
+    if any(archived) and not all(archived):
+        raise StoreError("A run and an archive do not compare. Name two runs, or two archives.")
+    found = _compare_archives(run_a, run_b) if all(archived) else _compare_runs(run_a, run_b)
     console.print(differences_text(found))
     if html is not None:
         _write(html, render_differences(found), "--html")
     if as_json is not None:
         _write(as_json, found.model_dump_json(indent=2), "--json")
+
+
+def _compare_archives(left: str, right: str) -> "RunDifferences":
+    from llm_engineering.reporting.archive_differences import compare_archives
+    from llm_engineering.tracking.archives import read_archive
+
+    return compare_archives(read_archive(Path(left)), read_archive(Path(right)))
+
+
+def _compare_runs(left: str, right: str) -> "RunDifferences":
+    from pipelines.store import open_store
+
+    open_store()
+    from steps.run_records import compare_stored, find_run
+
+    return compare_stored(find_run(left), find_run(right))
 
 
 def _write(path: Path, text: str, flag: str) -> None:

@@ -119,7 +119,7 @@ def compare_runs(left: RunRecord, right: RunRecord, rows: Sequence[RowChange] = 
         right: The second.
         rows: What changed in the rows of their sources.
     """
-    settings = _leaves(left.config, right.config)
+    settings = setting_differences(left.config, right.config)
     sections = [
         Section(subject="Configuration", differences=[each for each in settings if each.what != "seed"]),
         _data(left, right, rows),
@@ -164,15 +164,17 @@ def _named(found: Sequence[Difference], subject: Subject | None = None) -> str:
     return f"{len(found)} {things} differ ({more} ...)"
 
 
-def _leaves(left: Mapping[str, str], right: Mapping[str, str]) -> list[Difference]:
-    return [each.model_copy(update={"shapes_results": _shapes(each.what)}) for each in _mapping(left, right)]
+def setting_differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[Difference]:
+    """Return the keys of two configurations, leaf by leaf, that differ, and whether they shape results."""
+    return [each.model_copy(update={"shapes_results": _shapes(each.what)}) for each in mapping_differences(left, right)]
 
 
 def _shapes(key: str) -> bool:
     return key.startswith("watch.on") or key.split(".")[0] not in SHAPES_NOTHING
 
 
-def _mapping(left: Mapping[str, str], right: Mapping[str, str]) -> list[Difference]:
+def mapping_differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[Difference]:
+    """Return the names whose values differ, or that only one side has."""
     keys = dict.fromkeys([*left, *right])
     return [
         Difference(what=key, left=left.get(key, NOTHING), right=right.get(key, NOTHING))
@@ -197,7 +199,7 @@ def _recorded(
     lacking = [run.name for run, found in zip(runs, (left, right), strict=True) if not found]
     if lacking:
         return Section(subject=subject, unknown=f"Not recorded for {' and '.join(dict.fromkeys(lacking))}.")
-    return Section(subject=subject, differences=_mapping(left, right))
+    return Section(subject=subject, differences=mapping_differences(left, right))
 
 
 def _code(left: RunRecord, right: RunRecord) -> Section:
@@ -213,7 +215,7 @@ def _code(left: RunRecord, right: RunRecord) -> Section:
 
 def _template(left: RunRecord, right: RunRecord) -> Iterator[Difference]:
     yield from _one("chat template", left.template_sha256, right.template_sha256)
-    yield from _mapping(left.special_tokens, right.special_tokens)
+    yield from mapping_differences(left.special_tokens, right.special_tokens)
     words = [run.dataset.template if run.dataset else NOTHING for run in (left, right)]
     if words[0] != words[1]:
         yield Difference(what="template", left=words[0], right=words[1])
@@ -234,7 +236,7 @@ def _data(left: RunRecord, right: RunRecord, rows: Sequence[RowChange]) -> Secti
     if sets[0] is None or sets[1] is None:
         lacking = " and ".join(run.name for run, found in zip((left, right), sets, strict=True) if found is None)
         return Section(subject="Data", differences=changed, unknown=f"No data report of {lacking}.")
-    named = _mapping(_prepared(sets[0]), _prepared(sets[1]))
+    named = mapping_differences(_prepared(sets[0]), _prepared(sets[1]))
     return Section(subject="Data", differences=[*changed, *named, *_ledgers(sets[0], sets[1])])
 
 
@@ -245,7 +247,7 @@ def _prepared(dataset: DatasetReport) -> dict[str, str]:
 def _ledgers(left: DatasetReport, right: DatasetReport) -> list[Difference]:
     """Return the numbers of the ledger that differ; they follow from what else differs, and shape nothing anew."""
     earlier, later = (dict(pair for s in each.sources for pair in _numbers(s)) for each in (left, right))
-    found = _mapping(earlier, later)
+    found = mapping_differences(earlier, later)
     return [each.model_copy(update={"shapes_results": False}) for each in found]
 
 
