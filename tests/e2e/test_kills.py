@@ -51,13 +51,14 @@ def test_ctrl_c_marks_the_run_failed(command_line: CommandLine, small: Path, tmp
     assert json.loads((tmp_path / "s.json").read_text())["run"]["status"] == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signals", "pause"),
     [
         ([signal.SIGTERM], 0.0),
-        pytest.param([signal.SIGINT, signal.SIGINT], 0.0, marks=pytest.mark.slow),
-        pytest.param([signal.SIGINT, signal.SIGINT], 0.3, marks=pytest.mark.slow),
-        pytest.param([signal.SIGINT] * 5, 0.1, marks=pytest.mark.slow),
+        ([signal.SIGINT, signal.SIGINT], 0.0),
+        ([signal.SIGINT, signal.SIGINT], 0.3),
+        ([signal.SIGINT] * 5, 0.1),
     ],
     ids=["SIGTERM", "Ctrl-C twice at once", "Ctrl-C twice", "Ctrl-C five times"],
 )
@@ -80,6 +81,7 @@ def test_training_that_is_interrupted_says_so_and_goes_on_when_started_again(
     assert again["training"]["sft"]["resumed_from"] >= 4
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_on_a_fresh_store_share_the_training(
     command_line: CommandLine, small: Path, tmp_path: Path
 ) -> None:

@@ -49,7 +49,8 @@ def test_the_handbooks_data_runs_to_the_end_and_every_row_is_accounted_for(
     assert reasons == Counter(conversations["dropped"]) + Counter(pairs["dropped"])
 
 
-@pytest.mark.parametrize("family", ["qwen2", pytest.param("gpt2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+@pytest.mark.slow
 def test_a_local_model_folder_of_another_architecture(
     family: str, model_folders: Callable[[str], Path], command_line: CommandLine, tmp_path: Path
 ) -> None:

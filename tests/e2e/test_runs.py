@@ -23,7 +23,7 @@ TRAINING_STEPS = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def line(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     folder = tmp_path_factory.mktemp("runs")
     (folder / "small.yaml").write_text(SMALL)
@@ -75,20 +75,6 @@ def test_runs_reuse_what_did_not_change(
     assert set(changed["run"]["cached_steps"]) == set(TRAINING_STEPS[:7])  # another beta, the same reference
     assert changed["training"]["sft"] == first["training"]["sft"]
 
-    helper = line.root / "llm_engineering" / "models" / "generation.py"  # used by the steps through other modules
-    helper.write_text(helper.read_text() + "\n# edited\n")
-    edited = line.summary(tmp_path / "4.json", *job)
-    assert set(edited["run"]["cached_steps"]) == set(TRAINING_STEPS[:3])
-    assert edited["training"]["sft"]["metrics"] == first["training"]["sft"]["metrics"]  # fp32 on a CPU: bit for bit
-    assert edited["models"] == first["models"]
-
-    shutil.rmtree(Path(edited["artifacts"]["dpo_model"]))
-    gone = line.run(*job)
-    assert gone.returncode == 2, gone.stdout + gone.stderr
-    assert "is gone. Run with --no-cache to make it again" in " ".join(gone.stderr.split())
-    mended = line.summary(tmp_path / "5.json", *job, "--no-cache")
-    assert "has no decision or no model folder any more" in mended["promotion"]["reason"]
-
     again = line.run("--run-evaluation", *job[1:], "--set", "evaluation.max_questions=5")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "5 questions" in again.stdout
@@ -102,6 +88,26 @@ def test_runs_reuse_what_did_not_change(
     assert "answer_accuracy" in several["models"]["other"]
     assert "held_out_loss" not in several["models"]["other"]  # it has other tokens
     assert Path(several["artifacts"]["outcomes"]).is_file()
+
+
+@pytest.mark.slow
+def test_edited_code_and_lost_folders_are_made_again(line: CommandLine, tmp_path: Path) -> None:
+    job = ("--run-training", "--config", str(line.store.parent / "small.yaml"))
+    first = line.summary(tmp_path / "1.json", *job)
+
+    helper = line.root / "llm_engineering" / "models" / "generation.py"  # used by the steps through other modules
+    helper.write_text(helper.read_text() + "\n# edited\n")
+    edited = line.summary(tmp_path / "4.json", *job)
+    assert set(edited["run"]["cached_steps"]) == set(TRAINING_STEPS[:3])
+    assert edited["training"]["sft"]["metrics"] == first["training"]["sft"]["metrics"]  # fp32 on a CPU: bit for bit
+    assert edited["models"] == first["models"]
+
+    shutil.rmtree(Path(edited["artifacts"]["dpo_model"]))
+    gone = line.run(*job)
+    assert gone.returncode == 2, gone.stdout + gone.stderr
+    assert "is gone. Run with --no-cache to make it again" in " ".join(gone.stderr.split())
+    mended = line.summary(tmp_path / "5.json", *job, "--no-cache")
+    assert "has no decision or no model folder any more" in mended["promotion"]["reason"]
 
     dpo = line.summary(
         tmp_path / "6.json", "--run-dpo", *job[1:], "--set", "model.base=small@1", "--set", "name=second"
