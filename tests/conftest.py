@@ -1,6 +1,7 @@
 """Tiny random models that every room's tests may use: made once a session, without a network."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,11 @@ CORPUS = (
 """What the tokenizers of qwen2, gpt2 and gpt_neox learn their merges from; llama's has none: a byte is a token."""
 
 ModelFolders = Callable[[str], Path]
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, and let processes that tests start hear it: a shell has jobs in the background ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ def steps(summary: dict[str, dict[str, object]]) -> list[str]:
     return [name.partition("-")[0] for name in ran]
 
 
+@pytest.mark.slow
 def test_a_sweep_shares_pieces_keeps_failures_apart_and_promotes_the_best(
     command_line: CommandLine, small: Path, tmp_path: Path
 ) -> None:
