@@ -1,4 +1,7 @@
-"""How folders become artifacts: hard-linked into a local store, copied into a remote one, never archived or pickled."""
+"""How folders and reports become artifacts.
+
+Folders are hard-linked into a local store, or copied into a remote one, never archived or pickled.
+"""
 
 import json
 import os
@@ -8,13 +11,15 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from zenml.enums import ArtifactType
+from zenml.enums import ArtifactType, VisualizationType
 from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
+from zenml.materializers.pydantic_materializer import PydanticMaterializer
 from zenml.utils import io_utils
 
-from llm_engineering.artifacts import Checkpoint, Folder, ReferenceLogProbs, RowSet
+from llm_engineering.artifacts import Checkpoint, Folder, ReferenceLogProbs, RowSet, TrainingReport
 from llm_engineering.errors import StoreError
+from llm_engineering.reporting.html import render_training
 
 _READ_ONLY = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _FACTS = "folder.json"
@@ -66,6 +71,19 @@ class FolderMaterializer(BaseMaterializer):
     def compute_content_hash(self, data: Folder) -> str:
         """Return the hash of the files: it stands for the artifact in cache keys."""
         return data.sha256
+
+
+class TrainingReportMaterializer(PydanticMaterializer):
+    """Stores a training's report; the dashboard shows its curves."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (TrainingReport,)
+
+    def save_visualizations(self, data: TrainingReport) -> dict[str, VisualizationType]:
+        """Write the curves as a page beside the report."""
+        page = f"{self.uri}/curves.html"
+        with fileio.open(page, "w") as file:
+            file.write(render_training(data))
+        return {page: VisualizationType.HTML}
 
 
 def _link(source: str, target: str) -> str:

@@ -91,6 +91,16 @@ def render_report(reports: RunReports) -> str:
     )
 
 
+def render_training(training: TrainingReport) -> str:
+    """Return the curves of one stage, what the watch says of them, and the answers on the way, as a page."""
+    return render_page(
+        "training.html.j2",
+        label=model_label(training.stage),
+        training=training,
+        watched=list(_attempts(training)),
+    )
+
+
 def _examples(dataset: DatasetReport) -> list[RenderedRow]:
     """Return the first rows, of both kinds if there are both."""
     first = [next((row for row in dataset.examples if row.kind == kind), None) for kind in ROW_KINDS]
@@ -161,9 +171,13 @@ def _kept(training: TrainingReport) -> str | None:
 
 def _watched(reports: RunReports) -> Iterator[Watched]:
     for training in reports.trainings():
-        label = model_label(training.stage)
-        attempts = [(label, training), (f"{label}, first attempt", training.first_attempt)]
-        yield from (_watch(name, attempt) for name, attempt in attempts if attempt is not None)
+        yield from _attempts(training)
+
+
+def _attempts(training: TrainingReport) -> Iterator[Watched]:
+    label = model_label(training.stage)
+    attempts = [(label, training), (f"{label}, first attempt", training.first_attempt)]
+    yield from (_watch(name, attempt) for name, attempt in attempts if attempt is not None)
 
 
 def _watch(label: str, training: TrainingReport) -> Watched:

@@ -6,6 +6,8 @@ from pages import ATTACK, Outline, words
 
 from llm_engineering.artifacts import (
     DatasetReport,
+    JudgeCount,
+    JudgeReport,
     MergeReport,
     ModelScores,
     PromotionDecision,
@@ -15,7 +17,7 @@ from llm_engineering.artifacts import (
     TrainingSample,
 )
 from llm_engineering.reporting.bundle import RunFacts, RunReports
-from llm_engineering.reporting.html import render_report
+from llm_engineering.reporting.html import render_report, render_training
 from llm_engineering.reporting.page import with_code
 
 
@@ -264,3 +266,46 @@ def test_the_lineage_says_which_code_ran_on_which_machine_from_which_seed(exampl
     facts = {"code_commit": "ab12" * 10, "code_dirty": False, "hardware": "NVIDIA H200; Linux", "seed": 42}
     run = example_run.model_copy(update={"run": example_run.run.model_copy(update=facts)})
     assert f"Code commit {'ab12' * 10}, unchanged Started on NVIDIA H200; Linux Seed 42" in words(render_report(run))
+
+
+def test_the_judge_has_a_table_of_what_it_said_and_what_it_did_not(example_run: RunReports) -> None:
+    count = JudgeCount(
+        mode="pairwise",
+        model="dpo",
+        against="sft",
+        questions=10,
+        judged=8,
+        invalid=1,
+        failed=1,
+        wins=5,
+        losses=1,
+        ties=2,
+        disagreements=2,
+    )
+    judge = JudgeReport(
+        judge="<judge>",
+        endpoint="http://localhost",
+        settings_sha256="",
+        questions=10,
+        counts=[count],
+        disagreement=0.25,
+        requests=20,
+        input_tokens=4000,
+        output_tokens=100,
+        cost=0.0123,
+    )
+    assert example_run.evaluation is not None
+    page = render_report(
+        example_run.model_copy(update={"evaluation": example_run.evaluation.model_copy(update={"judge": judge})})
+    )
+    assert "&lt;judge&gt; judged 10 questions: 20 requests, 4,000 tokens read and 100 written" in page
+    assert "cost 0.0123" in page
+    assert "<td>8 of 10</td><td>5</td><td>1</td><td>2</td><td>2</td><td>1</td><td>1</td>" in page
+
+
+def test_a_training_has_a_page_of_its_own_with_its_curves(example_run: RunReports) -> None:
+    assert example_run.dpo is not None
+    page = render_training(example_run.dpo)
+    assert "<title>DPO: curves</title>" in page
+    assert "<svg" in page
+    assert "<script" not in page
