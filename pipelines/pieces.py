@@ -43,11 +43,11 @@ class Pieces:
         """Return a step that is ready to be called."""
         ready = with_code_dependencies(step)
 
-        def piece(*inputs: Any) -> Output:
-            key = json.dumps([step.name, *(identity(value) for value in inputs)])
+        def piece(*inputs: Any, **named: Any) -> Output:
+            key = json.dumps([step.name, identity(list(inputs)), {name: identity(one) for name, one in named.items()}])
             if key not in self._made:
                 try:
-                    self._made[key] = self._run(ready, inputs)
+                    self._made[key] = self._run(ready, inputs, named)
                 except PieceError as error:
                     self._made[key] = error
             made = self._made[key]
@@ -57,10 +57,10 @@ class Pieces:
 
         return piece
 
-    def _run(self, step: BaseStep, inputs: tuple[Any, ...]) -> Output:
+    def _run(self, step: BaseStep, inputs: tuple[Any, ...], named: dict[str, Any]) -> Output:
         name = self._name(step.name)
         try:
-            return step(*inputs, id=name)
+            return step(*inputs, **named, id=name)
         except (RunInterruptedException, RunStoppedException):
             raise
         except Exception as error:
