@@ -50,13 +50,13 @@ def shot(page: "playwright.Page", name: str, folder: Path) -> None:
     page.screenshot(path=folder / f"{name}.png")
 
 
-def preview(page: "playwright.Page", artifact: str) -> "playwright.Frame":
+def preview(page: "playwright.Page", artifact: str, kind: str = "HTMLString") -> "playwright.Frame":
     """Open an artifact of the DAG that is shown, load its preview and return the frame it is in."""
-    page.locator(".react-flow__node").filter(has_text=re.compile(rf"^{artifact}\s*HTMLString$")).click()
+    page.locator(".react-flow__node").filter(has_text=re.compile(rf"^{artifact}\s*{kind}")).click()
     page.get_by_role("tab", name="Visualization").last.click()
     page.get_by_role("button", name="Load Preview").click()
     page.wait_for_selector("iframe")
-    frame = page.locator("iframe").element_handle().content_frame()
+    frame = page.locator("iframe").last.element_handle().content_frame()
     assert frame is not None
     frame.wait_for_selector("h1")
     return frame
@@ -93,3 +93,7 @@ def test_a_run_reads_well_in_the_dashboard(
     data = preview(page, "data_preview")
     assert "embedded" in data.inner_text("body")
     shot(page, "data_preview", shots)
+    page.keyboard.press("Escape")
+    curves = preview(page, "dpo_report", "TrainingReport")
+    assert "Loss" in curves.inner_text("body")
+    shot(page, "curves", shots)
