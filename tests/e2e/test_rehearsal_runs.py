@@ -64,7 +64,7 @@ def test_a_recipe_is_rehearsed_offline(recipe: str, command_line: CommandLine, t
         *("--set", f"data.preference={stand_in(tmp_path / 'pairs.jsonl', preference, '')}"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Rehearsed: all 10 steps passed" in done.stdout
+    assert "Rehearsed: all 12 steps passed" in done.stdout
     assert "✓ merge_dpo" in done.stdout
     assert "sft memory" in done.stdout
     assert ("looks instruct-tuned already" in done.stdout) == chat

@@ -11,7 +11,18 @@ from command_line import SMALL, CommandLine
 from pseudo_terminal import Seen, watch
 
 pytestmark = pytest.mark.slow
-STEPS = ["load_datasets", "format_datasets", "preview_data", "train_sft", "merge_sft", "evaluate", "promote", "report"]
+STEPS = [
+    "load_datasets",
+    "format_datasets",
+    "preview_data",
+    "train_sft",
+    "merge_sft",
+    "evaluate",
+    "promote",
+    "show_outcomes",
+    "export",
+    "report",
+]
 
 
 def in_terminal(line: CommandLine, *arguments: str, interrupt_at: bytes | None = None) -> Seen:
