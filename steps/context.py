@@ -1,6 +1,7 @@
 """What a step knows about its run."""
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -68,4 +69,13 @@ def log_facts(facts: Mapping[str, Any], tracker: TrackerLink | None = None) -> N
         link = {"comet_offline_archive": tracker.offline_archive}
     if link and tracker is not None and tracker.key:
         link["comet_experiment"] = tracker.key
-    log_metadata({**{name: value for name, value in facts.items() if value is not None}, **link})
+    log_metadata({**{name: as_metadata(value) for name, value in facts.items() if value is not None}, **link})
+
+
+def as_metadata(value: Any) -> Any:
+    """Return a value whose numbers are in words where JSON has none for them: the dashboard could not send them."""
+    if isinstance(value, Mapping):
+        return {name: as_metadata(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [as_metadata(each) for each in value]
+    return str(value) if isinstance(value, float) and not isfinite(value) else value

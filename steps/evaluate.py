@@ -1,7 +1,6 @@
 """Step: measure base, SFT and DPO model on the same held-out rows and questions."""
 
 from collections.abc import Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +36,7 @@ def evaluate(
     """Generate, judge and score; all models see the same questions and seeds."""
     models = {name: m for name, m in (("base", base), ("sft", sft_model), ("dpo", dpo_model)) if m is not None}
     evaluator = Evaluator(
-        read_held_out(sft_rows, preference_rows, questions, evaluation, seed),
+        read_held_out(sft_rows, preference_rows, questions, evaluation, seed, checker_sha256=checker_sha256),
         evaluation,
         load_chat_tokenizer(base, model).tokenizer,
         beta,
@@ -66,7 +65,7 @@ def evaluate_models(
     tokenizer = load_chat_tokenizer(base, model).tokenizer
     others = own_tokenizers(models, model, tokenizer)
     evaluator = Evaluator(
-        read_held_out(sft_rows, preference_rows, questions, evaluation, seed),
+        read_held_out(sft_rows, preference_rows, questions, evaluation, seed, checker_sha256=checker_sha256),
         evaluation,
         tokenizer,
         beta,
@@ -104,12 +103,7 @@ def tracked_evaluation(
         report = evaluator.evaluate(models, parents)
         tracker.log_evaluation(report)
     for name, scores in report.models.items():
-        log_facts({name: {metric: _as_metadata(value.value) for metric, value in scores.metrics.items()}})
+        log_facts({name: {metric: value.value for metric, value in scores.metrics.items()}})
     log_facts({"questions": report.questions, "pairs": report.pairs, "split": report.split}, tracker.link)
     log_facts({f"{name}_outcomes": counts for name, counts in report.changes.items()})
     return report.model_copy(update={"tracker": tracker.link})
-
-
-def _as_metadata(value: float) -> float | str:
-    """Return a number, in words where JSON has none for it: the dashboard's server could not send it."""
-    return value if isfinite(value) else str(value)

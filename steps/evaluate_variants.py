@@ -32,7 +32,7 @@ def evaluate_variants(
     """Generate, judge and score; all models see the same questions and seeds, each is held against its parent."""
     there = {"base": base, **dict(zip(trained, models, strict=True))}
     evaluator = Evaluator(
-        read_held_out(sft_rows, preference_rows, questions, evaluation, seed, first),
+        read_held_out(sft_rows, preference_rows, questions, evaluation, seed, first, checker_sha256),
         evaluation,
         load_chat_tokenizer(base, model).tokenizer,
         beta,

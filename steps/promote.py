@@ -18,7 +18,7 @@ from llm_engineering.config.schema import EvaluationConfig, ModelConfig, Promoti
 from llm_engineering.evaluation.scoring import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
-from steps.context import log_facts
+from steps.context import as_metadata, log_facts
 from steps.deciding import decide_on
 from steps.registry import record_decision
 
@@ -91,4 +91,4 @@ def _log(
     }
     stage = decision.stage if decision.promoted else "none"
     version_facts = {**facts, "stage": stage, "weights_sha256": weights_sha256, "metrics": metrics, **identity}
-    log_metadata(metadata=version_facts, infer_model=True)
+    log_metadata(metadata=as_metadata(version_facts), infer_model=True)

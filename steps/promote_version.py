@@ -6,10 +6,10 @@ from zenml import get_step_context, step
 
 from llm_engineering.artifacts import Force, PromotionDecision
 from llm_engineering.config.schema import PromotionConfig
-from llm_engineering.evaluation.promotion import answered
+from llm_engineering.evaluation.promotion import answered, overtaken
 from steps.context import log_facts
 from steps.deciding import gate
-from steps.registry import model_version, record_decision
+from steps.registry import find_incumbent, model_version, record_decision
 
 
 @step(enable_cache=False)
@@ -30,6 +30,9 @@ def move_stage(
     """Give the version the stage, where the gate and the person who was asked let it pass; record it in any case."""
     context = get_step_context().model
     decision = answered(gate_decision, approved)
+    if decision.promoted is not None:
+        incumbent, _ = find_incumbent(context.name, decision.stage, str(context.version))
+        decision = overtaken(decision, incumbent.version if incumbent else None)
     record_decision(context.name, str(context.version), decision)
     log_facts({"promoted": decision.promoted or "nothing", "reason": decision.reason})
     if decision.promoted is not None or decision.stage == "archived":

@@ -10,6 +10,7 @@ from zenml.models import ModelVersionResponse, StepRunResponse
 
 from llm_engineering.artifacts import Checkpoint, EvaluationReport, ModelScores, PromotionDecision
 from llm_engineering.errors import StoreError
+from steps.context import as_metadata
 
 T = TypeVar("T")
 Trained = Literal["dpo", "sft"]
@@ -121,7 +122,7 @@ def evaluation_of(version: ModelVersionResponse) -> tuple[EvaluationReport, Step
 
 def record_decision(model: str, version: str, decision: PromotionDecision) -> None:
     """Attach a decision on a stage to a version, as what the dashboard shows of it; a later one replaces it."""
-    facts = decision.model_dump(mode="json", exclude_none=True)
+    facts = as_metadata(decision.model_dump(mode="json", exclude_none=True))
     log_metadata(metadata={f"stage_{decision.stage}": facts}, model_name=model, model_version=version)
 
 

@@ -722,8 +722,11 @@ class EvaluationConfig(Block):
 
     @property
     def of_answers(self) -> "EvaluationConfig":
-        """What shapes answers and their scores: another judge or other tasks generate nothing anew."""
-        return EvaluationConfig.model_validate(self.model_dump(exclude={"judge", "harness"}))
+        """What shapes answers and their scores: another judge or other tasks generate nothing anew.
+
+        Nor do the names of models: a step that measures them is given the models themselves.
+        """
+        return EvaluationConfig.model_validate(self.model_dump(exclude={"judge", "harness", "models", "parents"}))
 
 
 class PromotionConfig(Block):

@@ -126,7 +126,7 @@ def _draw(values: SweepRange | list[SweepValue], generator: random.Random) -> Sw
     drawn = math.exp(drawn) if values.scale == "log" else drawn
     if all(isinstance(end, int) for end in ends):
         return min(max(round(drawn), int(values.low)), int(values.high))
-    return float(f"{drawn:.3g}")
+    return min(max(float(f"{drawn:.3g}"), float(values.low)), float(values.high))
 
 
 def _require_few(runs: int, place: Place) -> None:

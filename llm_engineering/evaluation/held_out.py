@@ -56,6 +56,7 @@ def read_held_out(
     config: EvaluationConfig,
     seed: int,
     first: Literal["test", "eval"] = "test",
+    checker_sha256: str = "",
 ) -> HeldOut:
     """Return the split that comes first, or the other one where the first has no rows.
 
@@ -63,7 +64,7 @@ def read_held_out(
     prompt is a unit of its own. A conversation's prompt is what stands before its first answer with loss.
 
     Rows that are trained on are no part of the fingerprint: runs that train on other rows compare. Nor is which models
-    are measured.
+    are measured. The hash of a user's checker is: an edited one judges otherwise.
     """
     held = any(rows.rows.get(first) for rows in (sft, preference, questions))
     split = first if held else ("eval" if first == "test" else "test")
@@ -72,7 +73,8 @@ def read_held_out(
     pairs = [{side: row[side] for side in PAIR_IDS} for row in rows]
     known = {tuple(question.prompt_ids): question for question in read_questions(questions, split)}
     asked = read_questions(questions, split, config.max_questions, seed)
-    parts = [conversations, pairs, [asdict(question) for question in asked]]
+    parts: list[object] = [conversations, pairs, [asdict(question) for question in asked]]
+    parts += [checker_sha256] if checker_sha256 else []
     how = config.model_dump(mode="json", exclude={"models", "parents"})
     units = {prompt: question.unit for prompt, question in known.items()}
     return HeldOut(

@@ -133,13 +133,19 @@ def opponents(report: EvaluationReport, against: Sequence[Literal["parent", "bas
 
 
 def _asks(report: EvaluationReport, questions: Sequence[GreedyAnswers], config: OpenAIJudge) -> Iterator[_Ask]:
-    """Yield everything that the judge is wanted to say, question by question within a comparison."""
+    """Yield everything that the judge is wanted to say, question by question within a comparison.
+
+    Models that gave no answers, since their numbers are none, are left out.
+    """
+    answered = [name for name in report.models if all(name in question.answers for question in questions)]
     if "pairwise" in config.modes:
         for model, against in opponents(report, config.against):
+            if model not in answered or against not in answered:
+                continue
             for i, question in enumerate(questions):
                 yield from _both_orders(i, question, model, against, config)
     if "rubric" in config.modes:
-        for model in report.models:
+        for model in answered:
             for i, question in enumerate(questions):
                 yield _Ask(i, model, None, True, _rubric_request(question, question.answers[model], config))
 

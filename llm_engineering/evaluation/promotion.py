@@ -191,6 +191,23 @@ def answered(decision: PromotionDecision, approved: bool | None) -> PromotionDec
     )
 
 
+def overtaken(decision: PromotionDecision, incumbent: str | None) -> PromotionDecision:
+    """Return a decision when the stage is to be moved; it is void where another version holds the stage by now.
+
+    Args:
+        decision: What was decided, against the incumbent of that time.
+        incumbent: The version that a new one is compared with now.
+    """
+    if decision.promoted is None or decision.forced is not None or decision.incumbent == incumbent:
+        return decision
+    then, now = (f"version {name}" if name else "no version" for name in (decision.incumbent, incumbent))
+    said = (
+        f"{decision.reason} Meanwhile the incumbent of {decision.stage} has changed, from {then} to {now}: nothing is "
+        "promoted. Ask anew."
+    )
+    return decision.model_copy(update={"promoted": None, "chosen": decision.promoted, "reason": said})
+
+
 def unanswered(decision: PromotionDecision, why: str) -> PromotionDecision:
     """Return a decision that nobody approved: in time, or since the question was withdrawn."""
     said = f"{decision.reason} A person was asked, and {why}: nothing is promoted."

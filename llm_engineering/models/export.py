@@ -81,7 +81,12 @@ def export_all(
         scratch: A folder to work in, for what goes to the hub alone.
     """
     made = [name for name in config.formats if name != "merged"]
-    reference = predictions_of(load_model(merged.path, dtype), tokenizer, prompts) if made and prompts else None
+    reference: Predictions | ProofError | None = None
+    if made and prompts:
+        try:
+            reference = predictions_of(load_model(merged.path, dtype), tokenizer, prompts)
+        except ProofError as error:  # the merged model itself needs no comparison
+            reference = error
     return [_export(name, merged, config, tokenizer, reference, dtype, card, scratch) for name in config.formats]
 
 
@@ -90,7 +95,7 @@ def _export(
     merged: Checkpoint,
     config: ExportConfig,
     tokenizer: "PreTrainedTokenizerBase",
-    reference: Predictions | None,
+    reference: Predictions | ProofError | None,
     dtype: "torch.dtype",
     card: Callable[[Export], str],
     scratch: Path,
@@ -146,10 +151,16 @@ def _require_likeness(export: Export) -> None:
 
 
 def _parity(
-    name: ExportFormat, folder: Path, reference: Predictions | None, dtype: "torch.dtype", threshold: Likeness
+    name: ExportFormat,
+    folder: Path,
+    reference: Predictions | ProofError | None,
+    dtype: "torch.dtype",
+    threshold: Likeness,
 ) -> ExportParity | None:
     if reference is None:
         return None
+    if isinstance(reference, ProofError):
+        raise reference
     return compare(_reload(name, folder, dtype), reference, threshold)
 
 

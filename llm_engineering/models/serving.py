@@ -91,7 +91,7 @@ def serving(checkpoint: Checkpoint, name: str, host: str, port: int) -> Iterator
         ConfigError: No server is installed.
         ModelError: The server does not start.
     """
-    model = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).name if Path(name).exists() else name).strip("-") or "model"
+    model = served_name(name)
     software, command = _command(model, host, port)
     shown_host = f"[{host}]" if ":" in host else host
     with TemporaryDirectory(prefix="serving-") as folder:
@@ -104,6 +104,12 @@ def serving(checkpoint: Checkpoint, name: str, host: str, port: int) -> Iterator
             yield server
         finally:
             _stop(process)
+
+
+def served_name(name: str) -> str:
+    """Return what requests call a model: of a folder the last part of its path, without what an address needs."""
+    called = Path(name).resolve().name if Path(name).exists() else name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", called).strip("-.") or "model"
 
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}

@@ -70,3 +70,8 @@ def test_a_rehearsal_asks_no_judge_and_says_so() -> None:
     assert rehearsal.config.evaluation.harness is not None
     assert rehearsal.config.evaluation.harness.limit == 8
     assert "The judge gpt is not asked: answers of a random model are not worth its price." in rehearsal.changes
+
+
+def test_names_of_models_that_are_measured_shape_no_answers() -> None:
+    named = EvaluationConfig(models={"base": "a", "mine": "b"}, parents={"mine": "base"}, max_new_tokens=7)
+    assert named.of_answers == EvaluationConfig(max_new_tokens=7)

@@ -77,6 +77,13 @@ sweep:
     assert runs != sweep_runs(load(tmp_path, text, "sweep.seed=2"))
 
 
+def test_a_drawn_number_is_rounded_to_none_beyond_the_range(tmp_path: Path) -> None:
+    # Three digits of any number in here are 0.1.
+    text = "sweep: {type: random, runs: 1, values: {dpo.beta: {low: 0.10001, high: 0.10002}}}"
+    (run,) = sweep_runs(load(tmp_path, text))
+    assert run.config.dpo.beta == 0.10001
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

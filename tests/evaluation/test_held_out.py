@@ -55,6 +55,11 @@ def test_which_models_are_measured_is_no_part_of_the_fingerprint(sets):
     )
 
 
+def test_an_edited_checker_is_another_fingerprint(sets):
+    found = {read_held_out(**sets, config=ALL, seed=0, checker_sha256=each).fingerprint for each in ("", "a", "b")}
+    assert len(found) == 3
+
+
 class Letters:
     """Reads token 0 as a, 1 as b, and so on."""
 

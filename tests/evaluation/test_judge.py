@@ -353,3 +353,16 @@ def test_evidence_becomes_part_of_the_report_and_of_what_compares(tmp_path: Path
     assert kept.fingerprint == THREE.fingerprint
     assert kept.models == THREE.models
     assert kept.notes == ["The judge was given up."]
+
+
+def test_a_model_that_gave_no_answers_is_not_judged_and_the_others_are(tmp_path: Path) -> None:
+    report = report_of({"base": WRONG, "sft": RIGHT, "dpo": RIGHT})
+    silent = [each.model_copy(update={"answers": {"base": WRONG, "sft": RIGHT}}) for each in report.answers]
+    report = report.model_copy(update={"answers": silent})
+    result, verdicts, _ = judged(honest, report, tmp_path, modes=["pairwise", "rubric"])
+    assert {(each.mode, each.model, each.against) for each in verdicts} == {
+        ("pairwise", "sft", "base"),
+        ("rubric", "base", None),
+        ("rubric", "sft", None),
+    }
+    assert "dpo" not in result.metrics

@@ -2,10 +2,10 @@ import math
 
 import pytest
 
-from llm_engineering.artifacts import EvaluationReport, Force, Metric, ModelScores
+from llm_engineering.artifacts import EvaluationReport, Force, Metric, ModelScores, PromotionDecision
 from llm_engineering.config.schema import PromotionConfig
 from llm_engineering.evaluation.metrics import LOWER_IS_BETTER
-from llm_engineering.evaluation.promotion import answered, compare, decide, forced, settled, unanswered
+from llm_engineering.evaluation.promotion import answered, compare, decide, forced, overtaken, settled, unanswered
 
 RULES = PromotionConfig(tolerances={"preferred_rate": 0.0, "answer_accuracy": 0.03, "repetition": 0.05})
 
@@ -336,3 +336,12 @@ def test_only_a_yes_promotes():
     assert unanswered(asked, "nobody answered").reason.endswith(
         "A person was asked, and nobody answered: nothing is promoted."
     )
+
+
+def test_a_decision_is_void_once_another_version_holds_the_stage() -> None:
+    gate = PromotionDecision(promoted="dpo", stage="production", reason="DPO is no worse.", incumbent="3")
+    assert overtaken(gate, "3") == gate
+    late = overtaken(gate, "4")
+    assert (late.promoted, late.chosen) == (None, "dpo")
+    assert "has changed, from version 3 to version 4: nothing is promoted." in late.reason
+    assert overtaken(forced(gate, "dpo", Force(user="me", reason="today")), "4").promoted == "dpo"

@@ -137,6 +137,15 @@ def test_without_questions_to_compare_on_only_the_merged_model_is_published(
     assert half.problem == "bfloat16 is not published: there are no held-out questions to compare it on."
 
 
+def test_what_cannot_be_compared_keeps_no_other_format_from_being_exported(
+    model_checkpoints: Checkpoints, export: Callable[..., list[Export]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_engineering.models.parity.NEW_TOKENS", 0)  # no answer has a token
+    merged, half = export(model_checkpoints("llama"), formats=["merged", "bfloat16"])
+    assert (merged.problem, half.path) == (None, None)
+    assert "nothing can be compared" in str(half.problem)
+
+
 @pytest.mark.parametrize(
     ("agreement", "kl", "passed"), [(0.9, 0.1, True), (0.89, 0.1, False), (0.9, 0.11, False), (1.0, math.nan, False)]
 )

@@ -18,7 +18,7 @@ from llm_engineering.errors import ConfigError
 from llm_engineering.evaluation.conversation import open_conversation
 from llm_engineering.models import serving
 from llm_engineering.models.checkpoints import locate_base
-from llm_engineering.models.serving import require_address
+from llm_engineering.models.serving import require_address, served_name
 from llm_engineering.models.streaming import Sampling
 
 REPOSITORY = Path(__file__).parents[2]
@@ -118,3 +118,9 @@ def test_an_openai_client_gets_the_answers_that_are_evaluated(served: tuple[str,
 
     with pytest.raises(BadRequestError):  # no other model is loaded, and none fetched
         client.chat.completions.create(model="gpt2", messages=[{"role": "user", "content": "Hello"}])
+
+
+def test_a_model_is_called_by_its_folder_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "otter" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "otter" / "inner")
+    assert [served_name(name) for name in ("..", ".", "small@2", "~/../..")] == ["otter", "inner", "small-2", "model"]
