@@ -34,6 +34,8 @@ def model_version(name: str, version: str) -> ModelVersionResponse:
         StoreError: There is no such model or version; it lists those that there are.
     """
     try:
+        if not (name and version):  # ZenML takes the beginning of an id for a name, and so an empty one for any
+            raise KeyError(name)
         return Client().get_model_version(name, int(version) if version.isdigit() else version)
     except KeyError as error:
         names = [str(model.name) for model in Client().list_models(size=50).items]

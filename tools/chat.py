@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llm_engineering.models.streaming import Sampling
 
 INTERRUPTED = 130
+NO_UTF8 = "What was asked is not UTF-8. Save it as UTF-8, and ask again."
 HELP = {
     "/reset": "forget what was said",
     "/system TEXT": "begin anew with a system prompt; without TEXT: with none",
@@ -53,6 +54,8 @@ class Chat:
         """Do what one line asks: a command, or a question to all models."""
         if not line.strip():
             return
+        if any("\ud800" <= letter <= "\udfff" for letter in line):
+            raise ConfigError(NO_UTF8)
         if not line.startswith("/"):
             self._ask(line)
             return
@@ -139,6 +142,8 @@ def main(
     A MODEL is `embedded`, a folder, a hub id, NAME@VERSION_OR_STAGE, or NAME@VERSION_OR_STAGE:PART with base, sft or
     dpo as PART. Without one: the newest promoted model of configs/training.yaml. docs/serving.md shows examples.
     """
+    if prompt is not None and not prompt.strip():
+        raise click.UsageError("--prompt is empty: say what to ask.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _set_environment(models)
@@ -206,6 +211,8 @@ def _talk(found: "dict[str, Checkpoint]", sampling: "Sampling", system: str | No
             if interactive:
                 console.print()
             return
+        except UnicodeDecodeError as error:
+            raise ConfigError(NO_UTF8) from error
         try:
             chat.take(line)
         except PipelineError as error:

@@ -52,11 +52,11 @@ def _go(run_a: str, run_b: str, html: Path | None, as_json: Path | None, console
     if any(archived) and not all(archived):
         raise StoreError("A run and an archive do not compare. Name two runs, or two archives.")
     found = _compare_archives(run_a, run_b) if all(archived) else _compare_runs(run_a, run_b)
-    console.print(differences_text(found))
     if html is not None:
         _write(html, render_differences(found), "--html")
     if as_json is not None:
         _write(as_json, found.model_dump_json(indent=2), "--json")
+    console.print(differences_text(found))
 
 
 def _compare_archives(left: str, right: str) -> "RunDifferences":

@@ -29,7 +29,7 @@ INTERRUPTED = 130
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("version")
-@click.argument("stage", type=click.Choice(["staging", "production", "archived"]))
+@click.argument("stage", metavar="STAGE", type=click.Choice(["staging", "production", "archived"]))
 @click.option("--name", metavar="MODEL", help="The model; otherwise `name` of the configuration.")
 @click.option(
     "--config",
@@ -58,11 +58,13 @@ def main(
 ) -> None:
     """Give VERSION of a model the STAGE, if it is no worse than the version that holds it.
 
-    VERSION is a number, a stage or `latest`. docs/promotion.md says how it is decided. The exit code is 0 where the
-    stage was given, 1 where it was not.
+    VERSION is a number, a stage or `latest`; STAGE is staging, production or archived. docs/promotion.md says how it is
+    decided. The exit code is 0 where the stage was given, 1 where it was not.
     """
     if force != (reason is not None):
         raise click.UsageError("--force and --reason belong together: say why the gate is overruled.")
+    if reason is not None and not reason.strip():
+        raise click.UsageError("--reason is empty: say why the gate is overruled.")
     if force and approve:
         raise click.UsageError("--force asks nobody and --approve asks a person: say one of them.")
     console = Console(highlight=False)

@@ -72,7 +72,7 @@ def _fetch(repository: str, revision: str | None, files: list[str], key: str) ->
         at = f" at revision {revision!r}" if revision else ""
         raise ModelError(
             f"{key} {repository!r} is neither a folder here nor a model{at} that the hub gives: "
-            f"{str(error).splitlines()[0]} Check the path or the id, the network and your hub login."
+            f"{str(error).splitlines()[0].rstrip('. ')}. Check the path or the id, the network and your hub login."
         ) from error
 
 

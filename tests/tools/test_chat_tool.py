@@ -77,6 +77,18 @@ def test_models_answer_side_by_side_each_with_its_own_history(
     assert [len(each["messages"]) for each in saved] == [2, 2]
 
 
+def test_text_that_is_not_utf_8_costs_a_sentence(run: Run, model_checkpoints: Callable[[str], Checkpoint]) -> None:
+    done = run(str(model_checkpoints("qwen2").path), "--prompt", "Name a \udcff town.")
+    assert done.exit_code == 2
+    assert said(done) == "Error: What was asked is not UTF-8. Save it as UTF-8, and ask again."
+
+
+def test_an_empty_prompt_is_refused(run: Run) -> None:
+    done = run("embedded", "--prompt", " ")
+    assert done.exit_code == 2
+    assert said(done) == "Error: --prompt is empty: say what to ask."
+
+
 def test_commands_begin_anew_and_set_the_system_prompt(
     run: Run, model_checkpoints: Callable[[str], Checkpoint], tmp_path: Path
 ) -> None:

@@ -12,7 +12,8 @@ from tools.promote import main
         (["3", "production", "--force"], "--force and --reason belong together"),
         (["3", "production", "--reason", "so"], "--force and --reason belong together"),
         (["3", "production", "--force", "--reason", "so", "--approve"], "--force asks nobody and --approve asks"),
-        (["3", "best"], "'best' is not one of 'staging', 'production', 'archived'"),
+        (["3", "production", "--force", "--reason", " "], "--reason is empty"),
+        (["3", "best"], "Invalid value for 'STAGE': 'best' is not one of 'staging', 'production', 'archived'"),
         (["3", "production", "--set", "promotion.undecided=maybe"], "promotion.undecided"),
     ],
 )
