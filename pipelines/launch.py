@@ -45,7 +45,7 @@ from pipelines.comparison import comparison
 from pipelines.store import alive
 from pipelines.sweep import sweep, sweep_metric
 from steps.artifact_sources import find_artifacts
-from steps.caching import package_versions
+from steps.caching import packages
 from steps.facts import origin, run_facts
 from steps.materializers import FILES
 from steps.provenance import code_facts, recorded
@@ -327,7 +327,7 @@ def collect(config: RunConfig, run: PipelineRunResponse, error: str | None = Non
         exports=loaded.get("export_report"),
         config_yaml=dump_config(config),
         published=_published(run),
-        packages=dict(pair.split("=", 1) for pair in package_versions().split()),
+        packages=packages(),
     )
 
 

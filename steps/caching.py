@@ -23,9 +23,14 @@ BACKEND_PACKAGES = ("unsloth", "unsloth_zoo")
 
 
 def package_versions() -> str:
+    """Return :func:`packages` as the one text that a cache key takes."""
+    return " ".join(f"{name}={installed}" for name, installed in packages().items())
+
+
+def packages() -> dict[str, str]:
     """Return the versions of the packages that decide about a step's result."""
     names = (*PACKAGES, *(name for name in BACKEND_PACKAGES if name in sys.modules))
-    return " ".join(f"{name}={version(name)}" for name in names)
+    return {name: version(name) for name in names}
 
 
 def with_code_dependencies(step: BaseStep) -> BaseStep:

@@ -19,7 +19,7 @@ from llm_engineering.evaluation.variants import compare
 from llm_engineering.reporting.comparison import render_comparison
 from llm_engineering.reporting.wording import higher_is_better
 from llm_engineering.training.watch import judged_anew
-from steps.caching import package_versions
+from steps.caching import packages
 from steps.context import log_facts, watch
 from steps.facts import run_facts
 
@@ -62,6 +62,5 @@ def compare_variants(
     ranked_by = (metric, better) if metric and better is not None else None
     report = compare(kind, variants, evaluations, ranked_by, tested, against, notes or [], run.seconds)
     log_facts({"best": report.best, "failed": {one.name: one.error for one in report.variants if one.error}})
-    packages = dict(pair.split("=", 1) for pair in package_versions().split())
-    page = render_comparison(report, run, dataset=dataset, config_yaml=configuration, packages=packages)
+    page = render_comparison(report, run, dataset=dataset, config_yaml=configuration, packages=packages())
     return report, HTMLString(page)

@@ -27,7 +27,7 @@ from llm_engineering.models.export import export_all
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.card import CardFacts, render_card
-from steps.caching import package_versions
+from steps.caching import packages
 from steps.context import log_facts
 from steps.facts import run_facts
 from steps.work import scratch_folder
@@ -64,7 +64,7 @@ def export(
         merges={stage: merge for stage, merge in merges.items() if merge is not None},
         evaluation=evaluation_report,
         decision=decision,
-        packages=dict(pair.split("=", 1) for pair in package_versions().split()),
+        packages=packages(),
     )
 
     def card(exported: Exported) -> str:

@@ -9,7 +9,7 @@ from zenml import log_metadata
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
-from steps.caching import REPOSITORY, code_dependencies, package_versions
+from steps.caching import REPOSITORY, code_dependencies, packages
 
 STEPS = (
     "load_datasets",
@@ -29,7 +29,7 @@ def code_facts() -> dict[str, Any]:
     """Return the versions of the packages, and the hashes of the files that results depend on."""
     files = sorted({file for step in STEPS for file in code_dependencies(f"steps.{step}")})
     hashes = {file: hashlib.sha256((REPOSITORY / file).read_bytes()).hexdigest()[:12] for file in files}
-    return {"packages": dict(pair.split("=", 1) for pair in package_versions().split()), "modules": hashes}
+    return {"packages": packages(), "modules": hashes}
 
 
 @contextmanager

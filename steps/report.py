@@ -18,7 +18,7 @@ from llm_engineering.artifacts import (
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.html import render_report
 from llm_engineering.training.watch import judged_anew
-from steps.caching import package_versions
+from steps.caching import packages
 from steps.context import log_facts, watch
 from steps.facts import run_facts, show_in_dashboard
 from steps.publishing import publish
@@ -51,7 +51,7 @@ def report(
         decision=decision,
         exports=export_report,
         config_yaml=configuration,
-        packages=dict(pair.split("=", 1) for pair in package_versions().split()),
+        packages=packages(),
     )
     page = render_report(reports)
     link = publish(page, reports)
