@@ -68,7 +68,12 @@ def _fetch(repository: str, revision: str | None, files: list[str], key: str) ->
 
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=files))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except HFValidationError as error:
+        raise ModelError(
+            f"{key} {repository!r} is neither a folder here nor a model that the hub gives, whose ids are OWNER/NAME. "
+            "Check the path."
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         at = f" at revision {revision!r}" if revision else ""
         raise ModelError(
             f"{key} {repository!r} is neither a folder here nor a model{at} that the hub gives: "
