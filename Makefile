@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train doctor test test-slow check lint types imports dashboard bench bench-data bench-train bench-cuda bench-tracking clean
+.PHONY: help install train doctor test test-slow check lint types imports dashboard stacks-env bench bench-data bench-train bench-cuda bench-tracking clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -16,6 +16,13 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 install: $(STAMP) ## Make .venv and install the pinned dependencies
+
+.venv-stacks/.installed: $(STAMP)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-stacks
+	VIRTUAL_ENV=.venv-stacks $(BIN)/uv pip install --quiet --constraint constraints.txt --requirement pyproject.toml --extra rehearsal
+	touch $@
+
+stacks-env: .venv-stacks/.installed ## Make .venv-stacks: what remote stacks and their rehearsal need, beside the core
 
 train: $(STAMP) ## Run the main job: SFT, merge, DPO, merge, evaluate, promote
 	$(BIN)/python tools/run.py --run-training
@@ -63,4 +70,4 @@ bench-tracking: $(STAMP) ## Measure what tracking with Comet costs a training (a
 	$(BIN)/python benchmarks/tracking.py
 
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-stacks .pytest_cache .ruff_cache .mypy_cache
