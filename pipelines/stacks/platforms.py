@@ -17,16 +17,24 @@ def examine_platform(stack: StackResponse, config: StackConfig) -> Iterator[Find
     """Ask the platform that GPU steps run on; credentials are the environment's, as they are at submission."""
     kind = StackComponentType.STEP_OPERATOR if config.step_operator else StackComponentType.ORCHESTRATOR
     component = stack.components[kind][0]
-    ask = _PLATFORMS.get(str(component.flavor_name))
-    if ask is None:
-        yield Finding("platform", "note", f"{component.flavor_name} is not asked: its steps run where it is")
+    flavor = str(component.flavor_name)
+    if flavor not in _REACH:
+        yield Finding("platform", "note", f"{flavor} is not asked: its steps run where it is")
+        return
+    remedy = "Log in to the platform, or mend what the account may do."
+    try:
+        yield from _REACH[flavor](component, config)
+    except Exception as error:  # noqa: BLE001 - every SDK raises its own
+        yield Finding("platform", "problem", f"{flavor} does not answer as it should: {_first(error)}", remedy)
         return
     try:
-        yield from ask(component, config)
-    except Exception as error:  # noqa: BLE001 - every SDK raises its own
-        first = next(iter(str(error).splitlines()), "")
-        text = f"{component.flavor_name} does not answer as it should: {type(error).__name__}: {first}"
-        yield Finding("platform", "problem", text, "Log in to the platform, or mend what the account may do.")
+        yield from _COUNT_GPUS[flavor](component, config) if config.gpu.gpus and flavor in _COUNT_GPUS else ()
+    except Exception as error:  # noqa: BLE001 - asking for quotas takes rights that submitting does not
+        yield Finding("GPUs", "note", f"{flavor} does not say how many there are: {_first(error)}", remedy)
+
+
+def _first(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _ask_kubernetes(component: ComponentResponse, config: StackConfig) -> Iterator[Finding]:
@@ -37,6 +45,13 @@ def _ask_kubernetes(component: ComponentResponse, config: StackConfig) -> Iterat
     api = kube_config.new_client_from_config(context=context)
     answered = client.VersionApi(api).get_code(_request_timeout=SECONDS)
     yield Finding("platform", "ok", f"the cluster of the context {context} answers, Kubernetes {answered.git_version}")
+
+
+def _count_in_kubernetes(component: ComponentResponse, config: StackConfig) -> Iterator[Finding]:
+    from kubernetes import client
+    from kubernetes import config as kube_config
+
+    api = kube_config.new_client_from_config(context=component.configuration.get("kubernetes_context"))
     settings: dict[str, Any] = config.gpu.step_operator if config.step_operator else config.gpu.orchestrator
     labels = (settings.get("pod_settings") or {}).get("node_selectors") or {}
     selector = ",".join(f"{name}={value}" for name, value in labels.items())
@@ -45,32 +60,37 @@ def _ask_kubernetes(component: ComponentResponse, config: StackConfig) -> Iterat
     words = f"{len(nodes)} nodes with {selector or 'any label'}, at most {most} GPUs on one"
     if most < config.gpu.gpus:
         remedy = "Lower the number, name another node label, or let the cluster's autoscaler add such nodes."
-        yield Finding("platform", "note", f"{words}; a GPU step asks for {config.gpu.gpus}", remedy)
+        yield Finding("GPUs", "note", f"{words}; a GPU step asks for {config.gpu.gpus}", remedy)
     else:
-        yield Finding("platform", "ok", words)
+        yield Finding("GPUs", "ok", words)
 
 
 def _ask_sagemaker(component: ComponentResponse, config: StackConfig) -> Iterator[Finding]:
+    account = _aws("sts", component).get_caller_identity()["Account"]
+    yield Finding("platform", "ok", f"AWS answers for the account {account[:4]}…")
+
+
+def _aws(service: str, component: ComponentResponse) -> Any:
     import boto3
     from botocore.config import Config
 
-    region = component.configuration.get("region")
     limits = Config(connect_timeout=SECONDS, read_timeout=SECONDS, retries={"total_max_attempts": 2})
-    account = boto3.client("sts", region_name=region, config=limits).get_caller_identity()["Account"]
-    yield Finding("platform", "ok", f"AWS answers for the account {account[:4]}…")
+    return boto3.client(service, region_name=component.configuration.get("region"), config=limits)
+
+
+def _count_in_sagemaker(component: ComponentResponse, config: StackConfig) -> Iterator[Finding]:
     settings: dict[str, Any] = config.gpu.step_operator or config.gpu.orchestrator
     instance = settings.get("instance_type") or (settings.get("estimator_args") or {}).get("instance_type")
-    quotas = boto3.client("service-quotas", region_name=region, config=limits)
-    pages = quotas.get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
+    pages = _aws("service-quotas", component).get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
     wanted = f"{instance} for training job usage"
     allowed = next((q["Value"] for page in pages for q in page["Quotas"] if q["QuotaName"] == wanted), None)
     if allowed is None:
-        yield Finding("platform", "note", f"AWS names no quota for {instance}", "Look it up in the console.")
+        yield Finding("GPUs", "note", f"AWS names no quota for {instance}", "Look it up in the console.")
     elif allowed < 1:
         remedy = "Ask AWS for more in the console of Service Quotas, or take another instance type."
-        yield Finding("platform", "problem", f"the quota of {instance} for training jobs is {allowed:g}", remedy)
+        yield Finding("GPUs", "problem", f"the quota of {instance} for training jobs is {allowed:g}", remedy)
     else:
-        yield Finding("platform", "ok", f"{allowed:g} × {instance} for training jobs at once")
+        yield Finding("GPUs", "ok", f"{allowed:g} × {instance} for training jobs at once")
 
 
 def _ask_vertex(component: ComponentResponse, config: StackConfig) -> Iterator[Finding]:
@@ -79,7 +99,7 @@ def _ask_vertex(component: ComponentResponse, config: StackConfig) -> Iterator[F
     _, project = google.auth.default()
     yield Finding("platform", "ok", f"credentials for Google Cloud are there, project {project}")
     remedy = "Look at the quota `Custom model training GPUs` of the region in the console."
-    yield Finding("platform", "note", f"the quota of {config.gpu.about} is not asked for", remedy)
+    yield Finding("GPUs", "note", f"the quota of {config.gpu.about} is not asked for", remedy)
 
 
 def _ask_azureml(component: ComponentResponse, config: StackConfig) -> Iterator[Finding]:
@@ -89,12 +109,9 @@ def _ask_azureml(component: ComponentResponse, config: StackConfig) -> Iterator[
     found = component.configuration
     workspace = found.get("workspace") or found.get("workspace_name")
     ml = MLClient(DefaultAzureCredential(), found["subscription_id"], found["resource_group"], workspace)
-    location = ml.workspaces.get(workspace).location
-    yield Finding("platform", "ok", f"the workspace {workspace} in {location} answers")
-    size = config.gpu.orchestrator.get("size")
-    usages = {usage.name["value"]: usage for usage in ml.compute.list_usage(location=location)}
-    remedy = "Compare it with the machine's size in the portal, under Quotas."
-    yield Finding("platform", "note", f"{len(usages)} quotas are set there; {size} counts towards its family's", remedy)
+    yield Finding("platform", "ok", f"the workspace {workspace} in {ml.workspaces.get(workspace).location} answers")
+    remedy = "Look at the quota of its family in the portal."
+    yield Finding("GPUs", "note", f"the quota of {config.gpu.about} is not asked for", remedy)
 
 
 def _ask_modal(component: ComponentResponse, config: StackConfig) -> Iterator[Finding]:
@@ -113,10 +130,11 @@ def _ask_ssh(component: ComponentResponse, config: StackConfig) -> Iterator[Find
     host, port = component.configuration["hostname"], int(component.configuration.get("port", 22))
     with socket.create_connection((host, port), timeout=SECONDS):
         yield Finding("platform", "ok", f"{host} listens on port {port}")
-    yield Finding("platform", "note", "its GPUs and its Docker are not asked for", f"Try `ssh {host} nvidia-smi`.")
+    yield Finding("GPUs", "note", "its GPUs and its Docker are not asked for", f"Try `ssh {host} nvidia-smi`.")
 
 
-_PLATFORMS: dict[str, Callable[[ComponentResponse, StackConfig], Iterator[Finding]]] = {
+_Ask = Callable[[ComponentResponse, StackConfig], Iterator[Finding]]
+_REACH: dict[str, _Ask] = {
     "azureml": _ask_azureml,
     "kubernetes": _ask_kubernetes,
     "modal": _ask_modal,
@@ -124,3 +142,4 @@ _PLATFORMS: dict[str, Callable[[ComponentResponse, StackConfig], Iterator[Findin
     "ssh": _ask_ssh,
     "vertex": _ask_vertex,
 }
+_COUNT_GPUS: dict[str, _Ask] = {"kubernetes": _count_in_kubernetes, "sagemaker": _count_in_sagemaker}
