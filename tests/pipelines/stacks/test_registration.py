@@ -130,7 +130,8 @@ def test_a_component_of_another_flavour_stops_the_registration(tool: Tool, tmp_p
 
 @pytest.mark.slow
 def test_deleting_leaves_nothing_behind(tool: Tool) -> None:
-    values = [*VALUES[:2], VALUES[3], "--set=role=arn:aws:iam::123456789012:role/x"]
+    registry = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+    values = [*VALUES[:2], f"--set=registry={registry}", "--set=role=arn:aws:iam::123456789012:role/x"]
     code, said = tool("register", "sagemaker-steps", "--ambient", "--yes", *values)
     assert code == 0, said
     code, said = tool("delete", "sagemaker-steps", "--yes")
