@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train doctor test test-slow check lint types imports dashboard stacks-env bench bench-data bench-train bench-cuda bench-tracking clean
+.PHONY: help install train doctor test test-slow check lint types imports dashboard stacks-env package image bench bench-data bench-train bench-cuda bench-tracking clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,14 @@ check: lint types imports test ## Lint, types, import rules and the tests: what 
 dashboard: $(STAMP) ## Serve ZenML's dashboard over the local store
 	$(BIN)/python tools/dashboard.py
 
+package: $(STAMP) ## Build the library alone, as a wheel and a source distribution, into dist/
+	$(BIN)/uv build --quiet --clear --python $(BIN)/python --build-constraints constraints.txt --out-dir dist
+
+image: TARGET = cpu
+image: $(STAMP) ## Build the image llm-engineering:cpu with docker; TARGET=cuda, EXTRAS=aws,kubernetes
+	docker build --target $(TARGET) --tag llm-engineering:$(TARGET) --build-arg EXTRAS=$(EXTRAS) \
+		--build-arg REQUIREMENTS=$$($(BIN)/python -m llm_engineering.checkup.requirements) .
+
 bench: $(STAMP) ## Measure the embedded default on three seeds (about six minutes)
 	$(BIN)/python benchmarks/embedded.py
 
@@ -70,4 +78,4 @@ bench-tracking: $(STAMP) ## Measure what tracking with Comet costs a training (a
 	$(BIN)/python benchmarks/tracking.py
 
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .venv-stacks .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-stacks dist .pytest_cache .ruff_cache .mypy_cache

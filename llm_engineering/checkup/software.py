@@ -30,9 +30,10 @@ def examine_python(project: Path) -> Iterator[Finding]:
 
 
 def examine_packages(project: Path, constraints: Path) -> Iterator[Finding]:
-    """Compare what is installed with the pins: every package that the core needs, directly or through others."""
+    """Compare what is installed with the pins: every package that a run needs, directly or through others."""
     pins = read_pins(constraints.read_text(encoding="utf-8"))
-    installed, missing = installed_closure(_project(project)["dependencies"])
+    found = _project(project)
+    installed, missing = installed_closure([*found["dependencies"], *found["optional-dependencies"]["pipeline"]])
     other = {name: f"{name} {version} (pinned: {pins[name]})" for name, version in installed.items() if name in pins}
     other = {name: text for name, text in other.items() if public(installed[name]) != pins[name]}
     if missing:
