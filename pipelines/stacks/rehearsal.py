@@ -103,7 +103,7 @@ class Rehearsal:
             The exit code of the last command that ran.
         """
         for command in commands:
-            code = subprocess.run(command, env=self.environment, cwd=REPOSITORY, check=False).returncode
+            code = subprocess.run(command, env=self.environment, check=False).returncode
             if code != 0:
                 return code
         for standin in self.standins:
@@ -200,10 +200,10 @@ def commands_of(found: OpenStack, values: Mapping[str, str], arguments: Sequence
     said = [
         word for name, value in values.items() if name in found.placeholders for word in ("--set", f"{name}={value}")
     ]
-    python = sys.executable
+    tools = REPOSITORY / "tools"
     return [
-        [python, "tools/stacks.py", "register", found.name, "--yes", *said],
-        [python, "tools/run.py", *arguments, "--stack", found.name],
+        [sys.executable, str(tools / "stacks.py"), "register", found.name, "--yes", *said],
+        [sys.executable, str(tools / "run.py"), *arguments, "--stack", found.name],
     ]
 
 

@@ -173,12 +173,13 @@ class Cluster:
         process = self.processes.get(pod)
         return process.log.read_text(encoding="utf-8", errors="replace") if process else ""
 
-    def take_away(self, pod: Manifest) -> None:
+    def take_away(self, pod: str) -> None:
         """End a pod as the loss of its node does: without notice, and with the condition that says so."""
         condition = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
         with self._lock:
-            pod["status"].setdefault("conditions", []).append(condition)
-        self.processes[pod["metadata"]["name"]].kill()
+            (found,) = (pods[pod] for kept, pods in self.objects.items() if kept.name == "pods" and pod in pods)
+            found["status"].setdefault("conditions", []).append(condition)
+        self.processes[pod].kill()
 
     def close(self) -> None:
         """End what runs."""

@@ -1,7 +1,7 @@
 """What ZenML submits to Kubernetes is played, end to end."""
 
 import pytest
-from conftest import Open
+from rehearsed import Open
 from small_pipeline import IMAGE
 
 from pipelines.stacks.standins.kubernetes import CONTEXT, Cluster, Collection
@@ -27,7 +27,7 @@ def test_a_pipeline_runs_as_it_was_submitted(standing: Open) -> None:
         assert outcome["status"] == "completed", rehearsed.logs()
         assert outcome["values"]["total"] == 42
         assert all(place.startswith(f"s3://{rehearsed.bucket}/") for place in outcome["places"].values())
-        assert outcome["values"]["library"] == str(rehearsed.app_of("locate") / "code" / "llm_engineering")
+        assert outcome["values"]["library"] == str(rehearsed.jobs_of("locate")[0].app / "code" / "llm_engineering")
 
         posted = rehearsed.posted
         assert posted.keys() == {None, "count", "locate", "add"}  # None: the pod that starts the others
@@ -62,6 +62,20 @@ def test_the_step_operator_sends_one_step_and_waits_for_it(standing: Open) -> No
         outcome = rehearsed.outcome()
         assert outcome["status"] == "completed", rehearsed.logs()
         assert outcome["values"]["total"] == 42
-        assert outcome["values"]["library"] == str(rehearsed.app_of("locate") / "code" / "llm_engineering")
+        assert outcome["values"]["library"] == str(rehearsed.jobs_of("locate")[0].app / "code" / "llm_engineering")
         (posted,) = rehearsed.posted.values()
         assert (posted.step, posted.image, posted.gpus) == ("locate", IMAGE, 1)
+
+
+def test_a_pod_that_is_taken_away_is_replaced_where_the_step_may_be_retried(standing: Open) -> None:
+    with standing("kubernetes") as rehearsed:
+        (cluster,) = rehearsed.rehearsal.standins
+        assert isinstance(cluster, Cluster)
+        rehearsed.submit_and_take_away(
+            orchestrator(), lambda job: cluster.take_away(job.name), retry={"max_retries": 1, "delay": 0}
+        )
+        outcome = rehearsed.outcome()
+        assert outcome["status"] == "completed", rehearsed.logs()
+        assert [job.poll() for job in rehearsed.jobs_of("locate")] == [-9, 0]
+        (job,) = cluster.select(Collection("jobs", "training"), "step_name=locate")
+        assert job["status"]["failed"] == 0  # a disruption is none of the step's failures

@@ -1,7 +1,7 @@
 """What ZenML submits to SageMaker is played, end to end."""
 
 import pytest
-from conftest import Open
+from rehearsed import Open
 from small_pipeline import IMAGE
 
 from pipelines.stacks.standins.sagemaker import SageMaker
@@ -29,7 +29,7 @@ def test_a_pipeline_runs_as_it_was_submitted(standing: Open) -> None:
         assert outcome["values"]["total"] == 42
         assert all(place.startswith(f"s3://{rehearsed.bucket}/") for place in outcome["places"].values())
         # the library came out of the code archive: it lies below the job's own /app
-        assert outcome["values"]["library"] == str(rehearsed.app_of("locate") / "code" / "llm_engineering")
+        assert outcome["values"]["library"] == str(rehearsed.jobs_of("locate")[0].app / "code" / "llm_engineering")
 
         posted = rehearsed.posted
         assert {step: each.after for step, each in posted.items()} == {
@@ -74,6 +74,25 @@ def test_the_step_operator_sends_one_step_and_waits_for_it(standing: Open) -> No
         outcome = rehearsed.outcome()
         assert outcome["status"] == "completed", rehearsed.logs()
         assert outcome["values"]["total"] == 42
-        assert outcome["values"]["library"] == str(rehearsed.app_of("locate") / "code" / "llm_engineering")
+        assert outcome["values"]["library"] == str(rehearsed.jobs_of("locate")[0].app / "code" / "llm_engineering")
         (posted,) = rehearsed.posted.values()
         assert (posted.step, posted.image, posted.machine) == ("locate", IMAGE, "ml.g5.2xlarge")
+
+
+def test_a_job_that_is_taken_away_is_submitted_again_after_the_delay(standing: Open) -> None:
+    with standing("sagemaker") as rehearsed:
+        (sagemaker,) = rehearsed.rehearsal.standins
+        assert isinstance(sagemaker, SageMaker)
+        operator = {"flavor": "sagemaker", "configuration": {"role": ROLE, "bucket": rehearsed.bucket}}
+        rehearsed.submit_and_take_away(
+            {"step_operator": operator},
+            lambda job: sagemaker.take_away(job.name),
+            steps={"locate": {"step_operator": True}},
+            retry={"max_retries": 1, "delay": 3},
+        )
+        outcome = rehearsed.outcome()
+        assert outcome["status"] == "completed", rehearsed.logs()
+        first, second = rehearsed.jobs_of("locate")
+        assert (first.poll(), second.poll()) == (-9, 0)
+        assert second.started - first.ended >= 3
+        assert [task.status for task in sagemaker.tasks.values()] == ["Failed", "Completed"]
