@@ -36,6 +36,8 @@ NEEDED = ("boto3", "kubernetes", "moto", "sagemaker", "uvicorn")
 """Packages of the extra ``rehearsal`` that tell whether it is installed."""
 _NOT_INHERITED = ("AWS_", "AZURE_", "GOOGLE_", "KUBE", "MODAL_", "SAGEMAKER_", "ZENML_")
 """What the shell says of accounts, clusters and servers is none of a rehearsal's."""
+_SECRET = ("KEY", "PASSWORD", "SECRET", "TOKEN")
+"""In whose names there is one of these, variables of the shell are taken to be secrets."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,14 @@ class Rehearsal:
 
     @property
     def secrets(self) -> dict[str, str]:
-        """What must stand in no manifest, by what it is."""
+        """What must stand in no manifest, by what it is: the stand-ins' own, and what the shell holds."""
+        of_the_shell = {
+            f"the value of ${name}": value
+            for name, value in self.environment.items()
+            if len(value) >= 8 and any(part in name.upper() for part in _SECRET) and name in os.environ
+        }
         return {
+            **of_the_shell,
             "the secret key of the account": self.surroundings.aws.secret_key,
             "the API key of the ZenML server": self.server.api_key,
         }

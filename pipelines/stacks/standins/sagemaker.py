@@ -126,8 +126,9 @@ class SageMaker:
 
     def finish(self) -> None:
         """Wait until no job runs, and no pipeline."""
-        for thread in self._threads:
-            thread.join()
+        while any(thread.is_alive() for thread in self._threads):
+            for thread in list(self._threads):  # a job may ask for others
+                thread.join()
 
     def answer(self, operation: str, members: Members, headers: Mapping[str, str]) -> tuple[int, Members]:
         """Answer a request: refuse it, or have moto answer and do what it asks for.
