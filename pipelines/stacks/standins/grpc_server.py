@@ -1,10 +1,9 @@
 """Serves gRPC methods on loopback: what the stand-ins of Modal and Vertex AI listen with."""
 
-import asyncio
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -13,7 +12,7 @@ from google.protobuf.message import Message
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server, Stream
 
-SECONDS_TO_START = 10.0
+from pipelines.stacks.standins.loop import Loop
 
 
 @dataclass(frozen=True)
@@ -29,27 +28,24 @@ class Method:
 
 
 class GrpcServer:
-    """Answers methods from a thread of its own, on a free port. What it does not know is ``UNIMPLEMENTED`` to a client."""
+    """Answers methods on a free port, for ``with``. A client that calls another one is told ``UNIMPLEMENTED``."""
 
     def __init__(self, methods: Sequence[Method], certificate: ssl.SSLContext | None = None) -> None:
         self._methods = methods
         self._certificate = certificate
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="gRPC stand-in", daemon=True)
+        self._open = ExitStack()
         self.port = 0
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(SECONDS_TO_START)
+        loop = self._open.enter_context(Loop("gRPC stand-in"))
+        loop.run(self._listen())
+        self._open.callback(lambda: loop.run(self._close()))
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(SECONDS_TO_START)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._open.close()
 
-    def __mapping__(self) -> dict[str, Any]:
+    def __mapping__(self) -> dict[str, Handler]:
         """Return the handlers by path: what ``grpclib.server.Server`` asks of a service."""
         return {
             method.path: Handler(partial(_serve, method), Cardinality.UNARY_UNARY, method.request, method.reply)
@@ -65,8 +61,6 @@ class GrpcServer:
     async def _close(self) -> None:
         self._server.close()
         await self._server.wait_closed()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
 
 
 async def _serve(method: Method, stream: Stream[Any, Any]) -> None:

@@ -13,7 +13,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -31,8 +31,6 @@ class Image:
 
     python: Path
     """Its interpreter: has the pinned packages and the integrations, not this project's code."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """What the image itself sets (the ``ENV`` lines of its Dockerfile). What is submitted goes before it."""
 
 
 class Machine:
@@ -42,9 +40,14 @@ class Machine:
     stand in ``logs``, by the jobs' names. Numbers keep paths short: a socket below ``TMPDIR`` allows 107 characters.
     """
 
-    def __init__(self, folder: Path, image: Image) -> None:
+    def __init__(self, folder: Path, image: Image, platform: Mapping[str, str] | None = None) -> None:
+        """Take the folder, the image, and what the platform gives to every job that does not say otherwise.
+
+        The platform's variables are those that nobody submits: the credentials of the job's role, the region.
+        """
         self.folder = folder
         self.image = image
+        self.platform = platform or {}
         self.jobs: list[Job] = []
         self._lock = Lock()
 
@@ -56,7 +59,7 @@ class Machine:
         Args:
             name: Names the log: unlike the name of any other job of this machine.
             command: The container's entry point and its arguments; ``python`` is the image's.
-            environment: What was submitted, and what the platform adds to it.
+            environment: What was submitted, and what the platform says of this job alone.
             hostname: What the job's processes find themselves to be called; the machine's own name without it.
         """
         with self._lock:
@@ -67,7 +70,7 @@ class Machine:
         return job
 
     def _environment(self, job: "Job", submitted: Mapping[str, str], hostname: str | None) -> dict[str, str]:
-        environment = {**self.image.environment, **submitted}
+        environment = {**self.platform, **submitted}
         above = environment.get("PYTHONPATH")
         return {
             **environment,
@@ -95,7 +98,7 @@ class Job:
         self.app, self.home, self.tmp = own / "app", own / "home", own / "tmp"
         self.log = folder / "logs" / f"{name}.log"
         """All that the job wrote, to stdout and stderr."""
-        self._process: psutil.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start the command. One that the image lacks ends with 127 and a line in the log, as in a container."""
@@ -103,7 +106,7 @@ class Job:
         for folder in (self.app, self.home, self.tmp, self.log.parent):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self.log.open("wb") as log:
-            self._process = psutil.Popen(
+            self._process = subprocess.Popen(
                 ["/usr/bin/env", *command],
                 env=dict(environment),
                 cwd=self.app,
@@ -114,48 +117,53 @@ class Job:
             )
 
     @property
-    def process(self) -> psutil.Popen:
+    def process(self) -> subprocess.Popen[bytes]:
         """The process, from its start on."""
         assert self._process is not None
         return self._process
 
     def poll(self) -> int | None:
         """Return the exit code, negative for a signal; None while the job runs."""
-        code: int | None = self.process.poll()
-        return code
+        return self.process.poll()
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         """Wait for the end, and return the exit code.
 
         Args:
-            timeout: In seconds.
+            timeout: In seconds; without one, as long as it takes.
 
         Raises:
-            psutil.TimeoutExpired: The job runs on.
+            TimeoutExpired: The job runs on.
         """
-        return int(self.process.wait(timeout))
+        return self.process.wait(timeout)
 
     def kill(self) -> None:
         """End the job at once and without notice, as a machine that is taken away does."""
-        for process in self._tree():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        children = self._children()
+        self.process.kill()  # first, so that it cannot act on the end of its children
+        _kill(children)
         self.process.wait()
 
     def stop(self) -> None:
         """Ask the job to end, wait a while, and end what is left of it."""
-        tree = self._tree()
-        if self.poll() is None:
-            self.process.terminate()
-            with suppress(psutil.TimeoutExpired):
-                self.process.wait(SECONDS_TO_END)
-        for process in tree:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        children = self._children()
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(SECONDS_TO_END)
+        self.process.kill()
+        _kill(children)
         self.process.wait()
 
-    def _tree(self) -> list[psutil.Process]:
-        """Return the job's processes: workers of ``torchrun`` stand in sessions of their own, so groups do not do."""
-        if self.poll() is not None:
+    def _children(self) -> list[psutil.Process]:
+        """Return the job's other processes: workers of ``torchrun`` have sessions of their own, so groups do not do."""
+        try:
+            children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
             return []
-        return [self.process, *self.process.children(recursive=True)]
+        return children
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -14,7 +14,7 @@ DEADLINE = 20.0
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(tmp_path / "machine", Image(Path(sys.executable), {"FROM_THE_IMAGE": "1", "OVERRIDDEN": "image"}))
+    machine = Machine(tmp_path / "machine", Image(Path(sys.executable)), {"OF_THE_PLATFORM": "1", "OVERRIDDEN": "no"})
     yield machine
     machine.stop()
 
@@ -41,7 +41,7 @@ def test_a_job_sees_what_was_submitted_and_nothing_of_its_submitter(
     assert job.wait(DEADLINE) == 0
     seen = dict(line.split("=", 1) for line in job.log.read_text().splitlines())
     assert {name for name in seen if name not in ("PWD", "SHLVL", "_", "LC_CTYPE")} == {
-        "FROM_THE_IMAGE",
+        "OF_THE_PLATFORM",
         "OVERRIDDEN",
         "SUBMITTED",
         "PATH",
