@@ -42,6 +42,7 @@ from llm_engineering.training.recipes import comparison_recipes, sweep_recipes
 from llm_engineering.training.watch import judged_anew
 from pipelines import training as pipelines
 from pipelines.comparison import comparison
+from pipelines.stacks.target import Target
 from pipelines.store import alive
 from pipelines.sweep import sweep, sweep_metric
 from steps.artifact_sources import find_artifacts
@@ -80,9 +81,11 @@ class Launch:
     """The version that is measured again; else the run makes a new one."""
     warnings: tuple[str, ...] = ()
     """What can run and is seldom meant."""
+    target: Target | None = None
+    """The stack that the run is sent to; None: the active one, as it is."""
 
 
-def prepare(job: Job, config: RunConfig) -> Launch:
+def prepare(job: Job, config: RunConfig, target: Target | None = None) -> Launch:
     """Resolve model, data and versions, and refuse what cannot run.
 
     Raises:
@@ -105,7 +108,7 @@ def prepare(job: Job, config: RunConfig) -> Launch:
     elif job == "evaluation":
         version, arguments["models"] = _trained_models(config.name)
         _require_same_base(arguments["models"], base, version)
-    return Launch(job, config, base, chat.template, arguments, version, warnings_of(job, config, chat))
+    return Launch(job, config, base, chat.template, arguments, version, warnings_of(job, config, chat), target)
 
 
 def _require_machine(config: RunConfig) -> None:
@@ -284,6 +287,7 @@ def configured(launch: Launch, pipeline: Any = None, **options: Any) -> Any:
             "judge": config.evaluation.judge.model_dump(mode="json") if config.evaluation.judge else None,
             "configuration": config.model_dump(mode="json"),
         },
+        **(launch.target.options if launch.target else {}),
         **options,
     )
 

@@ -1,1 +1,1 @@
-"""Remote stacks: what they are made of, how they are registered and checked, and their rehearsal on this machine."""
+"""Remote stacks: registered, checked, submitted to, and rehearsed on one machine."""

@@ -1,7 +1,5 @@
 """Serves gRPC methods on loopback: what the stand-ins of Modal and Vertex AI listen with."""
 
-import socket
-import ssl
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,9 +8,11 @@ from typing import Any, Self
 
 from google.protobuf.message import Message
 from grpclib.const import Cardinality, Handler
+from grpclib.protocol import H2Protocol
 from grpclib.server import Server, Stream
 
 from pipelines.stacks.standins.loop import Loop
+from pipelines.stacks.standins.loopback import listening_socket
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,8 @@ class Method:
 class GrpcServer:
     """Answers methods on a free port, for ``with``. A client that calls another one is told ``UNIMPLEMENTED``."""
 
-    def __init__(self, methods: Sequence[Method], certificate: ssl.SSLContext | None = None) -> None:
+    def __init__(self, methods: Sequence[Method]) -> None:
         self._methods = methods
-        self._certificate = certificate
         self._open = ExitStack()
         self.port = 0
 
@@ -53,14 +52,31 @@ class GrpcServer:
         }
 
     async def _listen(self) -> None:
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.port = listening.getsockname()[1]
-        self._server = Server([self])
-        await self._server.start(sock=listening, ssl=self._certificate)
+        listener = listening_socket()
+        self.port = listener.getsockname()[1]
+        self._server = _Server([self])
+        await self._server.start(sock=listener)
 
     async def _close(self) -> None:
         self._server.close()
         await self._server.wait_closed()
+        self._server.hang_up()
+
+
+class _Server(Server):  # type: ignore[misc]  # grpclib is not installed where types are checked
+    """Remembers its connections: grpclib leaves it to the clients to close them, and they do so when their process ends."""
+
+    def __init__(self, services: Sequence[Any]) -> None:
+        super().__init__(services)
+        self._accepted: list[H2Protocol] = []
+
+    def _protocol_factory(self) -> H2Protocol:
+        self._accepted.append(super()._protocol_factory())
+        return self._accepted[-1]
+
+    def hang_up(self) -> None:
+        for protocol in self._accepted:
+            protocol.connection.close()
 
 
 async def _serve(method: Method, stream: Stream[Any, Any]) -> None:

@@ -2,21 +2,20 @@
 
 Clients of Google Cloud and Azure speak TLS to fixed host names. They take a proxy and certificates from the environment,
 as in a company's network, so nothing of them has to be replaced: a proxy on loopback leads each connection to the server
-that plays the host, which shows a certificate of an authority made for this rehearsal alone.
+that plays the host, behind a certificate of an authority made for this rehearsal alone. gRPC reads certificates once a
+process: whoever uses it can be led to one such internet in its life.
 """
 
 import asyncio
-import socket
 import ssl
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import trustme
 
 from pipelines.stacks.standins.loop import Loop
-
-LOOPBACK = "127.0.0.1,localhost"
+from pipelines.stacks.standins.loopback import HOST, listening_socket
 
 
 class Internet:
@@ -27,7 +26,7 @@ class Internet:
         self._authority = trustme.CA()
         self._certificates = folder / "authority.pem"
         self._authority.cert_pem.write_to_path(str(self._certificates))
-        self._ports: dict[str, int] = {}
+        self._hosts: dict[str, tuple[int, ssl.SSLContext]] = {}
         self.refused: set[str] = set()
         """Hosts that somebody wanted and that nobody plays."""
         self._open = ExitStack()
@@ -42,44 +41,49 @@ class Internet:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def certificate_for(self, *hosts: str, protocols: tuple[str, ...] = ("h2", "http/1.1")) -> ssl.SSLContext:
-        """Return what a server that plays hosts shows to its clients."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._authority.issue_cert(*hosts).configure_cert(context)
-        context.set_alpn_protocols(list(protocols))
-        return context
+    def lead(self, host: str, port: int, protocol: Literal["h2", "http/1.1"] = "http/1.1") -> None:
+        """Lead connections to a host to a server that speaks without TLS on a port of this machine.
 
-    def lead(self, host: str, port: int) -> None:
-        """Lead connections to a host, at 443, to a port of this machine."""
-        self._ports[host] = port
+        Args:
+            host: Without a port: 443 is meant.
+            port: Where the server listens.
+            protocol: What it speaks; gRPC is h2.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._authority.issue_cert(host).configure_cert(context)
+        context.set_alpn_protocols([protocol])
+        self._hosts[host] = (port, context)
 
     @property
     def environment(self) -> dict[str, str]:
         """What makes clients come here, in the names of requests, OpenSSL and gRPC."""
-        proxy = f"http://127.0.0.1:{self.port}"
+        proxy = f"http://{HOST}:{self.port}"
         certificates = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")
         return {
             **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), proxy),
-            **dict.fromkeys(("NO_PROXY", "no_proxy"), LOOPBACK),
+            **dict.fromkeys(("NO_PROXY", "no_proxy"), f"{HOST},localhost"),
             **dict.fromkeys(certificates, str(self._certificates)),
         }
 
     async def _listen(self) -> None:
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.port = listening.getsockname()[1]
-        self._server = await asyncio.start_server(self._answer, sock=listening)
+        listener = listening_socket()
+        self.port = listener.getsockname()[1]
+        self._server = await asyncio.start_server(self._answer, sock=listener)
 
     async def _close(self) -> None:
         self._server.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        # asyncio's streams report a connection that is cancelled, as all are at the end, as an error of their own.
+        with suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, asyncio.CancelledError):
             head = await reader.readuntil(b"\r\n\r\n")
             method, target, *_ = head.decode("latin-1").split()
             host = target.rpartition(":")[0]
-            if method == "CONNECT" and host in self._ports:
+            if method == "CONNECT" and host in self._hosts:
+                port, context = self._hosts[host]
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._ports[host])
+                await writer.start_tls(context)
+                inner_reader, inner_writer = await asyncio.open_connection(HOST, port)
                 await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
             else:
                 self.refused.add(host)
@@ -88,7 +92,7 @@ class Internet:
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
+    with suppress(ConnectionError, ssl.SSLError):
         while data := await source.read(65536):
             sink.write(data)
             await sink.drain()

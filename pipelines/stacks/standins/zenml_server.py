@@ -3,7 +3,7 @@
 import os
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ class ZenMLServer:
 
 
 @contextmanager
-def zenml_server(python: Path, folder: Path) -> Iterator[ZenMLServer]:
+def zenml_server(python: Path, folder: Path, variables: Mapping[str, str] | None = None) -> Iterator[ZenMLServer]:
     """Run a server with a fresh store until the block ends.
 
     Its password and the key that its tokens are signed with are made here and known to nobody else.
@@ -46,6 +46,7 @@ def zenml_server(python: Path, folder: Path) -> Iterator[ZenMLServer]:
     Args:
         python: An interpreter that has ``zenml[server]``.
         folder: Takes the store (sqlite) and the log ``server.log``.
+        variables: What else stands in its environment: where it finds the platform that its connectors ask.
 
     Raises:
         StoreError: The server does not start.
@@ -62,6 +63,7 @@ def zenml_server(python: Path, folder: Path) -> Iterator[ZenMLServer]:
         "ZENML_DEFAULT_USER_PASSWORD": password,
         "ZENML_SERVER_JWT_SECRET_KEY": secrets.token_hex(32),
         "ZENML_ANALYTICS_OPT_IN": "false",
+        **(variables or {}),
     }
     log = folder / "server.log"
     with listening_socket() as listener, log.open("wb") as output:
