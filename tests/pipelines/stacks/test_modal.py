@@ -90,4 +90,4 @@ def test_a_terminated_sandbox_has_no_process_and_says_so(stand_in: "ModalStandIn
     sandbox = create("sleep", "600", gpu=gpu)
     sandbox.terminate()
     assert wait(sandbox) == 137  # Modal's code for it
-    assert not only(stand_in).job.process.is_running()
+    assert only(stand_in).job.poll() is not None
