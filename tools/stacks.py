@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ from llm_engineering.config.stacks import OpenStack, read_stack, shipped_stacks
 from llm_engineering.errors import ConfigError, PipelineError
 from tools.command import Command, Group, print_error
 from tools.environment import set_environment
-from tools.findings import show_findings
+from tools.findings import show, show_findings
 from tools.terminal import take_over_logging
 
 if TYPE_CHECKING:
@@ -45,14 +47,15 @@ def main() -> None:
 
 
 @contextmanager
-def _one_sentence(*, verbose: bool) -> "Iterator[None]":
+def _one_sentence(*, verbose: bool, opens_store: bool = True) -> "Iterator[None]":
     """Say errors as one sentence, and set ZenML up."""
     from pipelines.store import open_store
 
     try:
         if not verbose:
             take_over_logging(console)
-        open_store()
+        if opens_store:
+            open_store()
         yield
     except PipelineError as error:
         if verbose:
@@ -245,6 +248,47 @@ def delete(stack: str, yes: bool, verbose: bool) -> None:
         if not yes:
             click.confirm(f"Remove the stack {stack} from ZenML?", abort=True)
         _show(registration.delete(stack))
+
+
+@main.command(cls=Command)
+@click.argument("stack")
+@click.option("--config", "configs", multiple=True, metavar="FILE", help="The run's configuration; repeatable.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One of its values; repeatable.")
+@click.option("--rehearse", "small", is_flag=True, help="Run every step in small, on a tiny random model.")
+@click.option("--summary", metavar="FILE", help="Write the run's summary as JSON.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep what was submitted and all logs in a new folder.")
+@verbosely
+def rehearse(
+    stack: str,
+    configs: Sequence[str],
+    overrides: Sequence[str],
+    small: bool,
+    summary: str | None,
+    folder: Path | None,
+    verbose: bool,
+) -> None:
+    """Submit a training to stand-ins of STACK on this machine, run what was submitted, and say whether all is well.
+
+    Nothing leaves this machine. The exit code is 1 if there is a problem. docs/rehearsing_stacks.md says more.
+    """
+    flags = [*(["--rehearse"] if small else []), *(["--summary", summary] if summary else [])]
+    flags += [word for name in configs for word in ("--config", name)]
+    flags += [word for text in overrides for word in ("--set", text)]
+    kept = folder or Path(tempfile.mkdtemp(prefix="rehearsal-"))
+    with _one_sentence(verbose=verbose, opens_store=False):
+        from pipelines.stacks.rehearsal import rehearse as rehearsed
+
+        problems = 0
+        for finding in rehearsed(read_stack(stack), ["--run-training", *flags], kept):
+            show(finding, console)
+            problems += finding.level == "problem"
+    if folder is None and not problems:
+        shutil.rmtree(kept)
+    else:
+        console.print(
+            f"What was submitted, and the logs of all jobs, lie in {kept}, which holds secrets.", markup=False
+        )
+    raise SystemExit(1 if problems else 0)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ which are those of the interpreter that plays the image.
 
 import os
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -64,8 +65,8 @@ class Machine:
         """
         with self._lock:
             assert all(job.name != name for job in self.jobs), f"there is a job {name!r} already"
-            job = Job(name, self.folder, len(self.jobs) + 1)
-            job.start(command, self._environment(job, environment, hostname))
+            job = Job(name, command, self.folder, len(self.jobs) + 1)
+            job.start(self._environment(job, environment, hostname))
             self.jobs.append(job)
         return job
 
@@ -92,22 +93,26 @@ class Machine:
 class Job:
     """A command that runs, or has run, with a container's folders."""
 
-    def __init__(self, name: str, folder: Path, number: int) -> None:
+    def __init__(self, name: str, command: Sequence[str], folder: Path, number: int) -> None:
         self.name = name
+        self.command = command
         own = folder / f"{number:03d}"
         self.app, self.home, self.tmp = own / "app", own / "home", own / "tmp"
         self.log = folder / "logs" / f"{name}.log"
         """All that the job wrote, to stdout and stderr."""
+        self.started = self.ended = 0.0
+        """When, in seconds of the monotonic clock; 0 until then. The end is noticed by who waits for it."""
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def start(self, environment: Mapping[str, str]) -> None:
         """Start the command. One that the image lacks ends with 127 and a line in the log, as in a container."""
         assert self._process is None
         for folder in (self.app, self.home, self.tmp, self.log.parent):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.started = time.monotonic()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                ["/usr/bin/env", *command],
+                ["/usr/bin/env", *self.command],
                 env=dict(environment),
                 cwd=self.app,
                 stdin=subprocess.DEVNULL,
@@ -135,7 +140,9 @@ class Job:
         Raises:
             TimeoutExpired: The job runs on.
         """
-        return self.process.wait(timeout)
+        code = self.process.wait(timeout)
+        self.ended = self.ended or time.monotonic()
+        return code
 
     def kill(self) -> None:
         """End the job at once and without notice, as a machine that is taken away does."""

@@ -25,12 +25,14 @@ from typing import TYPE_CHECKING, Any
 from pipelines.stacks.standins.jobs import Job, Machine
 from pipelines.stacks.standins.kubernetes_rules import MODELS, Manifest, faults_of
 from pipelines.stacks.standins.loopback import Recording, serving
+from pipelines.stacks.standins.posted import Posted
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
 CONTEXT = "rehearsal"
+GPU = "nvidia.com/gpu"
 SECONDS_OF_BACKOFF = 0.5
 """Before the second pod of a job; twice as long before each one after. A cluster begins with 10 s."""
 _GROUPS = {"jobs": "batch/v1", "rolebindings": "rbac.authorization.k8s.io/v1"}
@@ -72,6 +74,30 @@ class Cluster:
         self._threads: list[Thread] = []
         self._lock = RLock()
         self._closing = False
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """By which variable a client finds it."""
+        return {"KUBECONFIG": str(self.kubeconfig)}
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What stands for the values of a stack."""
+        return {"context": CONTEXT, "namespace": "rehearsal"}
+
+    @property
+    def limits(self) -> None:
+        """Kubernetes has none that anybody meets."""
+
+    def posted(self) -> list[Posted]:
+        """Return the containers of the jobs that were asked for."""
+        return [_posted(job) for job in self.recording.bodies("create jobs")]
+
+    def finish(self) -> None:
+        """Wait until no job runs."""
+        while any(thread.is_alive() for thread in self._threads):
+            for thread in list(self._threads):  # jobs create jobs
+                thread.join()
 
     def create(self, collection: Collection, manifest: Manifest) -> Manifest:
         """Keep a new object, and start what it asks for.
@@ -147,12 +173,13 @@ class Cluster:
         process = self.processes.get(pod)
         return process.log.read_text(encoding="utf-8", errors="replace") if process else ""
 
-    def take_away(self, pod: Manifest) -> None:
+    def take_away(self, pod: str) -> None:
         """End a pod as the loss of its node does: without notice, and with the condition that says so."""
         condition = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
         with self._lock:
-            pod["status"].setdefault("conditions", []).append(condition)
-        self.processes[pod["metadata"]["name"]].kill()
+            (found,) = (pods[pod] for kept, pods in self.objects.items() if kept.name == "pods" and pod in pods)
+            found["status"].setdefault("conditions", []).append(condition)
+        self.processes[pod].kill()
 
     def close(self) -> None:
         """End what runs."""
@@ -237,7 +264,7 @@ class Cluster:
             pod["status"]["containerStatuses"] = [{**about, "ready": phase == "Running", "state": state}]
 
     def _environment(self, namespace: str, pod: Manifest, container: Manifest) -> dict[str, str]:
-        environment = {"KUBECONFIG": str(self.kubeconfig)}
+        environment = dict(self.environment)
         for source in container.get("envFrom") or ():
             environment |= self._secret(namespace, source["secretRef"]["name"])
         for variable in container.get("env") or ():
@@ -256,6 +283,18 @@ class Cluster:
     def _secret(self, namespace: str, name: str) -> dict[str, str]:
         data = self.read(Collection("secrets", namespace), name).get("data") or {}
         return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+def _posted(job: Manifest) -> Posted:
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    limits = (container.get("resources") or {}).get("limits") or {}
+    return Posted(
+        name=job["metadata"]["name"],
+        image=container["image"],
+        command=[*(container.get("command") or ()), *(container.get("args") or ())],
+        environment={each["name"]: each["value"] for each in container.get("env") or () if each.get("value")},
+        gpus=int(limits.get(GPU, 0)),
+    )
 
 
 def _require_played(spec: Manifest) -> None:

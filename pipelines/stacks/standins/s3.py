@@ -1,6 +1,7 @@
 """S3 on loopback: moto, with one empty bucket. It is asked as AWS is, by the endpoint that the environment names."""
 
 import logging
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ class AWS:
             "AWS_DEFAULT_REGION": REGION,
             "AWS_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
 
 

@@ -10,16 +10,18 @@ of the image.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
+from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from pipelines.stacks.standins.aws_shapes import faults_of, sagemaker_model
 from pipelines.stacks.standins.jobs import Job, Machine
 from pipelines.stacks.standins.loopback import Recording, serving
+from pipelines.stacks.standins.posted import Limits, Posted
 from pipelines.stacks.standins.s3 import ACCOUNT, AWS, REGION, client_of
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ _NAMED_LATER = {
 }
 """What SageMaker itself adds to the request that a step of a pipeline holds."""
 _READS = ("Describe", "List", "Search")
+_SDK_SETTINGS = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
+"""The SDK tells AWS of every call, unless it is told not to; a rehearsal is nobody's business."""
 
 
 @dataclass
@@ -70,8 +74,10 @@ class Execution:
 class SageMaker:
     """Answers for SageMaker, and plays it."""
 
-    def __init__(self, aws: AWS, machine: Machine, recording: Recording) -> None:
+    def __init__(self, aws: AWS, machine: Machine, recording: Recording, folder: Path) -> None:
+        """Take what stands in for the account, the machine that jobs run on, and a folder for the client's settings."""
         self.aws = aws
+        self.url = ""
         self.machine = machine
         self.recording = recording
         self.executions: dict[str, Execution] = {}
@@ -79,6 +85,49 @@ class SageMaker:
         self._threads: list[Thread] = []
         self._closing = False
         self._lock = Lock()
+        self._sdk_settings = folder / "sagemaker.json"
+        self._sdk_settings.write_text(json.dumps(_SDK_SETTINGS), encoding="utf-8")  # JSON is YAML
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """By which variables botocore finds it, and the SageMaker SDK keeps to it."""
+        return {
+            "AWS_ENDPOINT_URL_SAGEMAKER": self.url,
+            "SAGEMAKER_USER_CONFIG_OVERRIDE": str(self._sdk_settings),
+            "SAGEMAKER_SUPPRESS_V2_WARNING": "1",
+        }
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What stands for the values of a stack."""
+        return {"role": f"arn:aws:iam::{ACCOUNT}:role/rehearsal"}
+
+    @property
+    def limits(self) -> Limits:
+        """What SageMaker allows of a training job's environment."""
+        variables = sagemaker_model().shape_for("TrainingEnvironmentMap")
+        return Limits(variables.metadata["max"], variables.value.metadata["max"])
+
+    def posted(self) -> list[Posted]:
+        """Return what was asked for: the steps of pipelines, and jobs of their own."""
+        steps = [step for execution in self.executions.values() for step in execution.definition["Steps"]]
+        in_pipelines = {task.name for execution in self.executions.values() for task in execution.tasks.values()}
+        return [
+            *(
+                _posted(step["Name"], _CREATIONS[step["Type"]], step["Arguments"], step.get("DependsOn", []))
+                for step in steps
+            ),
+            *(
+                _posted(task.name, task.operation, task.request, None)
+                for task in self.tasks.values()
+                if task.name not in in_pipelines
+            ),
+        ]
+
+    def finish(self) -> None:
+        """Wait until no job runs, and no pipeline."""
+        for thread in self._threads:
+            thread.join()
 
     def answer(self, operation: str, members: Members, headers: Mapping[str, str]) -> tuple[int, Members]:
         """Answer a request: refuse it, or have moto answer and do what it asks for.
@@ -174,6 +223,7 @@ class SageMaker:
     def _start(self, task: Task) -> Job:
         kind = "training" if task.operation == "CreateTrainingJob" else "processing"
         given = {
+            **self.environment,
             f"{kind.upper()}_JOB_NAME": task.name,
             f"{kind.upper()}_JOB_ARN": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{kind}-job/{task.name}",
         }
@@ -233,6 +283,21 @@ def command_of(operation: str, request: Members) -> list[str]:
     return [*part.get("ContainerEntrypoint", []), *part.get("ContainerArguments", [])]
 
 
+def _posted(name: str, operation: str, request: Members, after: Iterable[str] | None) -> Posted:
+    if operation == "CreateTrainingJob":
+        image, resources = request["AlgorithmSpecification"]["TrainingImage"], request["ResourceConfig"]
+    else:
+        image, resources = request["AppSpecification"]["ImageUri"], request["ProcessingResources"]["ClusterConfig"]
+    return Posted(
+        name=name,
+        image=image,
+        command=command_of(operation, request),
+        environment={name: str(value) for name, value in request.get("Environment", {}).items()},
+        machine=resources["InstanceType"],
+        after=None if after is None else frozenset(after),
+    )
+
+
 def definition_faults(definition: Members) -> list[str]:
     """Return what SageMaker would refuse in the definition of a pipeline: a sentence for each fault."""
     step_name = sagemaker_model().shape_for("StepName").metadata
@@ -282,14 +347,14 @@ def _fault(kind: str, message: str) -> Members:
 
 
 @contextmanager
-def sagemaker_standin(aws: AWS, machine: Machine, recording: Recording) -> Iterator[tuple[SageMaker, str]]:
-    """Serve SageMaker until the block ends; give the stand-in and its address."""
-    from fastapi import FastAPI
+def sagemaker_standin(aws: AWS, machine: Machine, recording: Recording, folder: Path) -> Iterator[SageMaker]:
+    """Serve SageMaker until the block ends."""
+    from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import JSONResponse
+    from starlette.routing import Route
 
-    sagemaker = SageMaker(aws, machine, recording)
-    application = FastAPI(openapi_url=None)
+    sagemaker = SageMaker(aws, machine, recording, folder)
 
     async def answer(request: "Request") -> "Response":
         operation = request.headers["x-amz-target"].rsplit(".", 1)[-1]
@@ -297,9 +362,8 @@ def sagemaker_standin(aws: AWS, machine: Machine, recording: Recording) -> Itera
         code, said = await run_in_threadpool(sagemaker.answer, operation, members, dict(request.headers))
         return JSONResponse(said, code, media_type="application/x-amz-json-1.1")
 
-    application.add_route("/", answer, methods=["POST"])
-    with serving(application) as url:
+    with serving(Starlette(routes=[Route("/", answer, methods=["POST"])])) as sagemaker.url:
         try:
-            yield sagemaker, url
+            yield sagemaker
         finally:
             sagemaker.close()

@@ -1,6 +1,7 @@
 """A pipeline of three steps, small enough to be run on every stand-in."""
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +19,16 @@ def count() -> Annotated[int, "counted"]:
 
 @step(enable_cache=False)
 def locate() -> Annotated[str, "library"]:
-    """Return where this project's library was imported from."""
+    """Return where this project's library was imported from.
+
+    Where the environment names a mark, the first attempt sets it and waits for its machine to be taken away.
+    """
     import llm_engineering
 
+    mark = os.environ.get("SMALL_PIPELINE_MARK")
+    if mark and not Path(mark).exists():
+        Path(mark).touch()
+        time.sleep(600)
     return str(Path(llm_engineering.__file__).parent)
 
 

@@ -30,18 +30,17 @@ def register(components: dict[str, dict[str, Any]]) -> None:
     work_around(component.flavor_name for component in client.active_stack_model.components.get(STEP_OPERATOR, ()))
 
 
-def submit(add: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Run the pipeline, with a configuration of its last step and settings for all of it."""
+def submit(options: dict[str, Any]) -> dict[str, Any]:
+    """Run the pipeline with options, and say whether it was submitted."""
     import small_pipeline
 
-    small_pipeline.add.configure(**add)
-    run = small_pipeline.small_pipeline.with_options(settings=settings)()
-    return {"run": str(run.id)}
+    run = small_pipeline.small_pipeline.with_options(**options)()
+    return {"submitted": run is not None}
 
 
-def outcome(run: str) -> dict[str, Any]:
-    """Return how a run ended, its outputs, and where they are stored."""
-    found = Client().get_pipeline_run(run)
+def outcome() -> dict[str, Any]:
+    """Return how the latest run ended, its outputs, and where they are stored."""
+    found = Client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True).items[0]
     outputs = {name: one for step in found.steps.values() for name, (one,) in step.outputs.items()}
     return {
         "status": found.status.value,
@@ -54,9 +53,9 @@ def outcome(run: str) -> dict[str, Any]:
 if __name__ == "__main__":
     source_utils.set_custom_source_root(str(ROOT))
     request = json.loads(sys.argv[1])
-    if "run" in request:
-        answer = outcome(request["run"])
+    if "look" in request:
+        answer = outcome()
     else:
         register(request["components"])
-        answer = submit(request.get("add", {}), request.get("settings", {}))
+        answer = submit(request.get("options", {}))
     sys.stdout.write(json.dumps(answer) + "\n")
