@@ -74,6 +74,7 @@ class Internet:
         self._server.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers = [writer]
         # asyncio's streams report a connection that is cancelled, as all are at the end, as an error of their own.
         with suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, asyncio.CancelledError):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -84,11 +85,17 @@ class Internet:
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 await writer.start_tls(context)
                 inner_reader, inner_writer = await asyncio.open_connection(HOST, port)
+                writers.append(inner_writer)
                 await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
             else:
                 self.refused.add(host)
                 writer.write(b"HTTP/1.1 403 Nobody plays this host\r\nContent-Length: 0\r\n\r\n")
-        writer.close()
+                await writer.drain()
+                await reader.read()  # until the client has read the answer and hangs up
+        for each in writers:
+            each.transport.abort()
+            with suppress(ConnectionError, ssl.SSLError):
+                await each.wait_closed()
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
