@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train doctor test test-slow check lint types imports dashboard stacks-env package image bench bench-data bench-train bench-cuda bench-tracking clean
+.PHONY: help install train doctor test test-slow check lint types imports dashboard stacks-env vertex-env package image bench bench-data bench-train bench-cuda bench-tracking clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -23,6 +23,17 @@ install: $(STAMP) ## Make .venv and install the pinned dependencies
 	touch $@
 
 stacks-env: .venv-stacks/.installed ## Make .venv-stacks: what remote stacks and their rehearsal need, beside the core
+
+# ZenML's gcp integration wants older versions of two packages than the core: they are pinned apart, and go before.
+VERTEX_PINS := configs/stacks/vertex.constraints.txt
+
+.venv-vertex/.installed: $(STAMP) $(VERTEX_PINS)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-vertex
+	sed -n 's/^\([^#=]*==\).*/^\1/p' $(VERTEX_PINS) | grep -v -i -f - constraints.txt | cat - $(VERTEX_PINS) > .venv-vertex/constraints.txt
+	VIRTUAL_ENV=.venv-vertex $(BIN)/uv pip install --quiet --constraint .venv-vertex/constraints.txt --requirement pyproject.toml --extra rehearsal-gcp
+	touch $@
+
+vertex-env: .venv-vertex/.installed ## Make .venv-vertex: what Google Cloud and its rehearsal need, beside the core
 
 train: $(STAMP) ## Run the main job: SFT, merge, DPO, merge, evaluate, promote
 	$(BIN)/python tools/run.py --run-training
@@ -78,4 +89,4 @@ bench-tracking: $(STAMP) ## Measure what tracking with Comet costs a training (a
 	$(BIN)/python benchmarks/tracking.py
 
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .venv-stacks dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-stacks .venv-vertex dist .pytest_cache .ruff_cache .mypy_cache
