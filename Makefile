@@ -66,9 +66,12 @@ package: $(STAMP) ## Build the library alone, as a wheel and a source distributi
 	$(BIN)/uv build --quiet --clear --python $(BIN)/python --build-constraints constraints.txt --out-dir dist
 
 image: TARGET = cpu
+image: REGISTRY =
 image: $(STAMP) ## Build the image llm-engineering:cpu with docker; TARGET=cuda, EXTRAS=aws,kubernetes
-	docker build --target $(TARGET) --tag llm-engineering:$(TARGET) --build-arg EXTRAS=$(EXTRAS) \
-		--build-arg REQUIREMENTS=$$($(BIN)/python -m llm_engineering.checkup.requirements) .
+	requirements=$$($(BIN)/python -m llm_engineering.config.requirements) && \
+	name=$(REGISTRY:%=%/)llm-engineering:$(TARGET) && \
+	docker build --target $(TARGET) --tag $$name --tag $$name-$$(printf %.12s $$requirements) \
+		--build-arg EXTRAS=$(EXTRAS) --build-arg REQUIREMENTS=$$requirements .
 
 bench: $(STAMP) ## Measure the embedded default on three seeds (about six minutes)
 	$(BIN)/python benchmarks/embedded.py

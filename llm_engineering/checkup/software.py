@@ -1,7 +1,6 @@
 """Python, the packages against their pins, and the commands beside them."""
 
 import platform
-import re
 import shutil
 import sys
 import tomllib
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_engineering.checkup.finding import Finding
+from llm_engineering.config.requirements import canonical, read_pins
 
 INSTALL = "Run `make install`, and use .venv/bin/python."
 LISTED = 6
@@ -55,20 +55,9 @@ def _named(names: list[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def canonical(name: str) -> str:
-    """Return a package's name as it is compared."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def public(version: str) -> str:
     """Return a version without its local part, such as ``+cpu``."""
     return version.partition("+")[0]
-
-
-def read_pins(text: str) -> dict[str, str]:
-    """Return the versions that constraints pin, by canonical name."""
-    pairs = (line.partition("#")[0].partition(";")[0].strip().split("==") for line in text.splitlines())
-    return {canonical(pair[0]): pair[1] for pair in pairs if len(pair) == 2}
 
 
 def installed_closure(requirements: Iterable[str]) -> tuple[dict[str, str], set[str]]:

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from llm_engineering.config.requirements import image_tag
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.config.stacks import (
     OpenStack,
-    pinned_versions,
     read_stack,
     shipped_stacks,
-    tagged_versions,
 )
 from llm_engineering.errors import ConfigError
 
@@ -51,7 +50,7 @@ def test_values_take_the_places_of_placeholders(tmp_path: Path) -> None:
     assert config.gpu.gpus == 4
     assert config.connector is not None
     assert config.connector.configuration == {"aws_secret_access_key": "p"}
-    assert config.image == f"here/image:cuda-{pinned_versions()}"
+    assert config.image == f"here/image:cuda-{image_tag()}"
 
 
 def test_what_is_said_goes_before_the_environment_and_that_before_earlier_values(tmp_path: Path) -> None:
@@ -126,23 +125,3 @@ def test_a_shipped_stack_names_no_account_no_secret_and_no_hyperparameter(name: 
         assert len(re.findall(rf"\$\{{{key}\}}", text)) == 1, "a secret stands in the connector alone"
         assert stack.placeholders[key].default is None
         assert stack.placeholders[key].variable
-
-
-def test_an_image_says_by_its_tag_which_versions_it_was_built_for() -> None:
-    assert tagged_versions("r/llm-engineering:cuda-0123456789ab") == "0123456789ab"
-    assert tagged_versions("r/llm-engineering:0123456789ab") == "0123456789ab"
-    assert tagged_versions("localhost:5000/llm-engineering:latest") is None
-    assert tagged_versions("r/llm-engineering") is None
-
-
-def test_versions_change_with_the_pins_and_the_dependencies(tmp_path: Path) -> None:
-    project = '[project]\nrequires-python = ">=3.11"\ndependencies = ["torch"]\noptional-dependencies = {}\n'
-    (tmp_path / "pyproject.toml").write_text(project)
-    (tmp_path / "constraints.txt").write_text("torch==2.13.0\n")
-    first = pinned_versions(tmp_path)
-    (tmp_path / "constraints.txt").write_text("torch==2.14.0\n")
-    second = pinned_versions(tmp_path)
-    (tmp_path / "pyproject.toml").write_text(project.replace('"torch"', '"torch", "numpy"'))
-    third = pinned_versions(tmp_path)
-    assert len({first, second, third}) == 3
-    assert all(re.fullmatch("[0-9a-f]{12}", each) for each in (first, second, third))

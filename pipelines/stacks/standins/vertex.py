@@ -23,8 +23,14 @@ from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any, Self
 
-from google.cloud.aiplatform_v1.types import custom_job, job_service, job_state, pipeline_job, pipeline_service
-from google.cloud.aiplatform_v1.types import pipeline_state
+from google.cloud.aiplatform_v1.types import (
+    custom_job,
+    job_service,
+    job_state,
+    pipeline_job,
+    pipeline_service,
+    pipeline_state,
+)
 from google.cloud.resourcemanager_v3.types import projects
 from google.protobuf import empty_pb2
 from google.protobuf.json_format import MessageToDict

@@ -92,9 +92,7 @@ def test_jobs_of_a_pipeline_run_in_the_order_of_their_inputs_on_the_compute_that
 
 
 @pytest.mark.parametrize("failing", ["exit 3", "true"])  # a job that fails, and one that leaves no file `completed`
-def test_the_first_job_that_fails_ends_the_pipeline(
-    stand_in: "AzureML", client: "ml.MLClient", failing: str
-) -> None:
+def test_the_first_job_that_fails_ends_the_pipeline(stand_in: "AzureML", client: "ml.MLClient", failing: str) -> None:
     run = put_pipeline(client, FINISH, failing)
     assert ended(client, run) == "Failed"
     assert len(stand_in.runs[run].jobs) == 1

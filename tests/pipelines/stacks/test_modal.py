@@ -62,7 +62,9 @@ def only(stand_in: "ModalStandIn") -> "Sandbox":
 
 
 @pytest.mark.parametrize("gpu", [None, "A100:2"])
-def test_the_command_runs_with_the_variables_and_secrets_of_the_request(stand_in: "ModalStandIn", gpu: str | None) -> None:
+def test_the_command_runs_with_the_variables_and_secrets_of_the_request(
+    stand_in: "ModalStandIn", gpu: str | None
+) -> None:
     secret = modal.Secret.from_dict({"ZENML_STORE_API_TOKEN": "hidden"})
     show = "import os; print(os.environ['PLAIN'], os.environ['ZENML_STORE_API_TOKEN'])"
     assert wait(create("python", "-c", show, gpu=gpu, env={"PLAIN": "seen"}, secrets=[secret])) == 0

@@ -94,7 +94,9 @@ def test_tasks_run_in_the_order_of_their_dependencies_with_what_was_posted(
         late = write("late")().set_env_variable("RUN", dsl.PIPELINE_JOB_NAME_PLACEHOLDER)
         early = write("early")().set_env_variable("RUN", dsl.PIPELINE_JOB_NAME_PLACEHOLDER)
         late.after(early)
-        late.set_accelerator_type("NVIDIA_TESLA_A100").set_accelerator_limit(2).set_cpu_limit("8").set_memory_limit("64G")
+        late.set_accelerator_type("NVIDIA_TESLA_A100").set_accelerator_limit(2).set_cpu_limit("8").set_memory_limit(
+            "64G"
+        )
 
     assert ended(post(training, tmp_path)) == "PIPELINE_STATE_SUCCEEDED"
     assert marks.read_text() == "early training-1\nlate training-1\n"

@@ -1,10 +1,6 @@
-import re
 from pathlib import Path
 
-import pytest
-
-from llm_engineering.checkup.requirements import require_current_image, requirements_sha256
-from llm_engineering.errors import ImageError
+from llm_engineering.config.requirements import image_tag, requirements_sha256, tag_of
 
 PROJECT = '[project]\ndependencies = ["torch", "trl"]\n[project.optional-dependencies]\naws = ["boto3"]\n'
 PINS = "torch==2.13.0\ntrl==1.14.2\n"
@@ -32,16 +28,10 @@ def test_comments_the_order_of_lines_and_the_rest_of_the_project_do_not_count(tm
     assert sha256_of(tmp_path, project, reordered) == sha256_of(tmp_path)
 
 
-def test_an_image_of_other_requirements_is_refused() -> None:
-    require_current_image("llm-engineering:cpu", "a" * 64, "a" * 64)
-    said = (
-        "The image llm-engineering:cpu was built of the requirements bbbbbbbbbbbb, this code has aaaaaaaaaaaa. Build it "
-        "again with `make image`, and push it."
-    )
-    with pytest.raises(ImageError, match=f"^{re.escape(said)}$"):
-        require_current_image("llm-engineering:cpu", "b" * 64, "a" * 64)
-
-
-def test_an_image_that_does_not_say_what_it_was_built_of_is_refused() -> None:
-    with pytest.raises(ImageError, match="llm-engineering:cpu was built without saying of what, this code has a"):
-        require_current_image("llm-engineering:cpu", "unknown", "a" * 64)
+def test_an_image_says_by_its_tag_what_it_was_built_of(tmp_path: Path) -> None:
+    digits = sha256_of(tmp_path)[:12]
+    assert image_tag(tmp_path) == digits
+    assert tag_of(f"r/llm-engineering:cuda-{digits}") == digits
+    assert tag_of(f"r/llm-engineering:{digits}") == digits
+    assert tag_of("localhost:5000/llm-engineering:latest") is None
+    assert tag_of("r/llm-engineering") is None
