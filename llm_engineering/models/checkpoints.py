@@ -10,6 +10,7 @@ from llm_engineering.artifacts import Checkpoint, hash_files
 from llm_engineering.config.schema import ModelConfig
 from llm_engineering.errors import ModelError
 from llm_engineering.models.hardware import pick_device
+from llm_engineering.models.sharding import whole
 
 if TYPE_CHECKING:
     import torch
@@ -177,7 +178,7 @@ def weights_as_saved(model: "PreTrainedModel") -> "dict[str, torch.Tensor]":
 
     inner: Any = model.get_base_model() if hasattr(model, "peft_config") else model
     named = {
-        name.replace(".base_layer.", "."): parameter.detach()
+        name.replace(".base_layer.", "."): whole(parameter)
         for name, parameter in inner.named_parameters()
         if ".lora_" not in name
     }
@@ -224,8 +225,20 @@ def load_model(
     return loaded
 
 
-def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Write a model so that it can be loaded and served: weights, tokenizer, chat template, generation config."""
+def save_model(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    weights: "dict[str, torch.Tensor] | None" = None,
+) -> None:
+    """Write a model so that it can be loaded and served: weights, tokenizer, chat template, generation config.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        folder: Where it goes.
+        weights: Its weights by name, where it holds only a part of them itself.
+    """
     from transformers import GenerationConfig
 
     known = model.generation_config.eos_token_id if model.generation_config else None
@@ -235,7 +248,7 @@ def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", f
         bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
     )
     model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
 
 

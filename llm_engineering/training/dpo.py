@@ -108,7 +108,14 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
         held_out = with_reference(held_out, logps.get("eval"))
     lengths = [2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
     arguments = dpo_arguments(
-        config, inputs.model, inputs.work_dir, inputs.seed, held_out is not None, len(rows), inputs.report_to
+        config,
+        inputs.model,
+        inputs.work_dir,
+        inputs.seed,
+        held_out is not None,
+        len(rows),
+        inputs.report_to,
+        inputs.hardware,
     )
     memory = enough_memory("dpo", config, inputs.adapter, max(lengths))
     with inputs.tracked("dpo", config) as tracker, memory:
@@ -120,6 +127,7 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
             eval_dataset=held_out,
             processing_class=tokenizer,
             fast_path=config.fast_path,
+            hardware=inputs.hardware,
             reference_free=config.reference_free,
             peft_config=adapter_config(inputs.adapter, model),
             callbacks=[
