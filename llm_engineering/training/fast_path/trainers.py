@@ -150,8 +150,10 @@ class FastDPO(FastPath):
         inner = self.accelerator.unwrap_model(model)  # type: ignore[attr-defined]
         if inner is model:
             return self._flat_loss(model, inputs)
+        from trl.models.utils import _ForwardRedirection
+
         # DDP hears of a backward pass in its own forward pass alone: without it no gradient would be averaged
-        return self._forward_redirection(model, inner, self._flat_loss, inner, inputs)  # type: ignore[attr-defined]
+        return _ForwardRedirection()(model, inner, self._flat_loss, inner, inputs)
 
     def _flat_loss(self, model: Any, inputs: dict[str, Tensor]) -> Any:
         with self._laid_out(inputs):
