@@ -1149,6 +1149,11 @@ class LocalHardware(Block):
         """There is nothing to share with other processes."""
         return None
 
+    @property
+    def sharding(self) -> str:
+        """How checkpoints are cut."""
+        return "none"
+
 
 Strategy = Literal["ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3"]
 
@@ -1172,6 +1177,11 @@ class TorchrunHardware(Block):
     def is_sharded(self) -> bool:
         """Whether a process holds only a part of what it trains."""
         return self.strategy != "ddp"
+
+    @property
+    def sharding(self) -> str:
+        """How checkpoints are cut: those of ``ddp`` are whole, as those of one process are."""
+        return self.strategy if self.is_sharded else "none"
 
 
 HardwareConfig = Annotated[LocalHardware | TorchrunHardware, Field(discriminator="type")]

@@ -96,8 +96,7 @@ def require_devices(hardware: HardwareConfig) -> None:
 
     if not isinstance(hardware, TorchrunHardware):
         return
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    devices, name = (gpus, "GPUs") if gpus else (usable_cores(), "CPU cores, without a GPU")
+    devices, name = count_devices()
     if hardware.processes > devices:
         raise ConfigError(
             f"hardware.processes {hardware.processes} is more than this machine has {name} ({devices}). Lower it, or "
@@ -108,10 +107,19 @@ def require_devices(hardware: HardwareConfig) -> None:
             f"hardware.strategy {hardware.strategy} needs DeepSpeed. Install the extra: pip install "
             "'llm-engineering[deepspeed]', or use fsdp."
         )
-    if hardware.is_sharded and not gpus:
+    if hardware.is_sharded and not torch.cuda.is_available():
         raise ConfigError(
             f"hardware.strategy {hardware.strategy} shares weights out among GPUs and there is none. Use ddp."
         )
+
+
+def count_devices() -> tuple[int, str]:
+    """Return how many processes can train here, each on a device of its own, and what the devices are."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.device_count(), "GPUs"
+    return usable_cores(), "CPU cores, without a GPU"
 
 
 def usable_cores() -> int:
