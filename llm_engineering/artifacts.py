@@ -424,7 +424,7 @@ class TrainingReport(Artifact):
     processes: int = 1
     """How many processes trained together."""
     strategy: str | None = None
-    """How they shared the training: ``ddp``, ``fsdp``, ``deepspeed_zero2`` or ``deepspeed_zero3``; None: one process."""
+    """How they shared it: ``ddp``, ``fsdp``, ``deepspeed_zero2`` or ``deepspeed_zero3``; None: one process."""
     tracker: TrackerLink | None = None
     samples: list[TrainingSample] = []
     """Answers to the first held-out questions at every evaluation, in order."""

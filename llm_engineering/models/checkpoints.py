@@ -187,7 +187,12 @@ def weights_as_saved(model: "PreTrainedModel") -> "dict[str, torch.Tensor]":
 
 
 def load_model(
-    folder: Path, dtype: "torch.dtype", *, attention: str = "auto", quantization: "BitsAndBytesConfig | None" = None
+    folder: Path,
+    dtype: "torch.dtype",
+    *,
+    attention: str = "auto",
+    quantization: "BitsAndBytesConfig | None" = None,
+    in_main_memory: bool = False,
 ) -> "PreTrainedModel":
     """Return the causal language model in a folder, on the machine's device.
 
@@ -196,6 +201,7 @@ def load_model(
         dtype: Precision of the weights, or of what is computed with quantised ones.
         attention: ``model.attention`` of the configuration.
         quantization: Keeps the linear layers' weights in fewer bits.
+        in_main_memory: Leave it there, even where there is a GPU.
 
     Raises:
         ModelError: The folder holds something else, or not all of the weights.
@@ -221,7 +227,7 @@ def load_model(
             "them; they would be random. Name the folder of a complete causal language model."
         )
     in_few_bits = quantization or getattr(model, "is_quantized", False)  # bitsandbytes places its own
-    loaded: PreTrainedModel = model if in_few_bits else model.to(pick_device())
+    loaded: PreTrainedModel = model if in_few_bits or in_main_memory else model.to(pick_device())
     return loaded
 
 

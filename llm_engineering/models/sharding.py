@@ -11,7 +11,8 @@ def whole(tensor: "torch.Tensor") -> "torch.Tensor":
     from torch.distributed.tensor import DTensor
 
     if isinstance(tensor, DTensor):
-        return tensor.detach().full_tensor()
+        found: torch.Tensor = tensor.full_tensor()
+        return found.detach()
     if hasattr(tensor, "ds_id"):
         return _gathered_by_deepspeed(tensor)
     return tensor.detach()
@@ -23,7 +24,7 @@ def size_of(parameter: "torch.Tensor") -> int:
 
 
 def _gathered_by_deepspeed(parameter: "torch.Tensor") -> "torch.Tensor":
-    from deepspeed.zero import GatheredParameters
+    import deepspeed  # type: ignore[import-not-found, unused-ignore]  # an extra
 
-    with GatheredParameters([parameter]):
+    with deepspeed.zero.GatheredParameters([parameter]):
         return parameter.detach().clone()

@@ -1,8 +1,8 @@
 """What a training will need: memory and time, from the model's shape, the rows and the configuration.
 
 These are sums of what is known before anything runs, not measurements: :data:`LEFT_OUT` says what they lack, and every
-total is a range. N are parameters, T tokens, V the vocabulary, E the width of the hidden states. Where several processes
-train, memory is that of each of them.
+total is a range. N are parameters, T tokens, V the vocabulary, E the width of the hidden states. Where several
+processes train, memory is that of each of them.
 """
 
 from collections.abc import Mapping
@@ -206,7 +206,7 @@ def stage_memory(
 
 
 def _gathered_bytes(shape: ModelShape, width: int) -> float:
-    """Return the bytes of the weights that are whole at once where they are shared out; embeddings and head are, too."""
+    """Return the bytes of weights that are whole at once where they are shared out; embeddings and head are, too."""
     layer = shape.linear_parameters / shape.layers
     return (GATHERED_UNITS * layer + (1 if shape.tied else 2) * shape.vocabulary * shape.hidden) * width
 

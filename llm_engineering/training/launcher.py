@@ -164,4 +164,6 @@ def _error(task: Task, failures: list[Failed | Died], output: Path) -> PipelineE
         first = failures[0]
         what = f"process {first.rank} of {processes} failed with {first.error}: {first.text}"
         return TrainingError(f"{stage}: {what}. All that was printed is in {output}.")
-    return TrainingError(f"{stage}: the {processes} processes ended without a result. What they printed is in {output}.")
+    return TrainingError(
+        f"{stage}: the {processes} processes ended without a result. What they printed is in {output}."
+    )

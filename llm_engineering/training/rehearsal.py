@@ -104,7 +104,7 @@ def without_gpu(tree: dict[str, Any]) -> list[str]:
 
 
 def _limit_processes(tree: dict[str, Any], devices: int) -> list[str]:
-    """Train in two processes where many would, with whole weights in each, or in one where there is no second device."""
+    """Train in two processes where many would, with whole weights in each; in one where there is no second device."""
     asked = tree["hardware"]
     if asked["type"] == "local":
         return []

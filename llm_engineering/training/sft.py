@@ -24,7 +24,7 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
 
     seed_everything(inputs.seed)
     tokenizer = load_chat_tokenizer(inputs.base, inputs.model).tokenizer
-    model = load_for_training(inputs.base.path, inputs.model, inputs.adapter)
+    model = load_for_training(inputs.base.path, inputs.model, inputs.adapter, inputs.hardware)
     if config.disable_dropout:
         disable_dropout_in_model(model)
     rows = read_rows(inputs.rows, "train")
@@ -41,7 +41,7 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
         inputs.report_to,
         inputs.hardware,
     )
-    memory = enough_memory("sft", config, inputs.adapter, max(lengths))
+    memory = enough_memory("sft", config, inputs.adapter, max(lengths), inputs.hardware.processes)
     with inputs.tracked("sft", config) as tracker, memory:
         trainer = PreparedSFTTrainer(
             model=model,

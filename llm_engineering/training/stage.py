@@ -64,7 +64,7 @@ class StageInputs:
     """The reference's log-probabilities, for DPO; None: they are computed where they are wanted."""
     origin: Origin = field(default_factory=Origin)
     """The run that the stage belongs to, for the tracker."""
-    hardware: HardwareConfig = LocalHardware()
+    hardware: HardwareConfig = field(default_factory=LocalHardware)
     """In how many processes the stage is trained, and how they share it."""
 
     def tracked(self, stage: StageName, config: StageConfig) -> AbstractContextManager[Tracker]:

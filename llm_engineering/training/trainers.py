@@ -44,7 +44,7 @@ class StageTrainer(FiniteUpdates, ManyProcesses):
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
         """Prepare as TRL does, take up its count of tokens, and see that memory lasts."""
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)  # type: ignore[misc]
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         logged = [entry["num_tokens"] for entry in self.state.log_history if "num_tokens" in entry]
         self._total_train_tokens = int(logged[-1]) if logged else 0
         try_largest_batch(self)
@@ -75,7 +75,7 @@ class StageTrainer(FiniteUpdates, ManyProcesses):
         """
         started = time.perf_counter()
         with torch.random.fork_rng():
-            output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]  # TRL's
+            output = super().evaluation_loop(*args, **kwargs)
         for probe in self.probes:
             found = self.from_first(probe(self))
             output.metrics.update({f"eval_{name}": value for name, value in found.items()})

@@ -22,7 +22,7 @@ def main() -> None:
 
     link = Link(sys.argv[1])
     try:
-        run.run(run.parse_args(sys.argv[2:]))
+        run.run(run.parse_args(sys.argv[2:]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         for rank, failure in error.failures.items():
             if failure.exitcode < 0 and failure.signal_name() != SENT_BY_TORCHRUN:

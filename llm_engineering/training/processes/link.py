@@ -1,4 +1,4 @@
-"""The line between the processes of a training and the one that started them: JSON, a message a line, on a local socket.
+"""The line between the processes of a training and the one that started them: JSON on a local socket.
 
 It tells both sides that the other one is there. A worker whose line is cut has lost its parent and ends at once, even
 in the middle of a collective operation; a parent that is killed leaves nobody behind.
@@ -11,7 +11,7 @@ import socket
 import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -85,10 +85,8 @@ class Link:
             self.socket.sendall(message.model_dump_json().encode() + b"\n")
 
     def _end_with_parent(self) -> None:
-        try:
+        with suppress(OSError):
             self.socket.recv(1)  # nothing is ever sent this way: it returns when the line is cut
-        except OSError:
-            pass
         os._exit(ORPHANED)
 
 
@@ -143,8 +141,6 @@ def listening_at(address: Path) -> "Iterator[queue.Queue[Message]]":
 
 
 def _cut(line: socket.socket) -> None:
-    try:
+    with suppress(OSError):  # its worker has ended
         line.shutdown(socket.SHUT_RDWR)
-    except OSError:  # its worker has ended
-        pass
     line.close()

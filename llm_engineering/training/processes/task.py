@@ -1,6 +1,5 @@
 """What the worker processes of a training are told to do: a file of JSON, read by each of them."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +8,6 @@ from pydantic import Field, TypeAdapter
 
 from llm_engineering.artifacts import Artifact, Checkpoint, TrainingReport
 from llm_engineering.config.schema import DPOStageConfig, SFTStageConfig
-from llm_engineering.tracking import Account
 from llm_engineering.training.stage import StageInputs
 
 API_KEY = "COMET_API_KEY"
@@ -57,5 +55,3 @@ def write_task(task: Task, path: Path) -> dict[str, str]:
 def read_task(path: Path) -> Task:
     """Return the task in a file."""
     return _TASK.validate_json(path.read_bytes())
-
-

@@ -28,6 +28,7 @@ class ManyProcesses:
     hardware: HardwareConfig
     stand_in_rows: int = 1
     """Rows of a padded batch that a stand-in makes: a pair makes two."""
+    _total_train_tokens: int
     _sizes: list[tuple[int, int]]
     """Rows (pairs) and scored tokens (of chosen answers) of the batch that is computed, process by process."""
 
@@ -124,6 +125,7 @@ class ManyProcesses:
             del accelerator.gather  # the class's own is seen again
 
     def _gather(self, gather: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        values = values.to(self.accelerator.device)  # type: ignore[attr-defined]  # proofs may be made in main memory
         if values.dim() == 0:
             return gather(values)
         lengths = [rows for rows, _ in self._sizes]

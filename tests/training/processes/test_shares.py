@@ -138,10 +138,10 @@ def test_a_task_comes_back_from_its_file_which_holds_no_key(preference_rows: Row
 class OneProcess:
     """What a trainer says that accelerate runs in one process."""
 
-    class accelerator:  # noqa: N801
+    class accelerator:
         num_processes = 1
 
-        class distributed_type:  # noqa: N801
+        class distributed_type:
             value = "NO"
 
 
