@@ -1237,6 +1237,9 @@ class RunConfig(Block):
                 f"adapter.type qlora with {self.adapter.bits} bits does not go with {named}; 4 bits go with fsdp, any "
                 "with ddp"
             )
+        in_memory = isinstance(self.adapter, FullFineTuning) and self.dpo.reference != "stored"
+        if strategy == "deepspeed_zero3" and self.data.preference and in_memory and not self.dpo.reference_free:
+            raise ValueError(f"adapter.type full with {named} holds no reference besides; set dpo.reference to stored")
         for name, stage in (("sft", self.sft), ("dpo", self.dpo)):
             if stage.optimizer not in SHARDED_OPTIMIZERS:
                 raise ValueError(

@@ -24,7 +24,7 @@ def size_of(parameter: "torch.Tensor") -> int:
 
 
 def _gathered_by_deepspeed(parameter: "torch.Tensor") -> "torch.Tensor":
-    import deepspeed  # type: ignore[import-not-found, unused-ignore]  # an extra
+    import deepspeed  # an extra
 
     with deepspeed.zero.GatheredParameters([parameter]):
         return parameter.detach().clone()

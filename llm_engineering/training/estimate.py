@@ -188,6 +188,7 @@ def stage_memory(
     width = weight_bytes(config, on_gpu)
     is_full = isinstance(config.adapter, FullFineTuning)
     hardware = config.hardware
+    stored = isinstance(settings, DPOStageConfig) and stores_reference(settings, rows.rows)
     tokens = settings.batch_size / hardware.processes * rows.longest * (2 if stage == "dpo" else 1)
     of_weights = 1 / hardware.processes if hardware.strategy in ("fsdp", "deepspeed_zero3") else 1.0
     of_state = 1 / hardware.processes if hardware.sharding != "none" else 1.0
@@ -196,12 +197,12 @@ def stage_memory(
         "weights": of_weights * (4.0 * shape.parameters if is_full else _frozen_bytes(config, shape, width)),
         "adapter": of_weights * (0.0 if is_full else 4.0 * trained),
         "gradients": of_state * 4.0 * trained,
-        "gradients on their way": 4.0 * trained if hardware.strategy == "ddp" else 0.0,
         "optimizer": of_state * float(OPTIMIZER_BYTES.get(settings.optimizer, 8) * trained),
-        "gathered layers": _gathered_bytes(shape, width) if of_weights < 1 else 0.0,
         "activations": tokens * _activation_bytes(shape, settings.gradient_checkpointing, width),
         "logits": _logit_bytes(settings, stage, shape, tokens, in_chunks=in_chunks),
-        "reference": of_weights * 4.0 * shape.parameters if stage == "dpo" and is_full else 0.0,
+        "reference": of_weights * 4.0 * shape.parameters if stage == "dpo" and is_full and not stored else 0.0,
+        **({"gradients on their way": 4.0 * trained} if hardware.strategy == "ddp" else {}),
+        **({"gathered layers": _gathered_bytes(shape, width)} if of_weights < 1 else {}),
     }
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,17 +11,19 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from llm_engineering import errors, progress
-from llm_engineering.artifacts import Checkpoint, TrainingReport
-from llm_engineering.config.schema import DPOStageConfig, SFTStageConfig, TorchrunHardware
+from llm_engineering.artifacts import Checkpoint, StageName, TrainingReport
+from llm_engineering.config.schema import DPOStageConfig, SFTStageConfig, StageConfig, TorchrunHardware
 from llm_engineering.errors import PipelineError, TrainingError
 from llm_engineering.models.hardware import require_devices, usable_cores
 from llm_engineering.training import dpo, sft
-from llm_engineering.training.arguments import require_shares
+from llm_engineering.training.arguments import require_shares, stores_reference
 from llm_engineering.training.processes.link import Died, Ended, Failed, Logged, Message, Told, listening_at
 from llm_engineering.training.processes.task import DPOTask, Result, SFTTask, Task, write_task
+from llm_engineering.training.reference import Scoring, store_reference
 from llm_engineering.training.stage import StageInputs
 
 _log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ SHOWN_OUTPUT = 2000
 def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
     """Train as :func:`llm_engineering.training.sft.train_sft` does, in as many processes as are configured."""
     if isinstance(inputs.hardware, TorchrunHardware):
+        _require(inputs, "sft", config)
         return _train(SFTTask(config, inputs), inputs.hardware)
     return sft.train_sft(config, inputs)
 
@@ -42,8 +46,24 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
 def train_dpo(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
     """Train as :func:`llm_engineering.training.dpo.train_dpo` does, in as many processes as are configured."""
     if isinstance(inputs.hardware, TorchrunHardware):
-        return _train(DPOTask(config, inputs), inputs.hardware)
+        _require(inputs, "dpo", config)
+        return _train(DPOTask(config, _with_reference(config, inputs)), inputs.hardware)
     return dpo.train_dpo(config, inputs)
+
+
+def _with_reference(config: DPOStageConfig, inputs: StageInputs) -> StageInputs:
+    """Return the inputs with the reference's log-probabilities, where they are wanted: one process scores them."""
+    if inputs.reference is not None or not stores_reference(config, inputs.rows.rows["train"]):
+        return inputs
+    scoring = Scoring(inputs.model, inputs.adapter, config.fast_path, config.ld_alpha)
+    folder = inputs.work_dir / FOLDER / "reference"
+    shutil.rmtree(folder, ignore_errors=True)
+    return replace(inputs, reference=store_reference(inputs.base, inputs.rows, scoring, None, folder))
+
+
+def _require(inputs: StageInputs, stage: StageName, config: StageConfig) -> None:
+    require_devices(inputs.hardware)
+    require_shares(stage, config, inputs.hardware)
 
 
 def _train(task: Task, hardware: TorchrunHardware) -> tuple[Checkpoint, TrainingReport]:
@@ -52,8 +72,6 @@ def _train(task: Task, hardware: TorchrunHardware) -> tuple[Checkpoint, Training
     Raises:
         PipelineError: What a worker raised; or one of them was killed, or failed in a way that nobody foresaw.
     """
-    require_devices(hardware)
-    require_shares(task.stage, task.config, hardware)
     folder = task.inputs.work_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     result, output = folder / "result.json", folder / "output.log"

@@ -49,9 +49,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return told or isinstance(error, MemoryError)
 
 
-def _sentence(
-    stage: StageName, config: StageConfig, adapter: AdapterConfig, longest: int, processes: int
-) -> str:
+def _sentence(stage: StageName, config: StageConfig, adapter: AdapterConfig, longest: int, processes: int) -> str:
     import torch
 
     rows = ("row" if stage == "sft" else "pair") + ("" if config.batch_size == 1 else "s")
@@ -70,7 +68,9 @@ def _sentence(
     advice = ", or ".join(others)
     advice = f"{first}{advice}" if first else advice[0].upper() + advice[1:]
     shared = f", shared by {processes} processes" if processes > 1 else ""
-    return f"Memory ran out in {stage.upper()}, at {config.batch_size} {rows} of up to {longest} tokens{shared}. {advice}."
+    return (
+        f"Memory ran out in {stage.upper()}, at {config.batch_size} {rows} of up to {longest} tokens{shared}. {advice}."
+    )
 
 
 def try_largest_batch(trainer: "StageTrainer") -> None:

@@ -24,9 +24,7 @@ def load(
     in_main_memory: bool = False,
 ) -> "PreTrainedModel":
     """Return the causal language model in a folder, on the machine's device unless it is to stay in main memory."""
-    return load_model(
-        folder, dtype, attention=attention, quantization=quantization, in_main_memory=in_main_memory
-    )
+    return load_model(folder, dtype, attention=attention, quantization=quantization, in_main_memory=in_main_memory)
 
 
 def speed_up(model: "PeftModel", *, gradient_checkpointing: bool) -> None:

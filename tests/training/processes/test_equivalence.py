@@ -36,9 +36,10 @@ needs_deepspeed = pytest.mark.skipif(
 )
 
 
-def both(stage, adapter, strategy, rows, make_inputs):
+def both(stage, adapter, strategy, rows, make_inputs, **changes):
     """Train in this process and in two; return the checkpoints and the reports."""
     train, config = STAGES[stage]
+    config = config.model_copy(update=changes)
     hardware = TorchrunHardware(processes=2, strategy=strategy)
     return (
         train(config, make_inputs(rows[stage], "one", adapter=adapter)),
@@ -79,9 +80,7 @@ def test_fsdp2_trains_all_weights_and_gives_a_model_that_loads(
 ):
     (alone, one), (shared, two) = both(stage, FULL, "fsdp", ragged_rows, make_inputs)
     require_same(one, two, differing)
-    first, second = (AutoModelForCausalLM.from_pretrained(folder.path).state_dict() for folder in (alone, shared))
-    assert first.keys() == second.keys()
-    assert all(torch.allclose(first[name], second[name], atol=1e-3) for name in first)
+    require_same_model(alone, shared)
     if stage == "dpo":
         assert two.reference.reference_sha256_after == two.reference.reference_sha256_before == two.reference.sft_sha256
 
@@ -95,6 +94,22 @@ def test_deepspeed_trains_the_same_adapter(
     (alone, one), (shared, two) = both(stage, LORA, strategy, ragged_rows, make_inputs)
     require_same(one, two, differing)
     require_same_adapter(weights_of(alone), weights_of(shared))
+
+
+@needs_deepspeed
+@pytest.mark.parametrize("strategy", ["deepspeed_zero2", "deepspeed_zero3"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_deepspeed_trains_all_weights(stage, strategy, ragged_rows, make_inputs, differing, sharding_on_cpu):
+    changes = {"reference": "stored"} if stage == "dpo" else {}
+    (alone, one), (shared, two) = both(stage, FULL, strategy, ragged_rows, make_inputs, **changes)
+    require_same(one, two, differing)
+    require_same_model(alone, shared)
+
+
+def require_same_model(one, two):
+    first, second = (AutoModelForCausalLM.from_pretrained(folder.path).state_dict() for folder in (one, two))
+    assert first.keys() == second.keys()
+    assert all(torch.allclose(first[name], second[name], atol=1e-3) for name in first)
 
 
 def require_same_adapter(one, two):
