@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 _log = logging.getLogger(__name__)
+CUT_WEIGHTS = ("fsdp", "deepspeed_zero3")
+"""Strategies in which no process has a whole weight."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,8 @@ def _keep_adapter(trainer: Any, inputs: StageInputs) -> Checkpoint:
 def _keep_model(trainer: Any, inputs: StageInputs) -> Checkpoint:
     """Write all weights, where all were trained."""
     folder = inputs.work_dir / "model"
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.processes > 1 else None
+    is_cut = trainer.hardware.strategy in CUT_WEIGHTS
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if is_cut else None
     if trainer.is_first:
         with writing(folder):
             save_model(trainer.model, trainer.processing_class, folder, weights)

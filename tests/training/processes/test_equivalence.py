@@ -64,6 +64,13 @@ def test_ddp_trains_the_same_adapter_on_the_fast_path(stage, ragged_rows, make_i
     require_same_adapter(weights_of(alone), weights_of(shared))
 
 
+def test_ddp_trains_all_weights(ragged_rows, make_inputs, differing):
+    (alone, one), (shared, two) = both("sft", FULL, "ddp", ragged_rows, make_inputs)
+    require_same(one, two, differing)
+    require_same_model(alone, shared)
+    assert alone.path.joinpath("config.json").read_bytes() == shared.path.joinpath("config.json").read_bytes()
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_fsdp2_trains_the_same_adapter_and_gives_it_whole(
     stage, ragged_rows, make_inputs, differing, weights_of, sharding_on_cpu
