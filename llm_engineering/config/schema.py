@@ -1159,10 +1159,7 @@ Strategy = Literal["ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3"]
 
 
 class TorchrunHardware(Block):
-    """Training in several processes of one machine, each with a GPU of its own; docs/many_gpus.md describes them.
-
-    Without a GPU they share the CPU's cores, with the strategy ``ddp`` alone.
-    """
+    """Training in several processes of one machine, each with a GPU of its own; docs/many_gpus.md describes them."""
 
     type: Literal["torchrun"] = "torchrun"
     processes: Annotated[int, Field(ge=2, le=1024)]
