@@ -35,8 +35,8 @@ def test_comments_the_order_of_lines_and_the_rest_of_the_project_do_not_count(tm
 def test_an_image_of_other_requirements_is_refused() -> None:
     require_current_image("llm-engineering:cpu", "a" * 64, "a" * 64)
     said = (
-        "The image llm-engineering:cpu was built of the requirements bbbbbbbbbbbb, this code has aaaaaaaaaaaa. Build it "
-        "again with `make image`, and push it."
+        "The image llm-engineering:cpu was built of the requirements bbbbbbbbbbbb, this code has aaaaaaaaaaaa. "
+        "Build it again with `make image`, and push it."
     )
     with pytest.raises(ImageError, match=f"^{re.escape(said)}$"):
         require_current_image("llm-engineering:cpu", "b" * 64, "a" * 64)

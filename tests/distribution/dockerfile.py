@@ -81,4 +81,6 @@ def run_install_line(target: str, folder: Path, extras: str, *flags: str) -> sub
     }
     subprocess.run([uv, "venv", "--quiet", "venv"], cwd=folder, env=environment, check=True)
     script = 'uv() { "$UV" "$@" $FLAGS; }\n' + line.replace("--no-cache ", "")  # a cache that is there is used here
-    return subprocess.run(["sh", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["sh", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )

@@ -8,7 +8,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
 from dockerfile import REPOSITORY, context_files, lineage, read_dockerfile, run_install_line
 
 from llm_engineering.checkup.software import canonical, read_pins
