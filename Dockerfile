@@ -7,7 +7,7 @@
 
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
-# What the images have in common: a user, where the packages lie, and the one folder that runs write to.
+# What the images have in common: a user, where packages and code lie, the one folder that runs write to, and the start.
 FROM ${PYTHON_IMAGE} AS base
 ENV VIRTUAL_ENV=/opt/venv \
     PATH=/opt/venv/bin:$PATH \
@@ -24,6 +24,9 @@ RUN useradd --uid 1000 --create-home llm \
     && mkdir /app /data \
     && chown llm:llm /app /data
 WORKDIR /app
+# Flags go to the main command; anything else is run as it is: ZenML's entry points, a tool, a shell.
+ENTRYPOINT ["sh", "-c", "case \"$1\" in -*) set -- python /app/tools/run.py \"$@\" ;; esac; exec \"$@\"", "sh"]
+CMD ["--help"]
 
 # The installer. An index of one's own is named by a build argument of this stage and the next: no image is made of them.
 FROM base AS installer
@@ -55,9 +58,6 @@ ARG REQUIREMENTS=unknown
 ENV LLM_ENGINEERING_REQUIREMENTS=$REQUIREMENTS
 LABEL llm-engineering.requirements=$REQUIREMENTS
 USER llm
-# Flags go to the main command; anything else is run as it is: ZenML's entry points, a tool, a shell.
-ENTRYPOINT ["sh", "-c", "case \"$1\" in -*) set -- python /app/tools/run.py \"$@\" ;; esac; exec \"$@\"", "sh"]
-CMD ["--help"]
 
 # The same for CUDA. The wheels of torch bring its libraries, so that the base needs none; the driver is the host's.
 FROM installer AS cuda-packages
@@ -83,5 +83,3 @@ ARG REQUIREMENTS=unknown
 ENV LLM_ENGINEERING_REQUIREMENTS=$REQUIREMENTS
 LABEL llm-engineering.requirements=$REQUIREMENTS
 USER llm
-ENTRYPOINT ["sh", "-c", "case \"$1\" in -*) set -- python /app/tools/run.py \"$@\" ;; esac; exec \"$@\"", "sh"]
-CMD ["--help"]

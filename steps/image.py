@@ -8,7 +8,7 @@ from llm_engineering.errors import ImageError
 def require_same_packages(submitted: Mapping[str, str], running: Mapping[str, str]) -> None:
     """Refuse to compute on other packages than those in the step's cache key.
 
-    The key is made where the run is submitted: a result of other versions would be found under it, and taken for theirs.
+    The key is made where the run is submitted: a result of other versions would be found under it and taken for theirs.
     Builds of one version, such as ``2.13.0+cpu`` and ``2.13.0+cu130``, count as the same.
 
     Args:

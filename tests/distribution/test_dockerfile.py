@@ -104,7 +104,7 @@ def test_flags_go_to_the_main_command_and_commands_are_run(
     shown = tmp_path / "python"
     shown.write_text('#!/bin/sh\nfor each in python "$@"; do echo "$each"; done\n')
     shown.chmod(0o755)
-    entrypoint = json.loads(read_dockerfile()[target].all("ENTRYPOINT")[0])
+    entrypoint = json.loads(lineage(read_dockerfile(), target)[-1].all("ENTRYPOINT")[0])
     done = subprocess.run(
         [*entrypoint, *arguments], env={"PATH": f"{tmp_path}:/bin:/usr/bin"}, capture_output=True, text=True, check=True
     )

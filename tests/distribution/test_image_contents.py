@@ -30,8 +30,8 @@ def test_the_packages_and_the_context_of_an_image_train_a_model(tmp_path: Path) 
             .replace("$PATH", os.environ["PATH"])
         )
 
-    environment = dict(re.findall(r"(\w+)=(\S+)", here(stages["base"].all("ENV")[0])))
-    entrypoint = [here(word) for word in json.loads(stages["cpu"].all("ENTRYPOINT")[0])]
+    environment = dict(re.findall(r"(\w+)=(\S+)", here(stages["base"].all("ENV")[0]))) | {"OMP_NUM_THREADS": "1"}
+    entrypoint = [here(word) for word in json.loads(stages["base"].all("ENTRYPOINT")[0])]
 
     def start(*arguments: str) -> str:
         done = subprocess.run(
