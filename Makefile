@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train doctor test test-slow test-stacks check lint types imports dashboard stacks-env bench bench-data bench-train bench-cuda bench-tracking clean
+.PHONY: help install train doctor test test-slow test-stacks check lint types imports dashboard stacks-env vertex-env package image bench bench-data bench-train bench-cuda bench-tracking clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -23,6 +23,17 @@ install: $(STAMP) ## Make .venv and install the pinned dependencies
 	touch $@
 
 stacks-env: .venv-stacks/.installed ## Make .venv-stacks: what remote stacks and their rehearsal need, beside the core
+
+# ZenML's gcp integration wants older versions of two packages than the core: they are pinned apart, and go before.
+VERTEX_PINS := configs/stacks/vertex.constraints.txt
+
+.venv-vertex/.installed: $(STAMP) $(VERTEX_PINS)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-vertex
+	sed -n 's/^\([^#=]*==\).*/^\1/p' $(VERTEX_PINS) | grep -v -i -f - constraints.txt | cat - $(VERTEX_PINS) > .venv-vertex/constraints.txt
+	VIRTUAL_ENV=.venv-vertex $(BIN)/uv pip install --quiet --constraint .venv-vertex/constraints.txt --requirement pyproject.toml --extra rehearsal-gcp
+	touch $@
+
+vertex-env: .venv-vertex/.installed ## Make .venv-vertex: what Google Cloud and its rehearsal need, beside the core
 
 train: $(STAMP) ## Run the main job: SFT, merge, DPO, merge, evaluate, promote
 	$(BIN)/python tools/run.py --run-training
@@ -54,6 +65,17 @@ check: lint types imports test ## Lint, types, import rules and the tests: what 
 dashboard: $(STAMP) ## Serve ZenML's dashboard over the local store
 	$(BIN)/python tools/dashboard.py
 
+package: $(STAMP) ## Build the library alone, as a wheel and a source distribution, into dist/
+	$(BIN)/uv build --quiet --clear --python $(BIN)/python --build-constraints constraints.txt --out-dir dist
+
+image: TARGET = cpu
+image: REGISTRY =
+image: $(STAMP) ## Build the image llm-engineering:cpu with docker; TARGET=cuda, EXTRAS=aws,kubernetes
+	requirements=$$($(BIN)/python -m llm_engineering.config.requirements) && \
+	name=$(REGISTRY:%=%/)llm-engineering:$(TARGET) && \
+	docker build --target $(TARGET) --tag $$name --tag $$name-$$(printf %.12s $$requirements) \
+		--build-arg EXTRAS=$(EXTRAS) --build-arg REQUIREMENTS=$$requirements .
+
 bench: $(STAMP) ## Measure the embedded default on three seeds (about six minutes)
 	$(BIN)/python benchmarks/embedded.py
 
@@ -73,4 +95,4 @@ bench-tracking: $(STAMP) ## Measure what tracking with Comet costs a training (a
 	$(BIN)/python benchmarks/tracking.py
 
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .venv-stacks .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-stacks .venv-vertex dist .pytest_cache .ruff_cache .mypy_cache

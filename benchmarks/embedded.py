@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -160,19 +160,11 @@ class Bench:
 
     def merge(self, name: str, base: Checkpoint, adapter: Checkpoint) -> Checkpoint:
         """Return the merged model."""
-        from llm_engineering.evaluation.answers import read_probes
-        from llm_engineering.models.hardware import pick_dtype
-        from llm_engineering.models.merging import merge_adapter
+        from llm_engineering.training.merging import merge_stage
 
-        merged, _ = merge_adapter(
-            base,
-            adapter,
-            self.tokenizer,
-            read_probes(self.questions),
-            stage="dpo" if name == "dpo" else "sft",
-            dtype=pick_dtype(self.config.model.dtype),
-            folder=self.folder / name,
-        )
+        stage: Literal["sft", "dpo"] = "dpo" if name == "dpo" else "sft"
+        folder = self.folder / name
+        merged, _ = merge_stage(stage, base, adapter, self.questions, self.config.model, folder)
         return merged
 
     def controls(self, sft: Checkpoint, pairs: RowSet) -> dict[str, Checkpoint]:

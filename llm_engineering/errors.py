@@ -33,6 +33,10 @@ class StoreError(UserError):
     """A run, a model version or a folder that was asked for cannot be found or written."""
 
 
+class ImageError(UserError):
+    """The packages that a step runs on are not those that its run was submitted with."""
+
+
 class ProofError(PipelineError):
     """A proof that every run carries has failed: the run stops rather than report numbers that mean nothing."""
 

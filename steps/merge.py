@@ -6,10 +6,7 @@ from zenml import step
 
 from llm_engineering.artifacts import Checkpoint, MergeReport, RowSet, StageName
 from llm_engineering.config.schema import ModelConfig
-from llm_engineering.evaluation.answers import read_probes
-from llm_engineering.models.chat import load_chat_tokenizer
-from llm_engineering.models.hardware import pick_dtype
-from llm_engineering.models.merging import merge_adapter
+from llm_engineering.training.merging import merge_stage
 from steps.context import log_facts
 from steps.work import scratch_folder
 
@@ -35,14 +32,6 @@ def merge_dpo(
 def _merge(
     stage: StageName, base: Checkpoint, adapter: Checkpoint, questions: RowSet, model: ModelConfig
 ) -> tuple[Checkpoint, MergeReport]:
-    merged, report = merge_adapter(
-        base,
-        adapter,
-        load_chat_tokenizer(base, model).tokenizer,
-        read_probes(questions),
-        stage=stage,
-        dtype=pick_dtype(model.dtype),
-        folder=scratch_folder(),
-    )
+    merged, report = merge_stage(stage, base, adapter, questions, model, scratch_folder())
     log_facts(report.model_dump(exclude={"stage"}))
     return merged, report

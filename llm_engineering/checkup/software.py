@@ -1,7 +1,6 @@
 """Python, the packages against their pins, and the commands beside them."""
 
 import platform
-import re
 import shutil
 import sys
 import tomllib
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_engineering.checkup.finding import Finding
+from llm_engineering.config.requirements import canonical, read_pins
 
 INSTALL = "Run `make install`, and use .venv/bin/python."
 LISTED = 6
@@ -30,9 +30,10 @@ def examine_python(project: Path) -> Iterator[Finding]:
 
 
 def examine_packages(project: Path, constraints: Path) -> Iterator[Finding]:
-    """Compare what is installed with the pins: every package that the core needs, directly or through others."""
+    """Compare what is installed with the pins: every package that a run needs, directly or through others."""
     pins = read_pins(constraints.read_text(encoding="utf-8"))
-    installed, missing = installed_closure(_project(project)["dependencies"])
+    found = _project(project)
+    installed, missing = installed_closure([*found["dependencies"], *found["optional-dependencies"]["pipeline"]])
     other = {name: f"{name} {version} (pinned: {pins[name]})" for name, version in installed.items() if name in pins}
     other = {name: text for name, text in other.items() if public(installed[name]) != pins[name]}
     if missing:
@@ -54,20 +55,9 @@ def _named(names: list[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def canonical(name: str) -> str:
-    """Return a package's name as it is compared."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def public(version: str) -> str:
     """Return a version without its local part, such as ``+cpu``."""
     return version.partition("+")[0]
-
-
-def read_pins(text: str) -> dict[str, str]:
-    """Return the versions that constraints pin, by canonical name."""
-    pairs = (line.partition("#")[0].partition(";")[0].strip().split("==") for line in text.splitlines())
-    return {canonical(pair[0]): pair[1] for pair in pairs if len(pair) == 2}
 
 
 def installed_closure(requirements: Iterable[str]) -> tuple[dict[str, str], set[str]]:

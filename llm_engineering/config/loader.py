@@ -78,6 +78,8 @@ def _find(name: Path | str) -> Path:
         return path
     meant = nearest(path.stem, shipped)
     hint = f"; did you mean {meant}?" if meant else "."
+    if not shipped:
+        raise ConfigError(f"{name} does not exist. Name a file: the shipped configurations stay in the repository.")
     raise ConfigError(f"{name} does not exist; configurations with a name: {', '.join(sorted(shipped))}{hint}")
 
 

@@ -4,9 +4,7 @@ A stack's file holds ZenML's settings and no hyper-parameters. What belongs to o
 stands in it as ``${name}``; the value comes from ``--set``, from the environment, or from whoever is asked.
 """
 
-import hashlib
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +16,13 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_v
 from llm_engineering.config.layers import Node, Place, read_file
 from llm_engineering.config.loader import CONFIGS_DIR
 from llm_engineering.config.problems import describe, nearest
+from llm_engineering.config.requirements import image_tag
 from llm_engineering.config.schema import Block
 from llm_engineering.errors import ConfigError
 
 STACKS_DIR = CONFIGS_DIR / "stacks"
 VERSIONS = "versions"
-"""The placeholder that every stack has: :func:`pinned_versions`."""
-_DIGITS_OF_VERSIONS = 12
+"""The placeholder that every stack has: the tag of images with the packages that this code is pinned to."""
 
 ComponentKind = Literal[
     "artifact_store", "container_registry", "image_builder", "orchestrator", "step_operator", "experiment_tracker"
@@ -208,7 +206,7 @@ class OpenStack:
         Raises:
             ConfigError: A setting is invalid; one sentence a line names file, line and key.
         """
-        return _validated(_filled(self.tree, {**values, VERSIONS: pinned_versions()}, kept="placeholders"), StackConfig)
+        return _validated(_filled(self.tree, {**values, VERSIONS: image_tag()}, kept="placeholders"), StackConfig)
 
     def known_values(self, *sources: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
         """Return the values that need not be asked for: as said, else of the environment, else as before or by default.
@@ -295,17 +293,3 @@ def _children(node: Node) -> list[Node]:
     if isinstance(node.value, dict):
         return list(node.value.values())
     return node.value if isinstance(node.value, list) else []
-
-
-def pinned_versions(root: Path = CONFIGS_DIR.parent) -> str:
-    """Return twelve digits that stand for the packages that this code is pinned to; images are tagged by them."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = [project["dependencies"], project["optional-dependencies"], project["requires-python"]]
-    pinned = (root / "constraints.txt").read_text(encoding="utf-8")
-    return hashlib.sha256(f"{asked}\n{pinned}".encode()).hexdigest()[:_DIGITS_OF_VERSIONS]
-
-
-def tagged_versions(image: str) -> str | None:
-    """Return the versions that an image's tag says it was built for; None where the tag says something else."""
-    found = re.search(rf":(?:[\w.-]+-)?([0-9a-f]{{{_DIGITS_OF_VERSIONS}}})$", image)
-    return found[1] if found else None

@@ -14,7 +14,9 @@ from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet, Sta
 from llm_engineering.config.schema import (
     AdapterConfig,
     EvaluationConfig,
+    LoraAdapter,
     ModelConfig,
+    NoTracking,
     StageConfig,
     TrackingConfig,
     TransformersTracking,
@@ -42,16 +44,18 @@ class StageInputs:
     """The model that gets the adapter; in DPO also the frozen reference."""
     rows: RowSet
     questions: RowSet
-    model: ModelConfig
-    adapter: AdapterConfig
-    evaluation: EvaluationConfig
-    tracking: TrackingConfig
-    seed: int
-    run: str
-    """The run's name, for the tracker."""
     work_dir: Path
     """Checkpoints and the finished adapter; a training that was interrupted is taken up from here."""
-    archive_dir: Path
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """How the base is loaded; which one it is, ``base`` says."""
+    adapter: AdapterConfig = field(default_factory=LoraAdapter)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """By what models are measured while they train."""
+    tracking: TrackingConfig = field(default_factory=NoTracking)
+    seed: int = 42
+    run: str = "run"
+    """The run's name, for the tracker."""
+    archive_dir: Path = Path("comet-offline")
     """Gets the tracker's offline archive."""
     sources: Sequence[str] = ()
     """What the user calls the sources of the rows, by the number that rows carry."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import ValidationError
 from zenml.client import Client
 from zenml.enums import StackComponentType
 from zenml.models import ComponentResponse, ServiceConnectorResponse, StackResponse
@@ -125,9 +126,12 @@ def validated(kind: ComponentKind, component: Component) -> dict[str, Any]:
         found = validate_stack_component_config(
             dict(component.configuration), component.flavor, StackComponentType(kind)
         )
-    except (ValueError, KeyError) as error:  # pydantic's errors are ValueErrors
+    except ValidationError as error:
+        first = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise ConfigError(f"{kind} of the flavor {component.flavor} cannot be configured so: {first}") from None
+    except (ValueError, KeyError) as error:
         first = " ".join(str(error).split())
-        raise ConfigError(f"{kind} of the flavor {component.flavor} cannot be configured so: {first}.") from None
+        raise ConfigError(f"{kind} of the flavor {component.flavor} cannot be configured so: {first}") from None
     assert found is not None
     return dict(found.model_dump(mode="json", exclude_unset=True))
 

@@ -5,8 +5,9 @@ from typing import Any
 from zenml.config import DockerSettings
 from zenml.config.retry_config import StepRetryConfig
 
+from llm_engineering.config.requirements import image_tag, tag_of
 from llm_engineering.config.schema import QloraAdapter, RunConfig
-from llm_engineering.config.stacks import Machine, StackConfig, pinned_versions, tagged_versions
+from llm_engineering.config.stacks import Machine, StackConfig
 from llm_engineering.errors import ConfigError
 
 MODEL_STEPS = (
@@ -71,7 +72,7 @@ def require_image(stack: str, config: StackConfig) -> None:
     Raises:
         ConfigError: It was.
     """
-    built, pinned = tagged_versions(config.image or ""), pinned_versions()
+    built, pinned = tag_of(config.image or ""), image_tag()
     if built is not None and built != pinned:
         raise ConfigError(
             f"The image {config.image} of the stack {stack} was built for other package versions than this code is "

@@ -47,7 +47,8 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def examined(folder: Path, dependency: str, pins: str) -> list[Finding]:
-    (folder / "pyproject.toml").write_text(f'[project]\nrequires-python = ">=3.11"\ndependencies = ["{dependency}"]\n')
+    extra = '[project.optional-dependencies]\npipeline = ["beta"]\n'
+    (folder / "pyproject.toml").write_text(f'[project]\ndependencies = ["{dependency}"]\n{extra}')
     (folder / "constraints.txt").write_text(pins)
     return list(software.examine_packages(folder / "pyproject.toml", folder / "constraints.txt"))
 

@@ -1,0 +1,37 @@
+from pathlib import Path
+
+from llm_engineering.config.requirements import image_tag, requirements_sha256, tag_of
+
+PROJECT = '[project]\ndependencies = ["torch", "trl"]\n[project.optional-dependencies]\naws = ["boto3"]\n'
+PINS = "torch==2.13.0\ntrl==1.14.2\n"
+
+
+def sha256_of(folder: Path, project: str = PROJECT, pins: str = PINS) -> str:
+    (folder / "pyproject.toml").write_text(project)
+    (folder / "constraints.txt").write_text(pins)
+    return requirements_sha256(folder)
+
+
+def test_another_pin_another_package_or_another_extra_is_another_hash(tmp_path: Path) -> None:
+    hashes = {
+        sha256_of(tmp_path),
+        sha256_of(tmp_path, pins=PINS.replace("2.13.0", "2.13.1")),
+        sha256_of(tmp_path, project=PROJECT.replace('"trl"', '"peft"')),
+        sha256_of(tmp_path, project=PROJECT.replace('"boto3"', '"boto3", "s3fs"')),
+    }
+    assert len(hashes) == 4
+
+
+def test_comments_the_order_of_lines_and_the_rest_of_the_project_do_not_count(tmp_path: Path) -> None:
+    reordered = "# pins\ntrl==1.14.2\nTorch==2.13.0  # the CPU's too\n"
+    project = PROJECT.replace('"torch", "trl"', '"trl", "torch"').replace("[project]", '[project]\nversion = "2"')
+    assert sha256_of(tmp_path, project, reordered) == sha256_of(tmp_path)
+
+
+def test_an_image_says_by_its_tag_what_it_was_built_of(tmp_path: Path) -> None:
+    digits = sha256_of(tmp_path)[:12]
+    assert image_tag(tmp_path) == digits
+    assert tag_of(f"r/llm-engineering:cuda-{digits}") == digits
+    assert tag_of(f"r/llm-engineering:{digits}") == digits
+    assert tag_of("localhost:5000/llm-engineering:latest") is None
+    assert tag_of("r/llm-engineering") is None

@@ -1,0 +1,124 @@
+"""What ZenML is told of a stack: valid for its flavours, the GPUs asked for as each platform wants it."""
+
+import json
+from functools import cache
+
+import pytest
+from zenml.stack import Flavor
+from zenml.stack.flavor_registry import FlavorRegistry
+
+from llm_engineering.config.schema import QloraAdapter, RunConfig
+from llm_engineering.config.stacks import StackConfig, read_stack, shipped_stacks
+from llm_engineering.errors import ConfigError
+from pipelines.stacks.settings import MODEL_STEPS, gpus_asked, require_honest_gpus, require_image, run_options
+from pipelines.stacks.settings import require_gpus as require_gpus_of
+
+
+def stack(name: str) -> StackConfig:
+    return read_stack(name).shown()
+
+
+@cache
+def flavors() -> dict[tuple[str, str], Flavor]:
+    """Return ZenML's flavours; it knows them without the platforms' own packages."""
+    registry = FlavorRegistry()
+    made = [each() for each in [*registry.builtin_flavors, *registry.integration_flavors]]
+    return {(each.type.value, each.name): each for each in made}
+
+
+@pytest.mark.parametrize("name", shipped_stacks())
+def test_every_setting_of_a_shipped_stack_is_one_of_its_flavour(name: str) -> None:
+    config = stack(name)
+    for kind, component in config.components.items():
+        schema = flavors()[kind, component.flavor].config_class
+        assert set(component.configuration) <= set(schema.model_fields), kind
+        schema(**component.configuration)
+        for machine in (config.cpu, config.gpu):
+            settings = getattr(machine, kind, {})
+            if settings:
+                assert set(settings) <= set(schema.model_fields), (kind, machine.about)
+
+
+@pytest.mark.parametrize("name", shipped_stacks())
+def test_a_shipped_stack_asks_the_platform_for_the_gpus_it_says_it_has(name: str) -> None:
+    config = stack(name)
+    require_honest_gpus(name, config)
+    assert config.gpu.gpus == 1
+    assert config.cpu.gpus == 0
+
+
+def test_kubernetes_is_asked_by_a_limit() -> None:
+    pod = run_options(stack("kubernetes"))["steps"]["train_sft"]["settings"]["orchestrator"]["pod_settings"]
+    assert pod["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    pod = run_options(stack("kubernetes-steps"))["steps"]["train_sft"]["settings"]["step_operator"]["pod_settings"]
+    assert pod["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+
+
+def test_sagemaker_is_asked_by_the_instance_type() -> None:
+    options = run_options(stack("sagemaker"))
+    assert options["steps"]["train_dpo"]["settings"]["orchestrator"]["instance_type"] == "ml.g5.xlarge"
+    assert options["settings"]["orchestrator"]["instance_type"] == "ml.m5.xlarge"
+    assert gpus_asked(stack("sagemaker")) is None
+
+
+def test_vertex_and_modal_are_asked_by_a_name_and_a_count() -> None:
+    vertex = run_options(stack("vertex"))["steps"]["evaluate"]["settings"]
+    assert vertex["orchestrator"]["node_selector_constraint"] == ["cloud.google.com/gke-accelerator", "NVIDIA_L4"]
+    assert vertex["resources"]["gpu_count"] == "1"
+    modal = run_options(stack("modal"))["steps"]["evaluate"]["settings"]
+    assert modal["step_operator"] == {"gpu": "A100-80GB"}
+    assert modal["resources"]["gpu_count"] == "1"
+
+
+def test_zenmls_count_alone_asks_kubernetes_for_nothing() -> None:
+    honest = stack("kubernetes")
+    machine = honest.gpu.model_copy(update={"orchestrator": {}, "resources": {"gpu_count": 1}})
+    with pytest.raises(ConfigError, match=r"mine says gpu\.gpus 1, but its settings ask the platform for 0"):
+        require_honest_gpus("mine", honest.model_copy(update={"gpu": machine}))
+
+
+def test_steps_that_load_a_model_get_the_gpu_machine_and_others_do_not() -> None:
+    options = run_options(stack("sagemaker-steps"))
+    assert set(options["steps"]) == set(MODEL_STEPS)
+    assert all(step["step_operator"] is True for step in options["steps"].values())
+    assert "step_operator" not in options["settings"]
+
+
+def test_the_names_of_the_steps_that_load_a_model_are_names_of_steps() -> None:
+    from pipelines import training
+
+    there = {name for name in vars(training) if name in MODEL_STEPS}
+    from pipelines.evidence import add_evidence
+
+    there |= {name for name in add_evidence.__globals__ if name in MODEL_STEPS}
+    assert there == set(MODEL_STEPS)
+
+
+def test_the_image_is_taken_as_it_is_and_steps_are_retried_with_longer_waits() -> None:
+    config = stack("kubernetes")
+    options = run_options(config)
+    docker = options["settings"]["docker"]
+    assert (docker.parent_image, docker.skip_build) == (config.image, True)
+    assert (options["retry"].max_retries, options["retry"].delay, options["retry"].backoff) == (3, 60, 2)
+
+
+def test_an_image_of_other_versions_is_refused() -> None:
+    old = stack("kubernetes").model_copy(update={"image": "r/llm-engineering:cuda-0123456789ab"})
+    with pytest.raises(ConfigError, match=r"was built for other package versions .*tag 0123456789ab.*register mine"):
+        require_image("mine", old)
+    require_image("mine", old.model_copy(update={"image": "r/llm-engineering:by-hand"}))
+
+
+def test_a_run_that_needs_a_gpu_is_refused_by_a_stack_without_one() -> None:
+    run = RunConfig(adapter=QloraAdapter())
+    config = stack("kubernetes")
+    require_gpus_of("mine", config, run)
+    machine = config.gpu.model_copy(update={"gpus": 0})
+    with pytest.raises(ConfigError, match=r"adapter\.type qlora needs a GPU, and the stack mine has none"):
+        require_gpus_of("mine", config.model_copy(update={"gpu": machine}), run)
+
+
+def test_what_is_told_can_be_written_down() -> None:
+    for name in shipped_stacks():
+        options = run_options(stack(name))
+        assert json.dumps(options["steps"])
