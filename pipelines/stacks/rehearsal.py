@@ -36,6 +36,8 @@ NEEDED = ("boto3", "kubernetes", "moto", "sagemaker", "uvicorn")
 """Packages of the extra ``rehearsal`` that tell whether it is installed."""
 _NOT_INHERITED = ("AWS_", "AZURE_", "GOOGLE_", "KUBE", "MODAL_", "SAGEMAKER_", "ZENML_")
 """What the shell says of accounts, clusters and servers is none of a rehearsal's."""
+_CORES = ("OMP_NUM_THREADS",)
+"""How many cores a job may use is the platform's to say, and here the shell's."""
 _SECRET = ("KEY", "PASSWORD", "SECRET", "TOKEN")
 """In whose names there is one of these, variables of the shell are taken to be secrets."""
 
@@ -169,7 +171,8 @@ def standing_in(flavors: Sequence[str], folder: Path, python: Path = Path(sys.ex
     recording = Recording(folder / "submitted.jsonl")
     with ExitStack() as stack:
         aws = stack.enter_context(aws_standin())
-        machine = Machine(folder / "jobs", Image(python), aws.environment)
+        cores = {name: os.environ[name] for name in _CORES if name in os.environ}
+        machine = Machine(folder / "jobs", Image(python), {**aws.environment, **cores})
         around = Surroundings(folder, aws, machine, recording)
         server = stack.enter_context(zenml_server(python, folder / "server", aws.environment))
         standins = [stack.enter_context(opening(around)) for opening in openings]
