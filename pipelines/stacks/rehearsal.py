@@ -163,10 +163,12 @@ def standing_in(flavors: Sequence[str], folder: Path, python: Path = Path(sys.ex
 
     Raises:
         ConfigError: There is no stand-in for a flavour.
-        StoreError: The extra ``rehearsal`` is not installed, or the ZenML server does not start.
+        StoreError: The folder is in use, the extra ``rehearsal`` is not installed, or the server does not start.
     """
     openings = [_opening(flavor) for flavor in flavors if flavor != "local"]
     require_packages()
+    if folder.exists() and any(folder.iterdir()):
+        raise StoreError(f"The folder {folder} is not empty, and a rehearsal's is its own. Name a new one.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     recording = Recording(folder / "submitted.jsonl")
     with ExitStack() as stack:
