@@ -421,6 +421,10 @@ class TrainingReport(Artifact):
     notes: list[str] = []
     """What was done in another way than configured."""
     hardware: str
+    processes: int = 1
+    """How many processes trained together."""
+    strategy: str | None = None
+    """How they shared it: ``ddp``, ``fsdp``, ``deepspeed_zero2`` or ``deepspeed_zero3``; None: one process."""
     tracker: TrackerLink | None = None
     samples: list[TrainingSample] = []
     """Answers to the first held-out questions at every evaluation, in order."""

@@ -75,11 +75,16 @@ _listeners: list[Listener] = []
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Hand every progress of this process to ``listener``, for the time of the block; it has to be quick."""
-    _listeners.append(listener)
+    listen(listener)
     try:
         yield
     finally:
         _listeners.remove(listener)
+
+
+def listen(listener: Listener) -> None:
+    """Hand every progress of this process to ``listener`` from now on."""
+    _listeners.append(listener)
 
 
 def tell(progress: Progress) -> None:

@@ -34,10 +34,11 @@ from llm_engineering.models.adapters import require_hardware
 from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base, max_positions
 from llm_engineering.models.export import require_export
-from llm_engineering.models.hardware import require_liger
+from llm_engineering.models.hardware import require_devices, require_liger
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.wording import higher_is_better
 from llm_engineering.tracking.other_trackers import require_trackers
+from llm_engineering.training.arguments import require_shares
 from llm_engineering.training.recipes import comparison_recipes, sweep_recipes
 from llm_engineering.training.watch import judged_anew
 from pipelines import training as pipelines
@@ -98,6 +99,7 @@ def prepare(job: Job, config: RunConfig, target: Target | None = None) -> Launch
     chat = load_chat_tokenizer(base, config.model)
     if job != "evaluation":
         for run in [recipe.config for recipe in sweep_recipes(config)] if job == "sweep" else [config]:
+            _require_shares(job, run)
             _require_machine(run)
     arguments: dict[str, Any] = {"origins": _origins(config)}
     version = None
@@ -114,8 +116,17 @@ def prepare(job: Job, config: RunConfig, target: Target | None = None) -> Launch
 def _require_machine(config: RunConfig) -> None:
     """Refuse what this machine cannot train."""
     require_hardware(config.model, config.adapter)
+    require_devices(config.hardware)
     for stage in (config.sft, config.dpo):
         require_liger(stage.liger_kernel)
+
+
+def _require_shares(job: Job, config: RunConfig) -> None:
+    """Refuse batches that the processes cannot share, on whatever machine they are."""
+    if job != "dpo":
+        require_shares("sft", config.sft, config.hardware)
+    if job != "sft":
+        require_shares("dpo", config.dpo, config.hardware)
 
 
 def _require_services(job: Job, config: RunConfig) -> None:
@@ -281,7 +292,7 @@ def configured(launch: Launch, pipeline: Any = None, **options: Any) -> Any:
         tags=tags_of(launch),
         execution_mode=_execution_mode(several=several),
         extra={
-            **{name: getattr(config, name).model_dump(mode="json") for name in ("tracking", "watch")},
+            **{name: getattr(config, name).model_dump(mode="json") for name in ("tracking", "watch", "hardware")},
             "sources": config.data.source_names,
             "origin": origin(config.seed),
             "judge": config.evaluation.judge.model_dump(mode="json") if config.evaluation.judge else None,

@@ -12,7 +12,7 @@ from llm_engineering.config.schema import QloraAdapter, RunConfig
 from llm_engineering.data.sources import count_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_description
-from llm_engineering.models.hardware import describe_hardware, matmul_speed, pick_device, pick_dtype
+from llm_engineering.models.hardware import count_devices, describe_hardware, matmul_speed, pick_device, pick_dtype
 from llm_engineering.models.shape import read_shape
 from llm_engineering.models.tiny import write_tiny_model
 from llm_engineering.training.estimate import GPU_SPEED, Estimate, Machine, estimate, rows_of
@@ -53,7 +53,7 @@ def prepare_rehearsal(job: Job, config: RunConfig) -> Prepared:
     chat = load_chat_tokenizer(stand_in, config.model)
     root = Path(get_global_config_directory()) / "llm-engineering-rehearsal"
     tiny = write_tiny_model(folder, root, config.seed, chat.tokenizer.eos_token_id)
-    rehearsal = rehearsal_of(config, str(tiny), tiny.name)
+    rehearsal = rehearsal_of(config, str(tiny), tiny.name, count_devices()[0])
     return Prepared(job, rehearsal.config, config, folder, rehearsal.changes, warnings_of(job, config, chat))
 
 
@@ -80,7 +80,11 @@ def estimates(
     """
     shape = read_shape(folder)
     rows = {stage: own for stage, own in rows_of(report, config, share).items() if job in ("training", stage)}
-    needs_gpu = isinstance(config.adapter, QloraAdapter) or config.model.dtype in ("float16", "tf32")
+    needs_gpu = (
+        isinstance(config.adapter, QloraAdapter)
+        or config.model.dtype in ("float16", "tf32")
+        or config.hardware.sharding != "none"
+    )
     gpu = Machine("an assumed GPU", on_gpu=True, speed=GPU_SPEED, measured=False)
     if pick_device().type == "cpu" and needs_gpu:
         return [estimate(config, shape, rows, gpu)]

@@ -132,6 +132,7 @@ def sft_stage(config: RunConfig, base: Output, rows: Rows, run: Run = with_code_
         evaluation,
         config.watch.acting("sft"),
         checker_hash(evaluation.checker),
+        config.hardware.sharding,
         config.seed,
     )
     return adapter, training_report
@@ -182,6 +183,7 @@ def dpo_stage(
         evaluation,
         config.watch.acting("dpo"),
         checker_hash(evaluation.checker),
+        config.hardware.sharding,
         config.seed,
         scored_reference(config, policy, rows, run),
     )

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from zenml import get_step_context, log_metadata
 
 from llm_engineering.artifacts import TrackerLink
-from llm_engineering.config.schema import OpenAIJudge, TrackingConfig, WatchConfig
+from llm_engineering.config.schema import HardwareConfig, OpenAIJudge, TrackingConfig, WatchConfig
 from steps.work import work_root
 
 
@@ -46,6 +46,12 @@ def judge_settings(judge: OpenAIJudge) -> OpenAIJudge:
     whole = OpenAIJudge.model_validate(run_settings()["judge"])
     assert whole.deciding == judge
     return whole
+
+
+def hardware() -> HardwareConfig:
+    """Return in how many processes is trained: it shapes no result, as far as it does not shape checkpoints."""
+    config: HardwareConfig = TypeAdapter(HardwareConfig).validate_python(run_settings()["hardware"])
+    return config
 
 
 def sources() -> list[str]:

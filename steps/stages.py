@@ -5,7 +5,7 @@ from pathlib import Path
 from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig
 from llm_engineering.training.stage import StageInputs
-from steps.context import archive_folder, experiment_name, sources, tracking, watch
+from steps.context import archive_folder, experiment_name, hardware, sources, tracking, watch
 from steps.tracking import stage_origin
 
 
@@ -19,7 +19,7 @@ def stage_inputs(
     seed: int,
     work_dir: Path,
 ) -> StageInputs:
-    """Return the inputs of a training stage, with the run's name, sources, tracker and watch."""
+    """Return the inputs of a training stage, with the run's name, sources, tracker, watch and hardware."""
     return StageInputs(
         base=base,
         rows=rows,
@@ -35,4 +35,5 @@ def stage_inputs(
         sources=sources(),
         watch=watch(),
         origin=stage_origin(),
+        hardware=hardware(),
     )

@@ -7,7 +7,7 @@ from zenml import step
 
 from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet, TrainingReport
 from llm_engineering.config.schema import AdapterConfig, DPOStageConfig, EvaluationConfig, ModelConfig, WatchConfig
-from llm_engineering.training import dpo as library
+from llm_engineering.training import launcher as library
 from steps.context import log_facts
 from steps.stages import stage_inputs
 from steps.work import training_folder
@@ -24,6 +24,7 @@ def train_dpo(
     evaluation: EvaluationConfig,
     acting: WatchConfig,  # in the cache key: what of the watch can stop or restart the training
     checker_sha256: str,  # in the cache key: an edited checker judges anew
+    sharding: str,  # in the cache key: checkpoints of one kind of sharding are of no use to another
     seed: int,
     reference_log_probs: ReferenceLogProbs | None = None,
 ) -> tuple[Annotated[Checkpoint, "dpo_adapter"], Annotated[TrainingReport, "dpo_report"]]:

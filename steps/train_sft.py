@@ -6,7 +6,7 @@ from zenml import step
 
 from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, SFTStageConfig, WatchConfig
-from llm_engineering.training import sft as library
+from llm_engineering.training import launcher as library
 from steps.context import log_facts
 from steps.stages import stage_inputs
 from steps.work import training_folder
@@ -23,6 +23,7 @@ def train_sft(
     evaluation: EvaluationConfig,
     acting: WatchConfig,  # in the cache key: what of the watch can stop or restart the training
     checker_sha256: str,  # in the cache key: an edited checker judges anew
+    sharding: str,  # in the cache key: checkpoints of one kind of sharding are of no use to another
     seed: int,
 ) -> tuple[Annotated[Checkpoint, "sft_adapter"], Annotated[TrainingReport, "sft_report"]]:
     """Train an adapter on the answers of the conversations."""

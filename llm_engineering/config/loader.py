@@ -26,8 +26,8 @@ def load_config(paths: Sequence[Path | str], overrides: Sequence[str] = ()) -> R
     in a file start at its folder, those in an override at the working directory.
 
     Args:
-        paths: YAML files, or names of shipped ones: ``training`` is ``configs/training.yaml``; ``configs/recipes`` and
-            ``configs/models`` are searched too.
+        paths: YAML files, or names of shipped ones: ``training`` is ``configs/training.yaml``; ``configs/recipes``,
+            ``configs/models`` and ``configs/hardware`` are searched too.
         overrides: ``dotted.key=value``, the value in YAML, entries of lists by number: ``data.sft.0.path=rows.jsonl``.
 
     Raises:
@@ -66,7 +66,7 @@ def dump_block(config: RunConfig, only: set[str] | None = None) -> str:
 
 
 def _shipped() -> dict[str, Path]:
-    folders = (CONFIGS_DIR / "models", CONFIGS_DIR / "recipes", CONFIGS_DIR)
+    folders = tuple(CONFIGS_DIR / name for name in ("models", "hardware", "recipes", "."))
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 

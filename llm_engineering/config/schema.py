@@ -392,7 +392,7 @@ class StageConfig(Block):
     max_steps: PositiveInt | None = None
     """Optimizer updates."""
     batch_size: PositiveInt = 8
-    """Rows in one forward pass."""
+    """Rows in one forward pass, all processes together: each of them takes its part (``hardware.processes``)."""
     accumulation: PositiveInt = 1
     """Forward passes per optimizer update: the effective batch is batch_size x accumulation."""
     optimizer: Optimizer = "adamw_torch_fused"
@@ -1134,6 +1134,60 @@ class ExportConfig(Block):
         return self
 
 
+class LocalHardware(Block):
+    """Training in the process that runs the step, on its GPU, or on the CPU."""
+
+    type: Literal["local"] = "local"
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return 1
+
+    @property
+    def strategy(self) -> None:
+        """There is nothing to share with other processes."""
+        return None
+
+    @property
+    def sharding(self) -> str:
+        """How checkpoints are cut."""
+        return "none"
+
+
+Strategy = Literal["ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3"]
+
+
+class TorchrunHardware(Block):
+    """Training in several processes of one machine, each with a GPU of its own; docs/many_gpus.md describes them."""
+
+    type: Literal["torchrun"] = "torchrun"
+    processes: Annotated[int, Field(ge=2, le=1024)]
+    """How many: one for each GPU that is to be used. Batch sizes must be multiples of it."""
+    strategy: Strategy = "ddp"
+    """``ddp``: each process holds the whole model; ``fsdp`` (FSDP2) and ``deepspeed_zero3``: a part of everything.
+
+    ``deepspeed_zero2``: the whole model, and a part of the gradients and of the optimizer's state.
+    """
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a process holds only a part of what it trains."""
+        return self.strategy != "ddp"
+
+    @property
+    def sharding(self) -> str:
+        """How checkpoints are cut: those of ``ddp`` are whole, as those of one process are."""
+        return self.strategy if self.is_sharded else "none"
+
+
+HardwareConfig = Annotated[LocalHardware | TorchrunHardware, Field(discriminator="type")]
+SORTING_LOSSES = ("aot", "aot_unpaired")
+"""Losses that sort the pairs of a batch: parts of it are sorted otherwise than the whole."""
+SHARDED_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "sgd", "rmsprop")
+"""Optimizers whose step on a part of a weight is a part of the step on the whole."""
+
+
 class RunConfig(Block):
     """One run."""
 
@@ -1154,6 +1208,45 @@ class RunConfig(Block):
     sweep: SweepConfig | None = None
     """``--run-sweep`` tries these: ``{dpo.beta: [0.05, 0.1]}`` is every combination; docs/sweeps.md has more."""
     export: ExportConfig = ExportConfig()
+    hardware: HardwareConfig = LocalHardware()
+
+    @model_validator(mode="after")
+    def _check_hardware(self) -> "RunConfig":
+        if isinstance(self.hardware, LocalHardware):
+            return self
+        if isinstance(self.model.backend, UnslothBackend):
+            raise ValueError("hardware.type torchrun needs model.backend {type: peft}: Unsloth trains in one process")
+        if self.dpo.loss in SORTING_LOSSES:
+            raise ValueError(
+                f"dpo.loss {self.dpo.loss} sorts the pairs of a batch, which hardware.processes would tear apart; use "
+                "another loss, or hardware {type: local}"
+            )
+        if self.hardware.is_sharded:
+            self._check_sharded(self.hardware.strategy)
+        return self
+
+    def _check_sharded(self, strategy: str) -> None:
+        named = f"hardware.strategy {strategy}"
+        if isinstance(self.adapter, DoraAdapter):
+            raise ValueError(f"adapter.type dora needs whole weights, which {named} shares out; use lora, or ddp")
+        if isinstance(self.adapter, QloraAdapter) and (self.adapter.bits == 8 or strategy != "fsdp"):
+            raise ValueError(
+                f"adapter.type qlora with {self.adapter.bits} bits does not go with {named}; 4 bits go with fsdp, any "
+                "with ddp"
+            )
+        in_memory = isinstance(self.adapter, FullFineTuning) and self.dpo.reference != "stored"
+        if strategy == "deepspeed_zero3" and self.data.preference and in_memory and not self.dpo.reference_free:
+            raise ValueError(f"adapter.type full with {named} holds no reference besides; set dpo.reference to stored")
+        for name, stage in (("sft", self.sft), ("dpo", self.dpo)):
+            if stage.optimizer not in SHARDED_OPTIMIZERS:
+                raise ValueError(
+                    f"{name}.optimizer {stage.optimizer} needs whole weights, which {named} shares out; use one of "
+                    f"{', '.join(SHARDED_OPTIMIZERS)}"
+                )
+            if stage.best_metric:
+                raise ValueError(f"{name}.best_metric does not go with {named}; leave it out, or use ddp")
+            if stage.compile:
+                raise ValueError(f"{name}.compile does not go with {named}; set it to false, or use ddp")
 
     @model_validator(mode="after")
     def _check_best_metric(self) -> "RunConfig":
@@ -1173,6 +1266,20 @@ class RunConfig(Block):
                 f"dpo.learning_rate {self.dpo.learning_rate:g} is not below sft.learning_rate "
                 f"{self.sft.learning_rate:g}: DPO usually wants a tenth of it or less."
             )
+        if self.hardware.processes > 1:
+            noisy = [
+                name
+                for name, value in (
+                    ("adapter.dropout", getattr(self.adapter, "dropout", 0)),
+                    ("sft.neftune_alpha", self.sft.neftune_alpha),
+                )
+                if value
+            ]
+            found += [
+                f"{name} is drawn by each process alone: another hardware.processes draws other noise, and only to "
+                "that extent trains another model."
+                for name in noisy
+            ]
         return found
 
     @model_validator(mode="after")

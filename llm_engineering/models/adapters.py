@@ -6,6 +6,7 @@ from llm_engineering.config.schema import (
     AdapterConfig,
     DoraAdapter,
     FullFineTuning,
+    HardwareConfig,
     ModelConfig,
     QloraAdapter,
     UnslothBackend,
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
 
-def load_for_training(folder: "Path", model: ModelConfig, adapter: AdapterConfig) -> "PreTrainedModel":
+def load_for_training(
+    folder: "Path", model: ModelConfig, adapter: AdapterConfig, hardware: HardwareConfig | None = None
+) -> "PreTrainedModel":
     """Return the model in a folder as it is trained: quantised for QLoRA, in float32 where all weights are trained.
+
+    What is to be shared out among processes stays in main memory, unless it is quantised: that is done on the GPU.
 
     Updates of a half-precision weight would be rounded away where they are small (mixed precision, Micikevicius et al.
     2018, arXiv:1710.03740, section 3.1); products are still computed in ``model.dtype``, by autocast.
@@ -35,10 +40,12 @@ def load_for_training(folder: "Path", model: ModelConfig, adapter: AdapterConfig
     import torch
 
     dtype, load = require_hardware(model, adapter), pick_backend(model.backend).load
+    is_shared_out = hardware is not None and hardware.sharding != "none"
     if isinstance(adapter, QloraAdapter):
-        return load(folder, dtype, attention=model.attention, quantization=quantization(adapter.bits, dtype))
+        how = quantization(adapter.bits, dtype, dtype if is_shared_out else None)
+        return load(folder, dtype, attention=model.attention, quantization=how)
     weights = torch.float32 if isinstance(adapter, FullFineTuning) else dtype
-    return load(folder, weights, attention=model.attention)
+    return load(folder, weights, attention=model.attention, in_main_memory=is_shared_out)
 
 
 def require_hardware(model: ModelConfig, adapter: AdapterConfig) -> "torch.dtype":
@@ -59,8 +66,14 @@ def require_hardware(model: ModelConfig, adapter: AdapterConfig) -> "torch.dtype
     return dtype
 
 
-def quantization(bits: int, dtype: "torch.dtype") -> "BitsAndBytesConfig":
-    """Return how weights are kept: in 4 bits as NormalFloat, its scales quantised too (QLoRA, section 3); or in 8."""
+def quantization(bits: int, dtype: "torch.dtype", storage: "torch.dtype | None" = None) -> "BitsAndBytesConfig":
+    """Return how weights are kept: in 4 bits as NormalFloat, its scales quantised too (QLoRA, section 3); or in 8.
+
+    Args:
+        bits: 4 or 8.
+        dtype: Precision of products.
+        storage: What the tensors that hold 4-bit weights say they are; FSDP shares out only those of floats.
+    """
     from transformers import BitsAndBytesConfig
 
     if bits == 8:
@@ -70,6 +83,7 @@ def quantization(bits: int, dtype: "torch.dtype") -> "BitsAndBytesConfig":
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=storage,
     )
 
 

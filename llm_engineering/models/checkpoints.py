@@ -10,6 +10,7 @@ from llm_engineering.artifacts import Checkpoint, hash_files
 from llm_engineering.config.schema import ModelConfig
 from llm_engineering.errors import ModelError
 from llm_engineering.models.hardware import pick_device
+from llm_engineering.models.sharding import whole
 
 if TYPE_CHECKING:
     import torch
@@ -177,7 +178,7 @@ def weights_as_saved(model: "PreTrainedModel") -> "dict[str, torch.Tensor]":
 
     inner: Any = model.get_base_model() if hasattr(model, "peft_config") else model
     named = {
-        name.replace(".base_layer.", "."): parameter.detach()
+        name.replace(".base_layer.", "."): whole(parameter)
         for name, parameter in inner.named_parameters()
         if ".lora_" not in name
     }
@@ -186,7 +187,12 @@ def weights_as_saved(model: "PreTrainedModel") -> "dict[str, torch.Tensor]":
 
 
 def load_model(
-    folder: Path, dtype: "torch.dtype", *, attention: str = "auto", quantization: "BitsAndBytesConfig | None" = None
+    folder: Path,
+    dtype: "torch.dtype",
+    *,
+    attention: str = "auto",
+    quantization: "BitsAndBytesConfig | None" = None,
+    in_main_memory: bool = False,
 ) -> "PreTrainedModel":
     """Return the causal language model in a folder, on the machine's device.
 
@@ -195,6 +201,7 @@ def load_model(
         dtype: Precision of the weights, or of what is computed with quantised ones.
         attention: ``model.attention`` of the configuration.
         quantization: Keeps the linear layers' weights in fewer bits.
+        in_main_memory: Leave it there, even where there is a GPU.
 
     Raises:
         ModelError: The folder holds something else, or not all of the weights.
@@ -220,12 +227,24 @@ def load_model(
             "them; they would be random. Name the folder of a complete causal language model."
         )
     in_few_bits = quantization or getattr(model, "is_quantized", False)  # bitsandbytes places its own
-    loaded: PreTrainedModel = model if in_few_bits else model.to(pick_device())
+    loaded: PreTrainedModel = model if in_few_bits or in_main_memory else model.to(pick_device())
     return loaded
 
 
-def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Write a model so that it can be loaded and served: weights, tokenizer, chat template, generation config."""
+def save_model(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: Path,
+    weights: "dict[str, torch.Tensor] | None" = None,
+) -> None:
+    """Write a model so that it can be loaded and served: weights, tokenizer, chat template, generation config.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        folder: Where it goes.
+        weights: Its weights by name, where it holds only a part of them itself.
+    """
     from transformers import GenerationConfig
 
     known = model.generation_config.eos_token_id if model.generation_config else None
@@ -235,7 +254,7 @@ def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", f
         bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
     )
     model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
 
 

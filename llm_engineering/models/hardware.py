@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
-from llm_engineering.config.schema import Optimizer
+from llm_engineering.config.schema import HardwareConfig, Optimizer, TorchrunHardware
 from llm_engineering.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,6 +82,51 @@ def require_liger(asked: bool) -> bool:
     if asked and not (torch.cuda.is_available() and find_spec("liger_kernel")):
         raise ConfigError("liger_kernel needs a CUDA GPU and the package liger-kernel. Install it, or set it to false.")
     return asked
+
+
+def require_devices(hardware: HardwareConfig) -> None:
+    """Refuse more processes than this machine has devices for, and strategies that cannot run on them.
+
+    It is asked where training happens: another machine may have what this one lacks.
+
+    Raises:
+        ConfigError: The GPUs, or the cores where there is no GPU, are too few; or DeepSpeed is missing.
+    """
+    import torch
+
+    if not isinstance(hardware, TorchrunHardware):
+        return
+    devices, name = count_devices()
+    if hardware.processes > devices:
+        raise ConfigError(
+            f"hardware.processes {hardware.processes} is more than this machine has {name} ({devices}). Lower it, or "
+            "use hardware {type: local}."
+        )
+    if hardware.strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
+        raise ConfigError(
+            f"hardware.strategy {hardware.strategy} needs DeepSpeed. Install the extra: pip install "
+            "'llm-engineering[deepspeed]', or use fsdp."
+        )
+    if hardware.is_sharded and not torch.cuda.is_available():
+        raise ConfigError(
+            f"hardware.strategy {hardware.strategy} shares weights out among GPUs and there is none. Use ddp."
+        )
+
+
+def count_devices() -> tuple[int, str]:
+    """Return how many processes can train here, each on a device of its own, and what the devices are."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.device_count(), "GPUs"
+    return usable_cores(), "CPU cores, without a GPU"
+
+
+def usable_cores() -> int:
+    """Return how many CPU cores this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def require_attention(asked: str, dtype: "torch.dtype") -> None:

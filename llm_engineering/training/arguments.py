@@ -5,9 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.config.schema import DPOStageConfig, ModelConfig, SFTStageConfig, StageConfig
+from llm_engineering.artifacts import StageName
+from llm_engineering.config.schema import (
+    DPOStageConfig,
+    HardwareConfig,
+    LocalHardware,
+    ModelConfig,
+    SFTStageConfig,
+    StageConfig,
+)
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.hardware import pick_dtype, pick_optimizer, require_liger
+from llm_engineering.training.processes.strategy import strategy_arguments
 
 if TYPE_CHECKING:
     from trl import DPOConfig, SFTConfig
@@ -47,6 +56,21 @@ def pairs_seen(config: DPOStageConfig) -> int | None:
     return None if config.max_steps is None else config.max_steps * config.effective_batch
 
 
+def require_shares(stage: StageName, config: StageConfig, hardware: HardwareConfig) -> int:
+    """Return how many rows of a batch each process takes.
+
+    Raises:
+        ConfigError: They would not take the same number.
+    """
+    share, rest = divmod(config.batch_size, hardware.processes)
+    if rest:
+        raise ConfigError(
+            f"{stage}.batch_size {config.batch_size} is of all processes together and does not divide by "
+            f"hardware.processes {hardware.processes}. Make it a multiple."
+        )
+    return share
+
+
 def warmup_steps(config: StageConfig, steps: int) -> int:
     """Return the updates of the warm-up; one at least is left for the peak rate, since the first warm-up's rate is 0.
 
@@ -71,11 +95,13 @@ def sft_arguments(
     evaluates: bool,
     rows: int,
     report_to: Sequence[str] = (),
+    hardware: HardwareConfig = LocalHardware(),  # noqa: B008  # frozen
 ) -> "SFTConfig":
     """Return TRL's SFT arguments; the rows are tokenised, masked and cut already."""
     from trl import SFTConfig
 
-    asked = _common(config, model, work_dir, seed, evaluates, planned_steps(config, rows)) | {
+    share = require_shares("sft", config, hardware)
+    asked = _common(config, model, work_dir, seed, evaluates, planned_steps(config, rows), share) | {
         "report_to": list(report_to) or "none",
         "neftune_noise_alpha": config.neftune_alpha,
         "max_length": None,
@@ -83,7 +109,7 @@ def sft_arguments(
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "train_sampling_strategy": "group_by_length",
     }
-    return _as_asked(SFTConfig(**asked), asked)
+    return _as_asked(SFTConfig(**asked, **strategy_arguments(hardware)), asked)
 
 
 def dpo_arguments(
@@ -94,13 +120,15 @@ def dpo_arguments(
     evaluates: bool,
     rows: int,
     report_to: Sequence[str] = (),
+    hardware: HardwareConfig = LocalHardware(),  # noqa: B008  # frozen
 ) -> "DPOConfig":
     """Return TRL's DPO arguments; reference log-probabilities are computed once where rows are seen more than once."""
     from trl import DPOConfig
 
     steps = planned_steps(config, rows)
     losses = dpo_losses(config)
-    asked = _common(config, model, work_dir, seed, evaluates, steps) | {
+    share = require_shares("dpo", config, hardware)
+    asked = _common(config, model, work_dir, seed, evaluates, steps, share) | {
         "report_to": list(report_to) or "none",
         "loss_type": list(losses),
         "loss_weights": list(losses.values()),
@@ -114,7 +142,7 @@ def dpo_arguments(
         "discopop_tau": config.discopop_tau,
         "precompute_ref_log_probs": config.reference_free or stores_reference(config, rows),
     }
-    return _as_asked(DPOConfig(**asked), asked)
+    return _as_asked(DPOConfig(**asked, **strategy_arguments(hardware)), asked)
 
 
 def _as_asked(arguments: Any, asked: dict[str, Any]) -> Any:
@@ -180,7 +208,7 @@ def _schedule(config: StageConfig, steps: int) -> dict[str, Any]:
 
 
 def _common(
-    config: StageConfig, model: ModelConfig, work_dir: Path, seed: int, evaluates: bool, steps: int
+    config: StageConfig, model: ModelConfig, work_dir: Path, seed: int, evaluates: bool, steps: int, share: int
 ) -> dict[str, Any]:
     import torch
 
@@ -190,8 +218,8 @@ def _common(
         "output_dir": str(work_dir),
         "num_train_epochs": config.epochs,
         "max_steps": config.max_steps or -1,
-        "per_device_train_batch_size": config.batch_size,
-        "per_device_eval_batch_size": 4 * config.batch_size,
+        "per_device_train_batch_size": share,
+        "per_device_eval_batch_size": 4 * share,
         "gradient_accumulation_steps": config.accumulation,
         "optim": pick_optimizer(config.optimizer),
         "learning_rate": config.learning_rate,

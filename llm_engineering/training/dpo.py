@@ -97,7 +97,7 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
     logps = _reference_logps(config, inputs)
     seed_everything(inputs.seed)
     tokenizer = load_chat_tokenizer(inputs.base, inputs.model).tokenizer
-    model = load_for_training(inputs.base.path, inputs.model, inputs.adapter)
+    model = load_for_training(inputs.base.path, inputs.model, inputs.adapter, inputs.hardware)
     sft_sha256 = hash_as_loaded(inputs.base, model)
     disable_dropout_in_model(model)  # the reference is deterministic; adapter.dropout is the adapter's alone
     # The training loop does this too, but the reference is proven before it starts.
@@ -108,9 +108,16 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
         held_out = with_reference(held_out, logps.get("eval"))
     lengths = [2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
     arguments = dpo_arguments(
-        config, inputs.model, inputs.work_dir, inputs.seed, held_out is not None, len(rows), inputs.report_to
+        config,
+        inputs.model,
+        inputs.work_dir,
+        inputs.seed,
+        held_out is not None,
+        len(rows),
+        inputs.report_to,
+        inputs.hardware,
     )
-    memory = enough_memory("dpo", config, inputs.adapter, max(lengths))
+    memory = enough_memory("dpo", config, inputs.adapter, max(lengths), inputs.hardware.processes)
     with inputs.tracked("dpo", config) as tracker, memory:
         trainer = PreparedDPOTrainer(
             model=model,
@@ -120,6 +127,7 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
             eval_dataset=held_out,
             processing_class=tokenizer,
             fast_path=config.fast_path,
+            hardware=inputs.hardware,
             reference_free=config.reference_free,
             peft_config=adapter_config(inputs.adapter, model),
             callbacks=[
@@ -147,7 +155,7 @@ def _frozen_copy(inputs: StageInputs) -> "PreTrainedModel | None":
     """Return the reference where all weights are trained; an adapter is only switched off."""
     if not isinstance(inputs.adapter, FullFineTuning):
         return None
-    return load_for_training(inputs.base.path, inputs.model, inputs.adapter).requires_grad_(False)
+    return load_for_training(inputs.base.path, inputs.model, inputs.adapter, inputs.hardware).requires_grad_(False)
 
 
 def _kept_reference(trainer: "PreparedDPOTrainer") -> "PreTrainedModel | None":
@@ -214,7 +222,9 @@ def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft_s
     import torch
 
     model: Any = trainer.model
-    tried = range(min(config.batch_size, len(trainer.train_dataset)))
+    # what is to be shared out still lies in main memory, whole, and each process computes the same
+    most = 1 if trainer.hardware.sharding != "none" else config.batch_size
+    tried = range(min(most, len(trainer.train_dataset)))
     examples = [trainer.train_dataset[i] for i in tried]
     chosen = [labelled(row["prompt_ids"], row["chosen_ids"]) for row in examples]
     rejected = [labelled(row["prompt_ids"], row["rejected_ids"]) for row in examples]

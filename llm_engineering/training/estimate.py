@@ -1,7 +1,8 @@
 """What a training will need: memory and time, from the model's shape, the rows and the configuration.
 
 These are sums of what is known before anything runs, not measurements: :data:`LEFT_OUT` says what they lack, and every
-total is a range. N are parameters, T tokens, V the vocabulary, E the width of the hidden states.
+total is a range. N are parameters, T tokens, V the vocabulary, E the width of the hidden states. Where several
+processes train, memory is that of each of them.
 """
 
 from collections.abc import Mapping
@@ -33,7 +34,11 @@ NF4_BYTES = 4.127 / 8
 """Bytes of a weight in 4 bits with doubly quantised scales (QLoRA, Dettmers et al. 2023, section 3)."""
 OPTIMIZER_BYTES = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "rmsprop": 4, "adafactor": 0, "sgd": 0}
 """Bytes of optimizer state per trained parameter; the others are AdamW's with two numbers in fp32."""
-LEFT_OUT = "Left out: loading, generating and evaluating, in time; attention's own products; several GPUs."
+LEFT_OUT = (
+    "Left out: loading, generating and evaluating, and what GPUs say to each other, in time; attention's own products."
+)
+GATHERED_UNITS = 2
+"""Decoder layers whose weights are whole at once where they are shared out: one computes, the next is on its way."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,9 @@ class StageEstimate:
     at_most: bool
     """The rows, and with them the steps, are an upper bound."""
     memory: dict[str, float]
-    """Bytes by what takes them."""
+    """Bytes by what takes them, in one process."""
     peak: Range
-    """Bytes."""
+    """Bytes, in one process."""
     flops: float
     seconds: Range
 
@@ -98,6 +103,10 @@ class Estimate:
     """Bytes while an adapter is merged, which is done in fp32."""
     evaluation: Range
     """Bytes while models are measured: two of them for the KL, or one and the keys and values of a batch of answers."""
+    processes: int
+    """How many train together."""
+    loading: float
+    """Bytes of main memory that all of them take together until the model is shared out; 0: it is loaded in place."""
 
 
 def weight_bytes(config: RunConfig, on_gpu: bool) -> int:
@@ -129,6 +138,9 @@ def estimate(config: RunConfig, shape: ModelShape, rows: Mapping[StageName, Stag
     saved = shape.parameters * weight_bytes(config, machine.on_gpu)
     context = GPU_CONTEXT if machine.on_gpu else 0.0
     merge = 4.0 * shape.parameters
+    hardware = config.hardware
+    loaded = 4 * shape.parameters if isinstance(config.adapter, FullFineTuning) else saved
+    in_main_memory = hardware.sharding != "none" and not isinstance(config.adapter, QloraAdapter)
     measured = saved + max(saved, _generation(config, shape, rows, machine.on_gpu))
     return Estimate(
         machine=machine,
@@ -137,6 +149,8 @@ def estimate(config: RunConfig, shape: ModelShape, rows: Mapping[StageName, Stag
         stages={stage: _stage(config, settings[stage], stage, shape, own, machine) for stage, own in rows.items()},
         merge=Range(merge, max(merge, 2 * saved) * MARGIN + context),
         evaluation=Range(measured, measured * MARGIN + context),
+        processes=hardware.processes,
+        loading=float(hardware.processes * loaded) if in_main_memory else 0.0,
     )
 
 
@@ -147,37 +161,55 @@ def _stage(
     total = sum(memory.values())
     flops = stage_flops(config, settings, stage, shape, rows)
     low, high = USED_SHARE
+    speed = machine.speed * (config.hardware.processes if machine.on_gpu else 1)  # cores are counted already
     return StageEstimate(
         steps=planned_steps(settings, rows.rows),
         at_most=rows.at_most and settings.max_steps is None,
         memory=memory,
         peak=Range(total, total * MARGIN + (GPU_CONTEXT if machine.on_gpu else 0.0)),
         flops=flops,
-        seconds=Range(flops / (machine.speed * high), flops / (machine.speed * low)),
+        seconds=Range(flops / (speed * high), flops / (speed * low)),
     )
 
 
 def stage_memory(
     config: RunConfig, settings: StageConfig, stage: StageName, shape: ModelShape, rows: StageRows, on_gpu: bool
 ) -> dict[str, float]:
-    """Return the bytes that a stage holds at once, by what takes them.
+    """Return the bytes that one process of a stage holds at once, by what takes them.
 
     Weights that are trained are in fp32, with their gradients; the frozen ones are in the model's precision. DPO's
     reference is the policy with the adapter off; where all weights are trained, it is a model of its own.
+
+    Of P processes each takes 1/P of a batch's rows. FSDP and ZeRO-3 leave it 1/P of weights, gradients and optimizer
+    state, and the layers that compute whole besides; ZeRO-2 1/P of gradients and optimizer state (Rajbhandari et al.
+    2020, arXiv:1910.02054, section 5). DDP leaves it all, and a copy of the gradients on their way to the others.
     """
     trained = trained_parameters(config, shape)
     width = weight_bytes(config, on_gpu)
     is_full = isinstance(config.adapter, FullFineTuning)
-    tokens = settings.batch_size * rows.longest * (2 if stage == "dpo" else 1)
+    hardware = config.hardware
+    stored = isinstance(settings, DPOStageConfig) and stores_reference(settings, rows.rows)
+    tokens = settings.batch_size / hardware.processes * rows.longest * (2 if stage == "dpo" else 1)
+    of_weights = 1 / hardware.processes if hardware.strategy in ("fsdp", "deepspeed_zero3") else 1.0
+    of_state = 1 / hardware.processes if hardware.sharding != "none" else 1.0
+    in_chunks = stage == "sft" or (not is_full and hardware.sharding == "none")  # DPO's fast path shares nothing out
     return {
-        "weights": 4.0 * shape.parameters if is_full else _frozen_bytes(config, shape, width),
-        "adapter": 0.0 if is_full else 4.0 * trained,
-        "gradients": 4.0 * trained,
-        "optimizer": float(OPTIMIZER_BYTES.get(settings.optimizer, 8) * trained),
+        "weights": of_weights * (4.0 * shape.parameters if is_full else _frozen_bytes(config, shape, width)),
+        "adapter": of_weights * (0.0 if is_full else 4.0 * trained),
+        "gradients": of_state * 4.0 * trained,
+        "optimizer": of_state * float(OPTIMIZER_BYTES.get(settings.optimizer, 8) * trained),
         "activations": tokens * _activation_bytes(shape, settings.gradient_checkpointing, width),
-        "logits": _logit_bytes(settings, stage, shape, tokens, in_chunks=stage == "sft" or not is_full),
-        "reference": 4.0 * shape.parameters if stage == "dpo" and is_full else 0.0,
+        "logits": _logit_bytes(settings, stage, shape, tokens, in_chunks=in_chunks),
+        "reference": of_weights * 4.0 * shape.parameters if stage == "dpo" and is_full and not stored else 0.0,
+        **({"gradients on their way": 4.0 * trained} if hardware.strategy == "ddp" else {}),
+        **({"gathered layers": _gathered_bytes(shape, width)} if of_weights < 1 else {}),
     }
+
+
+def _gathered_bytes(shape: ModelShape, width: int) -> float:
+    """Return the bytes of weights that are whole at once where they are shared out; embeddings and head are, too."""
+    layer = shape.linear_parameters / shape.layers
+    return (GATHERED_UNITS * layer + (1 if shape.tied else 2) * shape.vocabulary * shape.hidden) * width
 
 
 def _frozen_bytes(config: RunConfig, shape: ModelShape, width: int) -> float:
@@ -201,7 +233,7 @@ def _activation_bytes(shape: ModelShape, checkpointing: bool, width: int) -> flo
     return float(kept * width)
 
 
-def _logit_bytes(settings: StageConfig, stage: StageName, shape: ModelShape, tokens: int, in_chunks: bool) -> float:
+def _logit_bytes(settings: StageConfig, stage: StageName, shape: ModelShape, tokens: float, in_chunks: bool) -> float:
     """Return the bytes of logits and their gradients in fp32: of a chunk, or of all tokens on TRL's own path of DPO."""
     held = min(tokens, CHUNK_TOKENS) if in_chunks and (stage == "sft" or settings.fast_path == "auto") else tokens
     return 2 * 4.0 * held * shape.vocabulary

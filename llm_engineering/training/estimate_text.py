@@ -12,9 +12,13 @@ def estimate_facts(estimate: Estimate) -> dict[str, str]:
     facts = {"parameters": f"{_count(estimate.parameters)}, {_count(estimate.trained)} trained ({share:.1%})"}
     for stage, found in estimate.stages.items():
         facts[stage] = _stage(found)
-        facts[f"{stage} memory"] = f"{span_of_bytes(found.peak)}: {_parts(found)}"
-    facts["merging"] = f"{span_of_bytes(estimate.merge)}, since it is done in float32"
-    facts["evaluating"] = span_of_bytes(estimate.evaluation)
+        each = f" in each of {estimate.processes} processes" if estimate.processes > 1 else ""
+        facts[f"{stage} memory"] = f"{span_of_bytes(found.peak)}{each}: {_parts(found)}"
+    if estimate.loading:
+        facts["loading"] = f"{_bytes(estimate.loading)} of main memory: each process loads the whole model at first"
+    alone = ", in one process" if estimate.processes > 1 else ""
+    facts["merging"] = f"{span_of_bytes(estimate.merge)}{alone}, since it is done in float32"
+    facts["evaluating"] = f"{span_of_bytes(estimate.evaluation)}{alone}"
     facts["speed"] = _speed(estimate.machine)
     return facts
 

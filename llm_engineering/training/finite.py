@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from llm_engineering.errors import TrainingError
+from llm_engineering.models.sharding import whole
 from llm_engineering.training.preferences import SAMPLED_SOURCE
+from llm_engineering.training.processes.batches import SharedBatches
 
 NAMED_ROWS = 32
 """Rows of one source that a message names; it counts the others."""
@@ -28,7 +30,8 @@ class Update:
     @classmethod
     def of(cls, step: int, losses: Sequence[Tensor], norm: Tensor | float) -> "Update":
         """Start to copy the numbers of an update; on CUDA this waits for nothing."""
-        values = torch.stack([torch.as_tensor(value, device=losses[0].device).float() for value in (*losses, norm)])
+        numbers = (*losses, whole(norm) if isinstance(norm, Tensor) else norm)
+        values = torch.stack([torch.as_tensor(value, device=losses[0].device).float() for value in numbers])
         arrived = torch.cuda.Event() if values.is_cuda else None  # type: ignore[no-untyped-call]
         copied = values.to("cpu", non_blocking=values.is_cuda)
         if arrived is not None:
@@ -73,7 +76,10 @@ class FiniteUpdates:
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
         """Return the gradient's norm; Trainer asks for it between the backward pass and the update."""
         norm = super()._get_grad_norm(*args, **kwargs)  # type: ignore[misc]
-        self._unread = Update.of(self.state.global_step + 1, self._losses, norm)  # type: ignore[attr-defined]
+        losses = self._losses
+        if self.accelerator.num_processes > 1:  # type: ignore[attr-defined]  # all of them are to see, and say, the same
+            losses = list(self.accelerator.gather(torch.stack(losses)))  # type: ignore[attr-defined]
+        self._unread = Update.of(self.state.global_step + 1, losses, norm)  # type: ignore[attr-defined]
         self._losses = []
         if not self.reads_late:
             self.require_finite()
@@ -130,7 +136,7 @@ class FiniteUpdates:
         return loss
 
     def rows_of_update(self, step: int) -> list[list[int]]:
-        """Return the indices of the rows of one update, batch by batch.
+        """Return the indices of the rows of one update, batch by batch, those of one process after another's.
 
         Their order follows from the seed and the epoch, and is drawn anew here: to know it costs nothing until it is
         asked for.
@@ -140,7 +146,11 @@ class FiniteUpdates:
         updates = math.ceil(len(loader) / accumulation)
         epoch, number = divmod(step - 1, updates)
         loader.set_epoch(epoch)
-        batches = [list(batch) for batch in loader.batch_sampler]
+        sampler = loader.batch_sampler
+        if isinstance(sampler, SharedBatches):
+            drawn = sampler.all_shares()[number * accumulation : (number + 1) * accumulation]
+            return [share for of_process in zip(*drawn, strict=True) for share in of_process]
+        batches = [list(batch) for batch in sampler]
         return batches[number * accumulation : (number + 1) * accumulation]
 
     def name_rows(self, indices: Iterable[int]) -> str:

@@ -18,7 +18,9 @@ WORTH_TRYING = 100
 
 
 @contextmanager
-def enough_memory(stage: StageName, config: StageConfig, adapter: AdapterConfig, longest: int) -> Iterator[None]:
+def enough_memory(
+    stage: StageName, config: StageConfig, adapter: AdapterConfig, longest: int, processes: int = 1
+) -> Iterator[None]:
     """Say in a sentence that memory ran out, and by what to change what.
 
     A process that the operating system kills for its memory says nothing; it goes on from its last checkpoint.
@@ -28,6 +30,7 @@ def enough_memory(stage: StageName, config: StageConfig, adapter: AdapterConfig,
         config: Its configuration.
         adapter: What is trained.
         longest: Tokens of the longest row, or pair.
+        processes: How many share a batch.
 
     Raises:
         TrainingError: No memory was left.
@@ -37,7 +40,7 @@ def enough_memory(stage: StageName, config: StageConfig, adapter: AdapterConfig,
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise TrainingError(_sentence(stage, config, adapter, longest)) from error
+        raise TrainingError(_sentence(stage, config, adapter, longest, processes)) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -46,7 +49,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return told or isinstance(error, MemoryError)
 
 
-def _sentence(stage: StageName, config: StageConfig, adapter: AdapterConfig, longest: int) -> str:
+def _sentence(stage: StageName, config: StageConfig, adapter: AdapterConfig, longest: int, processes: int) -> str:
     import torch
 
     rows = ("row" if stage == "sft" else "pair") + ("" if config.batch_size == 1 else "s")
@@ -56,15 +59,18 @@ def _sentence(stage: StageName, config: StageConfig, adapter: AdapterConfig, lon
     if not config.gradient_checkpointing:
         others.insert(0, f"set {stage}.gradient_checkpointing to true")
     first = ""
-    if config.batch_size > 1:
-        size = config.batch_size // 2
+    if config.batch_size // 2 >= processes:
+        size = config.batch_size // 2 // processes * processes
         accumulation = -(-config.batch_size * config.accumulation // size)
         first = (
             f"Set {stage}.batch_size to {size} and {stage}.accumulation to {accumulation}, which trains the same; or "
         )
     advice = ", or ".join(others)
     advice = f"{first}{advice}" if first else advice[0].upper() + advice[1:]
-    return f"Memory ran out in {stage.upper()}, at {config.batch_size} {rows} of up to {longest} tokens. {advice}."
+    shared = f", shared by {processes} processes" if processes > 1 else ""
+    return (
+        f"Memory ran out in {stage.upper()}, at {config.batch_size} {rows} of up to {longest} tokens{shared}. {advice}."
+    )
 
 
 def try_largest_batch(trainer: "StageTrainer") -> None:
@@ -77,6 +83,8 @@ def try_largest_batch(trainer: "StageTrainer") -> None:
         trainer: Ready to make its first update.
     """
     any_trainer: Any = trainer
+    if any_trainer.is_deepspeed_enabled:  # its backward pass would make an update
+        return
     batches = any_trainer.state.max_steps * any_trainer.args.gradient_accumulation_steps
     if any_trainer.args.device.type == "cpu" and batches < WORTH_TRYING:
         return

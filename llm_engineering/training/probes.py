@@ -123,7 +123,8 @@ class SampleKeeper:
         step = trainer.state.global_step
         earlier = [sample for sample in read_samples(self.folder) if sample.step < step]
         now = self._answers(trainer, step)
-        _write_samples(self.folder, earlier + now)
+        if trainer.is_first:
+            _write_samples(self.folder, earlier + now)
         _log_samples(self.tracker, trainer.stage, step, now)
         return {}
 

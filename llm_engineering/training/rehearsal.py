@@ -11,6 +11,8 @@ from llm_engineering.training.arguments import stores_reference
 ROWS = 500
 """Rows of every source."""
 STEPS = 6
+PROCESSES = 2
+"""Processes that stand in for more of them."""
 BATCH_SIZE = 2
 ACCUMULATION = 2
 EVALUATION_STEPS = 3
@@ -48,13 +50,14 @@ def judge(answer: str, reference: str) -> Judgement:
     return Judgement(correct=False, preferred=False, score=score)
 
 
-def rehearsal_of(config: RunConfig, base: str, key: str) -> Rehearsal:
+def rehearsal_of(config: RunConfig, base: str, key: str, devices: int = PROCESSES) -> Rehearsal:
     """Return the configuration of a rehearsal: everything is the user's own, but small, and nothing is published.
 
     Args:
         config: The real run's.
         base: Folder of the tiny model.
         key: Of that model. It is part of the rehearsal's name: an incumbent with another tokenizer does not compare.
+        devices: How many processes this machine can train in.
     """
     tree = config.model_dump()
     changes = [
@@ -64,6 +67,7 @@ def rehearsal_of(config: RunConfig, base: str, key: str) -> Rehearsal:
     ]
     tree["model"] |= {"base": base, "revision": None}
     changes += without_gpu(tree)
+    changes += _limit_processes(tree, devices)
     _limit_data(tree["data"])
     for stage in ("sft", "dpo"):
         _limit_stage(tree[stage])
@@ -97,6 +101,21 @@ def without_gpu(tree: dict[str, Any]) -> list[str]:
         said.append(f"adapter.type qlora ({bits} bits) is not rehearsed; lora with the same settings stands in.")
         tree["adapter"]["type"] = "lora"
     return said
+
+
+def _limit_processes(tree: dict[str, Any], devices: int) -> list[str]:
+    """Train in two processes where many would, with whole weights in each; in one where there is no second device."""
+    asked = tree["hardware"]
+    if asked["type"] == "local":
+        return []
+    instead: dict[str, Any] = {"type": "local"}
+    if devices >= PROCESSES:
+        instead = {"type": "torchrun", "processes": PROCESSES, "strategy": "ddp"}
+    tree["hardware"] = instead
+    if instead == asked:
+        return []
+    stand_in = f"{PROCESSES} processes (ddp) stand in" if devices >= PROCESSES else "one process stands in"
+    return [f"hardware ({asked['processes']} processes, {asked['strategy']}) is not rehearsed; {stand_in}."]
 
 
 def _limit_data(data: dict[str, Any]) -> None:

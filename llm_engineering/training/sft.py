@@ -24,7 +24,7 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
 
     seed_everything(inputs.seed)
     tokenizer = load_chat_tokenizer(inputs.base, inputs.model).tokenizer
-    model = load_for_training(inputs.base.path, inputs.model, inputs.adapter)
+    model = load_for_training(inputs.base.path, inputs.model, inputs.adapter, inputs.hardware)
     if config.disable_dropout:
         disable_dropout_in_model(model)
     rows = read_rows(inputs.rows, "train")
@@ -32,9 +32,16 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
     lengths = [len(ids) for ids in rows["input_ids"]]
     tokens_per_step = config.effective_batch * sum(lengths) / len(lengths)
     arguments = sft_arguments(
-        config, inputs.model, inputs.work_dir, inputs.seed, held_out is not None, len(rows), inputs.report_to
+        config,
+        inputs.model,
+        inputs.work_dir,
+        inputs.seed,
+        held_out is not None,
+        len(rows),
+        inputs.report_to,
+        inputs.hardware,
     )
-    memory = enough_memory("sft", config, inputs.adapter, max(lengths))
+    memory = enough_memory("sft", config, inputs.adapter, max(lengths), inputs.hardware.processes)
     with inputs.tracked("sft", config) as tracker, memory:
         trainer = PreparedSFTTrainer(
             model=model,
@@ -43,6 +50,7 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
             eval_dataset=held_out,
             processing_class=tokenizer,
             fast_path=config.fast_path,
+            hardware=inputs.hardware,
             peft_config=adapter_config(inputs.adapter, model),
             callbacks=[
                 Progress("SFT", "tokens", tokens_per_step),

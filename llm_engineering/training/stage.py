@@ -14,6 +14,8 @@ from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet, Sta
 from llm_engineering.config.schema import (
     AdapterConfig,
     EvaluationConfig,
+    HardwareConfig,
+    LocalHardware,
     LoraAdapter,
     ModelConfig,
     NoTracking,
@@ -24,6 +26,7 @@ from llm_engineering.config.schema import (
 )
 from llm_engineering.models.checkpoints import describe_checkpoint, save_model
 from llm_engineering.models.hardware import describe_hardware
+from llm_engineering.models.sharding import size_of, whole
 from llm_engineering.tracking import Origin, Tracker, tracked_stage
 from llm_engineering.training.arguments import examples_seen, planned_steps
 from llm_engineering.training.probes import read_samples, replay_samples
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 _log = logging.getLogger(__name__)
+CUT_WEIGHTS = ("fsdp", "deepspeed_zero3")
+"""Strategies in which no process has a whole weight."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class StageInputs:
     """The reference's log-probabilities, for DPO; None: they are computed where they are wanted."""
     origin: Origin = field(default_factory=Origin)
     """The run that the stage belongs to, for the tracker."""
+    hardware: HardwareConfig = field(default_factory=LocalHardware)
+    """In how many processes the stage is trained, and how they share it."""
 
     def tracked(self, stage: StageName, config: StageConfig) -> AbstractContextManager[Tracker]:
         """Return the experiment of one stage, with every setting that shaped it."""
@@ -137,7 +144,8 @@ def train(
     for note in notes:
         _log.warning(note)
     trainer.source_names = inputs.sources
-    interrupted = last_checkpoint(inputs.work_dir)
+    with trainer.accelerator.main_process_first():  # which removes a torn one
+        interrupted = last_checkpoint(inputs.work_dir)
     _introduce(tracker, stage, inputs, interrupted)
     started = time.perf_counter()
     _take_up(trainer, stage, interrupted)
@@ -194,7 +202,7 @@ def _take_up(trainer: Any, stage: StageName, interrupted: Path | None) -> None:
 
 def _parameters(trainer: Any) -> tuple[int, int]:
     """Return how many parameters are trained, and how many there are, adapter included."""
-    counts = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
+    counts = [(size_of(p), p.requires_grad) for p in trainer.model.parameters()]
     return sum(number for number, trained in counts if trained), sum(number for number, _ in counts)
 
 
@@ -209,18 +217,27 @@ def _keep_adapter(trainer: Any, inputs: StageInputs) -> Checkpoint:
     adapter.base_model_name_or_path = base.base if is_named else str(base.path)
     adapter.revision = inputs.model.revision if is_named else None
     belongs_to = {"name": adapter.base_model_name_or_path, "revision": adapter.revision, "sha256": base.weights_sha256}
-    with writing(folder):
-        trainer.model.save_pretrained(folder, save_embedding_layers=False)
-        (folder / "base_model.json").write_text(json.dumps(belongs_to, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").unlink(missing_ok=True)
+    trained = None
+    if trainer.processes > 1:
+        trained = {name: whole(p) for name, p in trainer.model.named_parameters() if p.requires_grad}
+    if trainer.is_first:
+        with writing(folder):
+            trainer.model.save_pretrained(folder, state_dict=trained, save_embedding_layers=False)
+            (folder / "base_model.json").write_text(json.dumps(belongs_to, indent=2) + "\n", encoding="utf-8")
+        (folder / "README.md").unlink(missing_ok=True)
+    trainer.accelerator.wait_for_everyone()
     return describe_checkpoint(folder, "adapter", inputs.base)
 
 
 def _keep_model(trainer: Any, inputs: StageInputs) -> Checkpoint:
     """Write all weights, where all were trained."""
     folder = inputs.work_dir / "model"
-    with writing(folder):
-        save_model(trainer.model, trainer.processing_class, folder)
+    is_cut = trainer.hardware.strategy in CUT_WEIGHTS
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if is_cut else None
+    if trainer.is_first:
+        with writing(folder):
+            save_model(trainer.model, trainer.processing_class, folder, weights)
+    trainer.accelerator.wait_for_everyone()
     return describe_checkpoint(folder, "model", inputs.base)
 
 
@@ -232,6 +249,12 @@ def _notes(trainer: Any, config: StageConfig) -> list[str]:
         f"The optimizer {config.optimizer} needs a CUDA GPU and bitsandbytes, which are not here: "
         f"{trainer.args.optim.value} steps in."
     ]
+
+
+def _where(hardware: HardwareConfig) -> str:
+    """Return what trained, in a phrase: ``2 processes (ddp) on CPU, 1 thread`` where there are several."""
+    each = describe_hardware()
+    return f"{hardware.processes} processes ({hardware.strategy}), each on {each}" if hardware.strategy else each
 
 
 def _report(
@@ -265,6 +288,8 @@ def _report(
         resumed_from=resumed_from,
         stopped_early=state.global_step < state.max_steps,
         path=trainer.path,
-        hardware=describe_hardware(),
+        hardware=_where(trainer.hardware),
+        processes=trainer.hardware.processes,
+        strategy=trainer.hardware.strategy,
         samples=read_samples(Path(trainer.args.output_dir)),
     )

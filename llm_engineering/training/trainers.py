@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import TrainerState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import rotate_checkpoints
@@ -19,6 +20,8 @@ from llm_engineering.progress import Work
 from llm_engineering.training.fast_path.trainers import FastDPO, FastSFT
 from llm_engineering.training.finite import FiniteUpdates
 from llm_engineering.training.memory import try_largest_batch
+from llm_engineering.training.processes.batches import Row
+from llm_engineering.training.processes.trainer import STAND_IN_TOKENS, ManyProcesses
 from llm_engineering.training.recovery import seal, writing
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ Probe = Callable[[Any], dict[str, float]]
 """Measures something of a trainer's model at an evaluation, beside TRL's metrics on the held-out rows."""
 
 
-class StageTrainer(FiniteUpdates):
+class StageTrainer(FiniteUpdates, ManyProcesses):
     """What both trainers have beside TRL's own: checks, sealed checkpoints, and metrics of generated answers."""
 
     probes: Sequence[Probe] = ()
@@ -41,7 +44,7 @@ class StageTrainer(FiniteUpdates):
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
         """Prepare as TRL does, take up its count of tokens, and see that memory lasts."""
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)  # type: ignore[misc]
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         logged = [entry["num_tokens"] for entry in self.state.log_history if "num_tokens" in entry]
         self._total_train_tokens = int(logged[-1]) if logged else 0
         try_largest_batch(self)
@@ -72,9 +75,10 @@ class StageTrainer(FiniteUpdates):
         """
         started = time.perf_counter()
         with torch.random.fork_rng():
-            output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]  # TRL's
+            output = super().evaluation_loop(*args, **kwargs)
         for probe in self.probes:
-            output.metrics.update({f"eval_{name}": value for name, value in probe(self).items()})
+            found = self.from_first(probe(self))
+            output.metrics.update({f"eval_{name}": value for name, value in found.items()})
         self.evaluation_seconds += time.perf_counter() - started
         return output
 
@@ -98,7 +102,7 @@ class StageTrainer(FiniteUpdates):
                 checkpoint cannot be written.
         """
         self.require_finite()
-        if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
+        if not all(_local(p).isfinite().all() for p in model.parameters() if p.requires_grad):
             raise TrainingError(
                 f"The weights are not finite at step {self.state.global_step}. Lower the learning rate or "
                 "max_grad_norm; the last good checkpoint is kept."
@@ -108,10 +112,18 @@ class StageTrainer(FiniteUpdates):
         try:
             with writing(checkpoint):
                 super()._save_checkpoint(model, trial)  # type: ignore[misc]
-                seal(checkpoint)
+                self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]  # each process writes its random state
+                if self.is_first:
+                    seal(checkpoint)
         finally:
             self.args.save_total_limit = kept  # type: ignore[attr-defined]
-        rotate_checkpoints(self.args.output_dir, kept, self.state.best_model_checkpoint)  # type: ignore[attr-defined]
+        if self.is_first:
+            rotate_checkpoints(self.args.output_dir, kept, self.state.best_model_checkpoint)  # type: ignore[attr-defined]
+
+
+def _local(parameter: Tensor) -> Tensor:
+    """Return what this process has of a weight."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 class LengthGroupedRows(LengthGroupedSampler):  # type: ignore[misc]  # transformers is untyped here
@@ -141,21 +153,32 @@ class PreparedSFTTrainer(StageTrainer, FastSFT, SFTTrainer):  # type: ignore[mis
 
     def _get_train_sampler(self, train_dataset: "Dataset | None" = None) -> LengthGroupedRows:
         lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
-        rows_per_update = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        rows_per_update = self.args.train_batch_size * self.processes * self.args.gradient_accumulation_steps
         return LengthGroupedRows(rows_per_update, lengths, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: "Dataset") -> LengthGroupedRows:
         lengths = [len(ids) for ids in eval_dataset["input_ids"]]
-        return LengthGroupedRows(self.args.eval_batch_size, lengths, self.args.seed)
+        return LengthGroupedRows(self.args.eval_batch_size * self.processes, lengths, self.args.seed)
+
+    def stand_in(self) -> Row:
+        """Return a row of two tokens without a label."""
+        return {"input_ids": [self.processing_class.eos_token_id] * STAND_IN_TOKENS, "labels": [-100] * STAND_IN_TOKENS}
+
+    def size_of(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return how many rows a batch has, and how many labels."""
+        labels_BT = batch["labels"][:, 1:] != -100
+        return torch.stack([labels_BT.any(dim=1).sum(), labels_BT.sum()])
 
 
 class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer on rows with ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``; it drops and cuts none."""
 
     args: DPOConfig
+    loss_types: list[str]
     loss_weights: list[Any]
-    _in_update: tuple[int, int, Tensor] | None = None
-    """How many batches, pairs and tokens of chosen answers the update has, where it has several batches."""
+    stand_in_rows = 2
+    _in_update: tuple[int, Tensor, Tensor] | None = None
+    """How many batches, pairs and tokens of chosen answers the update has, those of all processes together."""
 
     def __init__(self, *args: Any, reference_free: bool = False, **kwargs: Any) -> None:
         self.reference_free = reference_free
@@ -167,36 +190,65 @@ class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[mis
         counts = zip(*(_token_counts(self.train_dataset, name) for name in names), strict=True)
         return [p + c + r if self.fast else p + max(c, r) for p, c, r in counts]
 
+    def stand_in(self) -> Row:
+        """Return a pair of empty answers to a prompt of two tokens."""
+        prompt = {"prompt_ids": [self.processing_class.eos_token_id] * STAND_IN_TOKENS}
+        return {**prompt, "chosen_ids": [], "rejected_ids": [], **dict.fromkeys(REF_COLUMNS, 0.0)}
+
+    def size_of(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return how many pairs a batch has, and how many tokens of chosen answers."""
+        chosen_BT = batch["completion_mask"][: len(batch["completion_mask"]) // 2, 1:]
+        return torch.stack([chosen_BT.any(dim=1).sum(), chosen_BT.sum()])
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Draw the batches of an update, and count what is in them."""
+        """Draw the batches of an update, and count what is in them, in all processes."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
         self._in_update = None
-        if len(batches) > 1:
-            pairs = sum(len(batch["input_ids"]) // 2 for batch in batches)
-            self._in_update = len(batches), pairs, torch.stack([_chosen_tokens(batch) for batch in batches]).sum()
+        if len(batches) > 1 or self.processes > 1:
+            sizes_2 = torch.stack([self.size_of(batch) for batch in batches]).sum(0)
+            pairs, tokens = self.accelerator.reduce(sizes_2.to(self.accelerator.device), "sum")
+            self._in_update = len(batches), pairs, tokens
         return batches, num_items
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Return TRL's loss, each batch weighed by its part of the update.
+    def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
+        """Return TRL's loss, each batch weighed by its part of the update, and each process's share by its part of it.
 
-        TRL takes the mean over the pairs of a batch, in the NLL term over its tokens, and the mean of these over the
-        batches of the update. With a batch's part of the pairs, and of the tokens, as its weight, the loss is the mean
-        over the update, however it is cut into batches.
+        TRL takes the mean over the pairs of a batch, in the NLL term over its tokens, the mean of these over the
+        batches of the update, and of that over the processes. With the part of the pairs, and of the tokens, as its
+        weight, the loss is the mean over the update, however it is cut. A stand-in weighs nothing; it has no token to
+        take a mean over.
         """
-        if self._in_update is None or not self.model.training:
-            return super().compute_loss(model, inputs, *args, **kwargs)
-        batches, pairs, tokens = self._in_update
-        of_pairs = batches * (len(inputs["input_ids"]) // 2) / pairs
-        of_tokens = batches * _chosen_tokens(inputs) / tokens
-        configured = self.loss_weights
-        self.loss_weights = [
-            weight * (of_tokens if loss == "sft" else of_pairs)
-            for loss, weight in zip(self.loss_types, configured, strict=True)
+        whole = self._whole_of()
+        if whole is None:
+            return super()._compute_loss(model, inputs, return_outputs)
+        parts, pairs, tokens = whole
+        own_pairs, own_tokens = self.size_of(inputs)
+        of_pairs = parts * own_pairs / pairs
+        of_tokens = parts * own_tokens / tokens
+        configured = self.loss_types, self.loss_weights
+        weighed = [
+            (loss, weight * (of_tokens if loss == "sft" else of_pairs))
+            for loss, weight in zip(*configured, strict=True)
+            if loss != "sft" or own_tokens > 0
         ]
+        self.loss_types, self.loss_weights = [loss for loss, _ in weighed], [weight for _, weight in weighed]
         try:
-            return super().compute_loss(model, inputs, *args, **kwargs)
+            return super()._compute_loss(model, inputs, return_outputs)
         finally:
-            self.loss_weights = configured
+            self.loss_types, self.loss_weights = configured
+
+    def _whole_of(self) -> tuple[int, Any, Any] | None:
+        """Return of what a batch is a part: how many parts there are, and their pairs and tokens; None: of nothing.
+
+        While training it is a part of an update, else of the same batch in all processes.
+        """
+        if self.model.training and self._in_update is not None:
+            batches, pairs, tokens = self._in_update
+            return batches * self.processes, pairs, tokens
+        if self.processes == 1:
+            return None
+        pairs, tokens = (sum(sizes) for sizes in zip(*self._sizes, strict=True))
+        return self.processes, pairs, tokens
 
     def _prepare_dataset(self, dataset: "Dataset", *args: Any) -> "Dataset":
         return dataset
@@ -254,12 +306,6 @@ def batches_of_like_length(lengths: list[int], most: int) -> Iterator[list[int]]
         stop = start + max(1, most // max(1, lengths[order[start]]))
         yield order[start:stop]
         start = stop
-
-
-def _chosen_tokens(batch: dict[str, Tensor]) -> Tensor:
-    """Return how many tokens of the chosen answers, the first half of the rows, are scored."""
-    mask_BT = batch["completion_mask"]
-    return mask_BT[: len(mask_BT) // 2, 1:].sum()
 
 
 def _token_counts(dataset: "Dataset", column: str) -> list[int]:

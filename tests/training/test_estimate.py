@@ -23,6 +23,7 @@ from llm_engineering.config.schema import (
     SampledSource,
     SampleSettings,
     SFTStageConfig,
+    TorchrunHardware,
 )
 from llm_engineering.models.checkpoints import EMBEDDED_FOLDER
 from llm_engineering.models.shape import LinearLayers, ModelShape, read_shape
@@ -75,6 +76,45 @@ def test_shapes_are_those_of_the_real_model(tmp_path: Path) -> None:
     gpt2 = read_shape(tmp_path)
     assert gpt2.parameters == 124_439_808
     assert LinearLayers("c_attn", 768, 2304, 12) in gpt2.linear  # transformers' Conv1D keeps (inputs, outputs)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "weights", "state", "more"),
+    [
+        ("ddp", 1, 1, {"gradients on their way": 4 * 1200}),
+        ("deepspeed_zero2", 1, 1 / 4, {}),
+        # two layers of 10 x 20, and embeddings of 100 x 10, in four bytes
+        ("fsdp", 1 / 4, 1 / 4, {"gathered layers": 4 * (2 * 200 + 1000)}),
+        ("deepspeed_zero3", 1 / 4, 1 / 4, {"gathered layers": 4 * (2 * 200 + 1000)}),
+    ],
+)
+def test_four_processes_share_what_their_strategy_shares(
+    strategy: Any, weights: float, state: float, more: dict[str, float]
+) -> None:
+    asked = {"batch_size": 8, "max_steps": 3, "optimizer": "adamw_torch"}
+    run = config(adapter=FullFineTuning(), hardware=TorchrunHardware(processes=4, strategy=strategy))
+    found = stage_memory(run, SFTStageConfig(**asked), "sft", SMALL, StageRows(10, 5.0, 7), on_gpu=False)
+    alone = stage_memory(
+        config(adapter=FullFineTuning()), SFTStageConfig(**asked), "sft", SMALL, StageRows(10, 5.0, 7), on_gpu=False
+    )
+    assert found == {
+        **alone,
+        "weights": weights * 4 * 1200,
+        "gradients": state * 4 * 1200,
+        "optimizer": state * 8 * 1200,
+        "activations": alone["activations"] / 4,
+        "logits": alone["logits"] / 4,  # 8 x 7 tokens, and 2 x 7 in each process: fewer than a chunk
+        **more,
+    }
+
+
+def test_gpus_share_the_time_and_load_the_model_once_each() -> None:
+    rows: dict[StageName, StageRows] = {"sft": StageRows(10, 5.0, 7)}
+    run = config(adapter=FullFineTuning(), hardware=TorchrunHardware(processes=4, strategy="fsdp"))
+    shared, alone = (estimate(each, SMALL, rows, GPU) for each in (run, config(adapter=FullFineTuning())))
+    assert shared.stages["sft"].seconds.high == pytest.approx(alone.stages["sft"].seconds.high / 4)
+    assert (shared.loading, alone.loading) == (4 * 4 * 1200, 0)
+    assert "in each of 4 processes" in estimate_facts(shared)["sft memory"]
 
 
 def test_trained_parameters_are_pefts_own() -> None:

@@ -13,6 +13,7 @@ from llm_engineering.config.schema import (
     ExportConfig,
     FileSource,
     HubSource,
+    LocalHardware,
     LoraAdapter,
     ModelConfig,
     NoTracking,
@@ -23,6 +24,7 @@ from llm_engineering.config.schema import (
     SampledSource,
     SampleSettings,
     SFTStageConfig,
+    TorchrunHardware,
     UnslothBackend,
     WatchActions,
     WatchConfig,
@@ -41,6 +43,23 @@ def test_it_has_a_name_of_its_own_and_publishes_nothing() -> None:
     assert config.export.dir is None
     assert config.tracking == NoTracking()
     assert len(rehearsed(name="t" * 80).config.name) <= 80
+
+
+@pytest.mark.parametrize(
+    ("devices", "instead", "words"),
+    [
+        (2, TorchrunHardware(processes=2), "2 processes (ddp) stand in."),
+        (1, LocalHardware(), "one process stands in."),
+    ],
+)
+def test_many_gpus_are_rehearsed_in_as_many_processes_as_there_are_devices(
+    devices: int, instead: object, words: str
+) -> None:
+    config = RunConfig(hardware=TorchrunHardware(processes=8, strategy="fsdp"), sft=SFTStageConfig(batch_size=16))
+    found = rehearsal_of(config, "/tiny", "0123456789abcdef", devices)
+    assert found.config.hardware == instead
+    assert found.config.sft.batch_size == 2
+    assert f"hardware (8 processes, fsdp) is not rehearsed; {words}" in found.changes
 
 
 def test_rows_steps_and_answers_are_few() -> None:

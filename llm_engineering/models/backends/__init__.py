@@ -28,6 +28,7 @@ class Backend(Protocol):
         *,
         attention: str = "auto",
         quantization: "BitsAndBytesConfig | None" = None,
+        in_main_memory: bool = False,
     ) -> "PreTrainedModel":
         """Return the causal language model in a folder, on the machine's device, for training.
 

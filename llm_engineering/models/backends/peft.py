@@ -16,10 +16,15 @@ def start() -> None:
 
 
 def load(
-    folder: Path, dtype: "torch.dtype", *, attention: str = "auto", quantization: "BitsAndBytesConfig | None" = None
+    folder: Path,
+    dtype: "torch.dtype",
+    *,
+    attention: str = "auto",
+    quantization: "BitsAndBytesConfig | None" = None,
+    in_main_memory: bool = False,
 ) -> "PreTrainedModel":
-    """Return the causal language model in a folder, on the machine's device."""
-    return load_model(folder, dtype, attention=attention, quantization=quantization)
+    """Return the causal language model in a folder, on the machine's device unless it is to stay in main memory."""
+    return load_model(folder, dtype, attention=attention, quantization=quantization, in_main_memory=in_main_memory)
 
 
 def speed_up(model: "PeftModel", *, gradient_checkpointing: bool) -> None:

@@ -112,14 +112,22 @@ def _quiet() -> Iterator[None]:
 
 
 def load(
-    folder: Path, dtype: "torch.dtype", *, attention: str = "auto", quantization: "BitsAndBytesConfig | None" = None
+    folder: Path,
+    dtype: "torch.dtype",
+    *,
+    attention: str = "auto",
+    quantization: "BitsAndBytesConfig | None" = None,
+    in_main_memory: bool = False,
 ) -> "PreTrainedModel":
     """Return the causal language model in a folder, patched by Unsloth, with the weights of the folder.
+
+    It is never to stay in main memory: the configuration refuses to share it out among processes.
 
     Raises:
         ConfigError: Unsloth cannot be used, or has rewritten TRL's trainers.
         ModelError: The folder holds something else, not all of the weights, or others than Unsloth has loaded.
     """
+    assert not in_main_memory
     start()
     _require_trls_trainers()
     import unsloth

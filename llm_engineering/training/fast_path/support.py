@@ -82,8 +82,8 @@ def _missing_names(trainer: Any, stage: Literal["sft", "dpo"]) -> Iterator[str]:
 
 def _ways_of_training(trainer: Any) -> Iterator[str]:
     accelerator, args = trainer.accelerator, trainer.args
-    if accelerator.num_processes > 1 or accelerator.distributed_type.value != "NO" or args.n_gpu > 1:
-        yield "several processes or devices"  # DDP: no test shows yet that two processes equal one
+    if args.n_gpu > 1:
+        yield "several devices in one process"
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         yield "sharded weights"
     if accelerator.device.type not in ("cpu", "cuda"):

@@ -147,9 +147,18 @@ class FastDPO(FastPath):
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
         if self.fast is None or return_outputs:  # who wants outputs wants logits
             return super()._compute_loss(model, inputs, return_outputs)  # type: ignore[misc]
+        inner = self.accelerator.unwrap_model(model)  # type: ignore[attr-defined]
+        if inner is model:
+            return self._flat_loss(model, inputs)
+        from trl.models.utils import _ForwardRedirection
+
+        # DDP hears of a backward pass in its own forward pass alone: without it no gradient would be averaged
+        return _ForwardRedirection()(model, inner, self._flat_loss, inner, inputs)
+
+    def _flat_loss(self, model: Any, inputs: dict[str, Tensor]) -> Any:
         with self._laid_out(inputs):
             self._policy_is_next = True
-            loss = super()._compute_loss(model, inputs, return_outputs)  # type: ignore[misc]
+            loss = super()._compute_loss(model, inputs, False)  # type: ignore[misc]
             self._log_policy(inputs["completion_mask"])
         return loss
 
@@ -194,10 +203,14 @@ class FastDPO(FastPath):
         assert self._policy.hits_K is not None
         chosen = int(completion_mask_BT[: len(completion_mask_BT) // 2, 1:].sum())
         metrics = self._metrics["train" if self.model.training else "eval"]  # type: ignore[attr-defined]
-        metrics["logits/chosen"].append(_mean(self._policy.mean_logits_K[:chosen]))
-        metrics["logits/rejected"].append(_mean(self._policy.mean_logits_K[chosen:]))
-        metrics["mean_token_accuracy"].append(_mean(self._policy.hits_K[:chosen]))
+        metrics["logits/chosen"].append(self._mean(self._policy.mean_logits_K[:chosen]))
+        metrics["logits/rejected"].append(self._mean(self._policy.mean_logits_K[chosen:]))
+        metrics["mean_token_accuracy"].append(self._mean(self._policy.hits_K[:chosen]))
 
-
-def _mean(values_K: Tensor) -> float:
-    return values_K.mean().item() if len(values_K) else 0.0
+    def _mean(self, values_K: Tensor) -> float:
+        """Return the mean over the values, of all processes where there are several."""
+        if self.accelerator.num_processes == 1:  # type: ignore[attr-defined]
+            return values_K.mean().item() if len(values_K) else 0.0
+        own = torch.stack([values_K.float().sum(), torch.tensor(float(len(values_K)), device=values_K.device)])
+        total, count = self.accelerator.reduce(own, "sum").tolist()  # type: ignore[attr-defined]
+        return total / count if count else 0.0
