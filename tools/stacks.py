@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -275,6 +276,8 @@ def rehearse(
     flags += [word for name in configs for word in ("--config", name)]
     flags += [word for text in overrides for word in ("--set", text)]
     kept = folder or Path(tempfile.mkdtemp(prefix="rehearsal-"))
+    for ended_by in (signal.SIGINT, signal.SIGTERM):  # either way servers and jobs are stopped
+        signal.signal(ended_by, signal.default_int_handler)
     with _one_sentence(verbose=verbose, opens_store=False):
         from pipelines.stacks.rehearsal import rehearse as rehearsed
 

@@ -36,6 +36,8 @@ NEEDED = ("boto3", "kubernetes", "moto", "sagemaker", "uvicorn")
 """Packages of the extra ``rehearsal`` that tell whether it is installed."""
 _NOT_INHERITED = ("AWS_", "AZURE_", "GOOGLE_", "KUBE", "MODAL_", "SAGEMAKER_", "ZENML_")
 """What the shell says of accounts, clusters and servers is none of a rehearsal's."""
+_CORES = ("OMP_NUM_THREADS",)
+"""How many cores a job may use is the platform's to say, and here the shell's."""
 _SECRET = ("KEY", "PASSWORD", "SECRET", "TOKEN")
 """In whose names there is one of these, variables of the shell are taken to be secrets."""
 
@@ -161,15 +163,18 @@ def standing_in(flavors: Sequence[str], folder: Path, python: Path = Path(sys.ex
 
     Raises:
         ConfigError: There is no stand-in for a flavour.
-        StoreError: The extra ``rehearsal`` is not installed, or the ZenML server does not start.
+        StoreError: The folder is in use, the extra ``rehearsal`` is not installed, or the server does not start.
     """
     openings = [_opening(flavor) for flavor in flavors if flavor != "local"]
     require_packages()
+    if folder.exists() and any(folder.iterdir()):
+        raise StoreError(f"The folder {folder} is not empty, and a rehearsal's is its own. Name a new one.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     recording = Recording(folder / "submitted.jsonl")
     with ExitStack() as stack:
         aws = stack.enter_context(aws_standin())
-        machine = Machine(folder / "jobs", Image(python), aws.environment)
+        cores = {name: os.environ[name] for name in _CORES if name in os.environ}
+        machine = Machine(folder / "jobs", Image(python), {**aws.environment, **cores})
         around = Surroundings(folder, aws, machine, recording)
         server = stack.enter_context(zenml_server(python, folder / "server", aws.environment))
         standins = [stack.enter_context(opening(around)) for opening in openings]

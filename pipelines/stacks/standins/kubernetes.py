@@ -165,7 +165,8 @@ class Cluster:
             del self.objects[collection][name]
         if collection.name == "jobs":
             for pod in self.select(Collection("pods", collection.namespace), f"job-name={name}"):
-                self.processes[pod["metadata"]["name"]].stop()
+                if process := self.processes.get(pod["metadata"]["name"]):
+                    process.stop()
         return manifest
 
     def log_of(self, pod: str) -> str:
@@ -179,7 +180,7 @@ class Cluster:
         with self._lock:
             (found,) = (pods[pod] for kept, pods in self.objects.items() if kept.name == "pods" and pod in pods)
             found["status"].setdefault("conditions", []).append(condition)
-        self.processes[pod].kill()
+            self.processes[pod].kill()
 
     def close(self) -> None:
         """End what runs."""
@@ -248,8 +249,8 @@ class Cluster:
                 time.sleep(0.1)
             return 1
         command = [*(container.get("command") or ()), *(container.get("args") or ())]
-        job = self.machine.start(name, command, environment, hostname=name)
-        self.processes[name] = job
+        with self._lock:  # whoever looks for the pod's process finds it as soon as it can have done something
+            job = self.processes[name] = self.machine.start(name, command, environment, hostname=name)
         self._tell(pod, container, "Running", {"running": {"startedAt": _now()}})
         code = job.wait()
         code = code if code >= 0 else 128 - code

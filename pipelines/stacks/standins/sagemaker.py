@@ -38,6 +38,8 @@ _NAMED_LATER = {
     "CreateProcessingJob": frozenset({"ProcessingJobName"}),
 }
 """What SageMaker itself adds to the request that a step of a pipeline holds."""
+_SECONDS_OF_MOTO = 120.0
+"""At the first request moto imports all of its SageMaker, which takes seconds."""
 _READS = ("Describe", "List", "Search")
 _SDK_SETTINGS = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 """The SDK tells AWS of every call, unless it is told not to; a rehearsal is nobody's business."""
@@ -144,6 +146,8 @@ class SageMaker:
             self.recording.add(operation, members)
         if faults := self._faults(operation, members):
             return 400, _fault("ValidationException", " ".join(faults))
+        if operation.startswith("Stop"):  # moto knows none of them
+            return self._stop(operation, members)
         code, answer = self._ask_moto(operation, members, headers)
         if code == 200:
             self._act(operation, members, answer)
@@ -169,7 +173,9 @@ class SageMaker:
         import httpx
 
         kept = {name: value for name, value in headers.items() if name not in ("host", "content-length", "connection")}
-        answer = httpx.post(self.aws.url, content=json.dumps(members), headers=kept)
+        answer = httpx.post(self.aws.url, content=json.dumps(members), headers=kept, timeout=_SECONDS_OF_MOTO)
+        if answer.content and "json" not in answer.headers["content-type"]:  # a page that says that moto lacks it
+            return 501, _fault("NotImplemented", f"{operation} is not played here.")
         return answer.status_code, answer.json() if answer.content else {}
 
     def _act(self, operation: str, members: Members, answer: Members) -> None:
@@ -177,17 +183,12 @@ class SageMaker:
             case "CreateTrainingJob" | "CreateProcessingJob":
                 name = members["TrainingJobName" if operation == "CreateTrainingJob" else "ProcessingJobName"]
                 self._in_background(self._play, self._new_task(name, operation, members))
-            case "StopTrainingJob" | "StopProcessingJob":
-                self._stop(self.tasks[members["TrainingJobName" if "Training" in operation else "ProcessingJobName"]])
             case "DescribeTrainingJob":
                 _tell_training(self.tasks[members["TrainingJobName"]], answer)
             case "DescribeProcessingJob":
                 _tell_processing(self.tasks[members["ProcessingJobName"]], answer)
             case "StartPipelineExecution":
                 self._start_execution(members["PipelineName"], answer["PipelineExecutionArn"])
-            case "StopPipelineExecution":
-                for task in self.executions[members["PipelineExecutionArn"]].tasks.values():
-                    self._stop(task)
             case "DescribePipelineExecution":
                 execution = self.executions[members["PipelineExecutionArn"]]
                 answer["PipelineExecutionStatus"] = execution.status
@@ -195,9 +196,10 @@ class SageMaker:
 
     def take_away(self, name: str) -> None:
         """End a job as the loss of its spot instance does: without notice."""
-        task = self.tasks[name]
-        task.taken_away = True
-        task.jobs[-1].kill()
+        with self._lock:
+            task = self.tasks[name]
+            task.taken_away = True
+            task.jobs[-1].kill()
 
     def _new_task(self, name: str, operation: str, request: Members) -> Task:
         task = Task(name, operation, request)
@@ -207,12 +209,10 @@ class SageMaker:
 
     def _play(self, task: Task) -> None:
         """Run a job to its end. One on spot instances starts again when its machine was taken away."""
-        while True:
+        code = self._run(task)
+        while task.taken_away and task.request.get("EnableManagedSpotTraining") and not self._closing:
             task.taken_away = False
-            job = self._start(task)
-            code = job.wait()
-            if not (task.taken_away and task.request.get("EnableManagedSpotTraining") and not self._closing):
-                break
+            code = self._run(task)
         if task.stopped:
             task.status = "Stopped"
         elif code == 0:
@@ -221,7 +221,8 @@ class SageMaker:
             task.reason = f"AlgorithmError: , exit code: {code}"
             task.status = "Failed"
 
-    def _start(self, task: Task) -> Job:
+    def _run(self, task: Task) -> int | None:
+        """Run a job's command, and return its exit code; None where it was stopped before."""
         kind = "training" if task.operation == "CreateTrainingJob" else "processing"
         given = {
             **self.environment,
@@ -230,15 +231,29 @@ class SageMaker:
         }
         again = f"-{len(task.jobs) + 1}" if task.jobs else ""
         environment = {**given, **task.request.get("Environment", {})}
-        with self._lock:
+        with self._lock:  # whoever looks for the job's process finds it as soon as it can have done something
+            if task.stopped:
+                return None
             job = self.machine.start(f"{task.name}{again}", command_of(task.operation, task.request), environment)
             task.jobs.append(job)
-        return job
+        return job.wait()
 
-    def _stop(self, task: Task) -> None:
-        task.stopped = True
-        for job in task.jobs:
+    def _stop(self, operation: str, members: Members) -> tuple[int, Members]:
+        """Stop a job, or all of an execution's."""
+        name = next(value for key, value in members.items() if key.endswith(("JobName", "ExecutionArn")))
+        if name in self.executions:
+            tasks, answer = list(self.executions[name].tasks.values()), {"PipelineExecutionArn": name}
+        elif name in self.tasks:
+            tasks, answer = [self.tasks[name]], {}
+        else:
+            return 400, _fault("ResourceNotFound", f"{operation}: there is no {name}.")
+        with self._lock:
+            for task in tasks:
+                task.stopped = True
+            jobs = [job for task in tasks for job in task.jobs]
+        for job in jobs:
             job.stop()
+        return 200, answer
 
     def _start_execution(self, pipeline: str, arn: str) -> None:
         described = client_of("sagemaker", self.aws).describe_pipeline(PipelineName=pipeline)
