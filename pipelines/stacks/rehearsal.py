@@ -49,8 +49,24 @@ class Surroundings:
 
 
 Opening = Callable[[Surroundings], AbstractContextManager[StandIn]]
+
+
+def _azureml(around: Surroundings) -> AbstractContextManager[StandIn]:
+    from pipelines.stacks.standins.azureml import azureml_standin
+
+    return azureml_standin(around.machine, around.recording, around.folder / "azure")
+
+
+def _modal(around: Surroundings) -> AbstractContextManager[StandIn]:
+    from pipelines.stacks.standins.modal import ModalStandIn
+
+    return ModalStandIn(around.machine, around.recording)
+
+
 STANDINS: dict[str, Opening] = {
+    "azureml": _azureml,
     "kubernetes": lambda around: kubernetes_standin(around.folder, around.machine, around.recording),
+    "modal": _modal,
     "sagemaker": lambda around: sagemaker_standin(around.aws, around.machine, around.recording, around.folder),
 }
 """What opens the stand-in of a flavour of orchestrators and step operators."""
