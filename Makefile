@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train doctor test test-slow check lint types imports dashboard stacks-env vertex-env bench bench-data bench-train bench-cuda bench-tracking clean
+.PHONY: help install train doctor test test-slow test-stacks check lint types imports dashboard stacks-env vertex-env bench bench-data bench-train bench-cuda bench-tracking clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ types: $(STAMP)
 
 imports: $(STAMP)
 	$(BIN)/lint-imports --no-cache
+
+test-stacks: .venv-stacks/.installed ## Run the tests of remote stacks, against stand-ins on this machine (about ten minutes)
+	.venv-stacks/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks
 
 check: lint types imports test ## Lint, types, import rules and the tests: what CI runs
 

@@ -279,7 +279,7 @@ def configured(launch: Launch, pipeline: Any = None, **options: Any) -> Any:
     return (pipeline or PIPELINES[launch.job]).with_options(
         model=None if "measured" in launch.arguments else Model(name=name, version=launch.model_version),
         tags=tags_of(launch),
-        execution_mode=ExecutionMode.CONTINUE_ON_FAILURE if several else ExecutionMode.FAIL_FAST,
+        execution_mode=_execution_mode(several=several),
         extra={
             **{name: getattr(config, name).model_dump(mode="json") for name in ("tracking", "watch")},
             "sources": config.data.source_names,
@@ -290,6 +290,12 @@ def configured(launch: Launch, pipeline: Any = None, **options: Any) -> Any:
         **(launch.target.options if launch.target else {}),
         **options,
     )
+
+
+def _execution_mode(*, several: bool) -> ExecutionMode:
+    """Return what becomes of the other steps when one fails; most remote orchestrators refuse to stop them."""
+    fast = ExecutionMode.FAIL_FAST in Client().active_stack.orchestrator.supported_execution_modes
+    return ExecutionMode.FAIL_FAST if fast and not several else ExecutionMode.CONTINUE_ON_FAILURE
 
 
 def compared(run: PipelineRunResponse) -> tuple[ComparisonReport, RunFacts]:

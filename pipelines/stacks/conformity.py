@@ -150,6 +150,9 @@ def examine_submission(
 ) -> Iterator[Finding]:
     """Say of everything but secrets and code whether it is as it should be."""
     yield from examine_run(outcome)
+    if not posted:
+        yield Finding("submission", "problem", "the platform was asked for nothing")
+        return
     yield from examine_jobs(jobs)
     yield from examine_images(posted, config.image)
     yield from examine_entry_points(posted)

@@ -36,6 +36,8 @@ NEEDED = ("boto3", "kubernetes", "moto", "sagemaker", "uvicorn")
 """Packages of the extra ``rehearsal`` that tell whether it is installed."""
 _NOT_INHERITED = ("AWS_", "AZURE_", "GOOGLE_", "KUBE", "MODAL_", "SAGEMAKER_", "ZENML_")
 """What the shell says of accounts, clusters and servers is none of a rehearsal's."""
+_SECRET = ("KEY", "PASSWORD", "SECRET", "TOKEN")
+"""In whose names there is one of these, variables of the shell are taken to be secrets."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,14 @@ class Rehearsal:
 
     @property
     def secrets(self) -> dict[str, str]:
-        """What must stand in no manifest, by what it is."""
+        """What must stand in no manifest, by what it is: the stand-ins' own, and what the shell holds."""
+        of_the_shell = {
+            f"the value of ${name}": value
+            for name, value in self.environment.items()
+            if len(value) >= 8 and any(part in name.upper() for part in _SECRET) and name in os.environ
+        }
         return {
+            **of_the_shell,
             "the secret key of the account": self.surroundings.aws.secret_key,
             "the API key of the ZenML server": self.server.api_key,
         }
@@ -246,12 +254,28 @@ def rehearse(found: OpenStack, arguments: Sequence[str], folder: Path) -> Iterat
         folder: Takes logs, the recording and the jobs' folders.
 
     Raises:
-        ConfigError: There is no stand-in for the stack.
+        ConfigError: There is no stand-in for the stack, or for its artifact store.
         StoreError: The extra ``rehearsal`` is not installed, or the ZenML server does not start.
     """
+    _require_s3(found)
     with standing_in(flavors_of(found.shown()), folder) as rehearsal:
         code = rehearsal.submit(*commands_of(found, rehearsal.values, arguments))
         if code != 0:
             yield Finding("client", "problem", f"the client ended with {code}; what it says stands above")
         config = found.shown(rehearsal.values)
         yield from rehearsal.findings(config, tracked_files())
+
+
+def _require_s3(found: OpenStack) -> None:
+    """Refuse a stack whose artifacts lie elsewhere: S3 is the one store that a rehearsal plays.
+
+    Raises:
+        ConfigError: They do.
+    """
+    flavor = found.shown().artifact_store.flavor
+    if flavor != "s3":
+        raise ConfigError(
+            f"The stack {found.name} keeps its artifacts in a store of the flavor {flavor!r}, and a rehearsal plays S3 "
+            "alone. Copy its file, take the flavor s3 with the path s3://${bucket} there, leave the connector out, and "
+            "rehearse the copy."
+        )

@@ -38,6 +38,8 @@ _NAMED_LATER = {
     "CreateProcessingJob": frozenset({"ProcessingJobName"}),
 }
 """What SageMaker itself adds to the request that a step of a pipeline holds."""
+_SECONDS_OF_MOTO = 120.0
+"""At the first request moto imports all of its SageMaker, which takes seconds."""
 _READS = ("Describe", "List", "Search")
 _SDK_SETTINGS = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 """The SDK tells AWS of every call, unless it is told not to; a rehearsal is nobody's business."""
@@ -126,8 +128,9 @@ class SageMaker:
 
     def finish(self) -> None:
         """Wait until no job runs, and no pipeline."""
-        for thread in self._threads:
-            thread.join()
+        while any(thread.is_alive() for thread in self._threads):
+            for thread in list(self._threads):  # a job may ask for others
+                thread.join()
 
     def answer(self, operation: str, members: Members, headers: Mapping[str, str]) -> tuple[int, Members]:
         """Answer a request: refuse it, or have moto answer and do what it asks for.
@@ -168,7 +171,7 @@ class SageMaker:
         import httpx
 
         kept = {name: value for name, value in headers.items() if name not in ("host", "content-length", "connection")}
-        answer = httpx.post(self.aws.url, content=json.dumps(members), headers=kept)
+        answer = httpx.post(self.aws.url, content=json.dumps(members), headers=kept, timeout=_SECONDS_OF_MOTO)
         return answer.status_code, answer.json() if answer.content else {}
 
     def _act(self, operation: str, members: Members, answer: Members) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SECONDS_TO_START = 120.0
 """A server that makes a fresh store takes 8 s on two cores."""
+SECONDS_TO_END = 20.0
 _ADMIN = "admin"
 
 
@@ -82,7 +83,11 @@ def zenml_server(python: Path, folder: Path, variables: Mapping[str, str] | None
         yield ZenMLServer(url, _service_account(url, password, log))
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _service_account(url: str, password: str, log: Path) -> str:
