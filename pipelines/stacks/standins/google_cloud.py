@@ -44,8 +44,9 @@ class GoogleCloud:
 
     @property
     def job_environment(self) -> dict[str, str]:
-        """What leads a job to the bucket. As on Vertex AI it has no key, but asks the metadata server who it is."""
-        return {"STORAGE_EMULATOR_HOST": self.storage, "GCE_METADATA_HOST": self.metadata}
+        """What leads a job to Google. As on Vertex AI it has no key, but asks the metadata server who it is."""
+        led = {"STORAGE_EMULATOR_HOST": self.storage, "GCE_METADATA_HOST": self.metadata}
+        return {**self.internet.environment, **led}
 
 
 @contextmanager
