@@ -96,6 +96,8 @@ class AzureML:
         self._recording = recording
         self._internet = internet
         self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        """Held while a job starts and while a run is cancelled: no job starts in a run that is."""
         self._signature = secrets.token_hex(32)
         self.resources: dict[str, Document] = {}
         """All that was put, by its path in the workspace: ``computes/…``, ``environments/…/versions/…``."""
@@ -158,10 +160,9 @@ class AzureML:
     def cancel(self, name: str) -> None:
         """End a run."""
         run = self.runs[name]
-        if run.status == "Running":
-            run.status = "Canceled"
-            for job in run.jobs:
-                job.stop()
+        self._end(run, "Canceled")
+        for job in run.jobs:
+            job.stop()
 
     def close(self) -> None:
         """End all runs."""
@@ -219,23 +220,31 @@ class AzureML:
     def _play(self, run: Run) -> None:
         """Run the jobs one after the other."""
         tasks = {task.name: task for task in run.tasks}
-        ended = "Completed"
         for name in TopologicalSorter({task.name: task.after or () for task in run.tasks}).static_order():
-            if run.status != "Canceled" and not self._succeeds(run, tasks[name]):
-                ended = "Failed"
-                break
-        if run.status != "Canceled":
-            run.status = ended
+            if not self._succeeds(run, tasks[name]):
+                self._end(run, "Failed")
+                return
+        self._end(run, "Completed")
 
     def _succeeds(self, run: Run, task: Task) -> bool:
+        """Run a job to its end; none starts in a run that was cancelled."""
         number = len(self._machine.jobs) + 1
         completed = self._machine.folder / "outputs" / str(number) / "completed"
         given = {"AZUREML_ROOT_RUN_ID": run.name, "AZUREML_RUN_ID": f"{run.name}-{number}"}
         if task.after is not None:
             given["AZURE_ML_OUTPUT_COMPLETED"] = str(completed)
-        job = self._machine.start(f"{task.name}-{number}", ["bash", "-c", task.command], {**given, **task.environment})
-        run.jobs.append(job)
+        with self._lock:
+            if run.status != "Running":
+                return False
+            command = ["bash", "-c", task.command]
+            job = self._machine.start(f"{task.name}-{number}", command, {**given, **task.environment})
+            run.jobs.append(job)
         return job.wait() == 0 and (task.after is None or completed.exists())
+
+    def _end(self, run: Run, status: str) -> None:
+        with self._lock:
+            if run.status == "Running":
+                run.status = status
 
 
 def _encoded_variables(command: str) -> dict[str, str]:

@@ -88,10 +88,10 @@ class ModalStandIn:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._open.close()  # from now on no sandbox can make another
         for sandbox in self.sandboxes.values():
             sandbox.job.stop()
         self.finish()
-        self._open.close()
 
     def posted(self) -> list[Posted]:
         """Return what was asked for. No variable stands in a definition: all are sent as secrets."""

@@ -96,6 +96,8 @@ class VertexStandIn:
         self._host = f"{location}-aiplatform.googleapis.com"
         self._open = ExitStack()
         self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        """Held while a job starts and while a run is cancelled: no job starts in a run that is."""
         self.runs: dict[str, Run] = {}
         """All that were posted, by the resource's name."""
 
@@ -202,19 +204,26 @@ class VertexStandIn:
         """Run the tasks one after the other."""
         tasks = {task.name: task for task in run.tasks}
         for name in TopologicalSorter({task.name: task.after or () for task in run.tasks}).static_order():
-            if run.state == "CANCELLED":
+            job = self._start_task(run, tasks[name])
+            if job is None or job.wait() != 0:
+                self._end(run, "FAILED")
                 return
-            if self._run_task(run, tasks[name]) != 0:
-                run.state = "CANCELLED" if run.state == "CANCELLED" else "FAILED"
-                return
-        run.state = "SUCCEEDED"
+        self._end(run, "SUCCEEDED")
 
-    def _run_task(self, run: Run, task: Task) -> int:
+    def _start_task(self, run: Run, task: Task) -> Job | None:
+        """Start a task; not in a run that was cancelled."""
         job_id = f"{len(self._machine.jobs) + 1}"
         given = {**self._cloud.job_environment, "CLOUD_ML_PROJECT_ID": PROJECT_NUMBER, "CLOUD_ML_JOB_ID": job_id}
-        job = self._machine.start(f"{task.name}-{job_id}", task.command, {**given, **task.environment})
-        run.jobs.append(job)
-        return job.wait()
+        with self._lock:
+            if run.state != "RUNNING":
+                return None
+            run.jobs.append(self._machine.start(f"{task.name}-{job_id}", task.command, {**given, **task.environment}))
+            return run.jobs[-1]
+
+    def _end(self, run: Run, state: str) -> None:
+        with self._lock:
+            if run.state == "RUNNING":
+                run.state = state
 
     def _tell(self, request: Any) -> Any:
         return self._stated(self.runs[request.name])
@@ -234,10 +243,9 @@ class VertexStandIn:
         return empty_pb2.Empty()
 
     def _cancel(self, run: Run) -> None:
-        if run.state == "RUNNING":
-            run.state = "CANCELLED"
-            for job in run.jobs:
-                job.stop()
+        self._end(run, "CANCELLED")
+        for job in run.jobs:
+            job.stop()
 
 
 def tasks_of_pipeline(spec: Mapping[str, Any], job_id: str) -> tuple[Task, ...]:
