@@ -196,15 +196,16 @@ def test_zenml_s_orchestrator_and_step_operator_post_what_runs(
             assert done.returncode == 0, done.stdout + done.stderr
             return dict(json.loads(done.stdout.splitlines()[-1]))
 
-        place = {"project": "rehearsal", "location": "europe-west4"}
+        here = {"project": "rehearsal", "location": "europe-west4", "synchronous": False}
+        there = {"project": "rehearsal", "region": "europe-west4"}
         gpu = {"orchestrator": {"node_selector_constraint": ACCELERATOR}}
         client(
             components={
                 "artifact_store": {"flavor": "gcp", "configuration": {"path": f"{cloud.bucket}/artifacts"}},
                 "container_registry": {"flavor": "default", "configuration": {"uri": REGISTRY_IMAGE.split("/")[0]}},
                 "image_builder": {"flavor": "local", "configuration": {}},
-                "orchestrator": {"flavor": "vertex", "configuration": {**place, "synchronous": False}},
-                "step_operator": {"flavor": "vertex", "configuration": place},
+                "orchestrator": {"flavor": "vertex", "configuration": here},
+                "step_operator": {"flavor": "vertex", "configuration": there},
             },
             options={
                 "settings": {"resources": {"cpu_count": 4, "memory": "16GB"}},
