@@ -156,7 +156,7 @@ print(system.credentials.method, system.cat("gs://rehearsal/kept/it.txt").decode
 
     assert ended(post(training, tmp_path)) == "PIPELINE_STATE_SUCCEEDED"
     (run,) = stand_in.runs.values()
-    assert run.jobs[0].log.read_text() == "cloud from the job\n"
+    assert run.jobs[0].log.read_text() == "google_default from the job\n"
 
 
 def test_the_key_is_for_its_owner_alone(cloud: "GoogleCloud") -> None:
