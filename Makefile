@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train doctor test test-slow test-stacks check lint types imports dashboard stacks-env vertex-env package image bench bench-data bench-train bench-cuda bench-tracking clean
+.PHONY: help install train doctor test test-slow test-stacks test-vertex check lint types imports dashboard stacks-env vertex-env package image bench bench-data bench-train bench-cuda bench-tracking clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ imports: $(STAMP)
 
 test-stacks: .venv-stacks/.installed ## Run the tests of remote stacks, against stand-ins on this machine (about ten minutes)
 	.venv-stacks/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks
+
+test-vertex: .venv-vertex/.installed ## Run the tests of Vertex AI, against a stand-in on this machine
+	.venv-vertex/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks/test_vertex.py
 
 check: lint types imports test ## Lint, types, import rules and the tests: what CI runs
 

@@ -53,8 +53,24 @@ class Surroundings:
 
 
 Opening = Callable[[Surroundings], AbstractContextManager[StandIn]]
+
+
+def _azureml(around: Surroundings) -> AbstractContextManager[StandIn]:
+    from pipelines.stacks.standins.azureml import azureml_standin
+
+    return azureml_standin(around.machine, around.recording, around.folder / "azure")
+
+
+def _modal(around: Surroundings) -> AbstractContextManager[StandIn]:
+    from pipelines.stacks.standins.modal import ModalStandIn
+
+    return ModalStandIn(around.machine, around.recording)
+
+
 STANDINS: dict[str, Opening] = {
+    "azureml": _azureml,
     "kubernetes": lambda around: kubernetes_standin(around.folder, around.machine, around.recording),
+    "modal": _modal,
     "sagemaker": lambda around: sagemaker_standin(around.aws, around.machine, around.recording, around.folder),
 }
 """What opens the stand-in of a flavour of orchestrators and step operators."""
@@ -243,12 +259,28 @@ def rehearse(found: OpenStack, arguments: Sequence[str], folder: Path) -> Iterat
         folder: Takes logs, the recording and the jobs' folders.
 
     Raises:
-        ConfigError: There is no stand-in for the stack.
+        ConfigError: There is no stand-in for the stack, or for its artifact store.
         StoreError: The extra ``rehearsal`` is not installed, or the ZenML server does not start.
     """
+    _require_s3(found)
     with standing_in(flavors_of(found.shown()), folder) as rehearsal:
         code = rehearsal.submit(*commands_of(found, rehearsal.values, arguments))
         if code != 0:
             yield Finding("client", "problem", f"the client ended with {code}; what it says stands above")
         config = found.shown(rehearsal.values)
         yield from rehearsal.findings(config, tracked_files())
+
+
+def _require_s3(found: OpenStack) -> None:
+    """Refuse a stack whose artifacts lie elsewhere: S3 is the one store that a rehearsal plays.
+
+    Raises:
+        ConfigError: They do.
+    """
+    flavor = found.shown().artifact_store.flavor
+    if flavor != "s3":
+        raise ConfigError(
+            f"The stack {found.name} keeps its artifacts in a store of the flavor {flavor!r}, and a rehearsal plays S3 "
+            "alone. Copy its file, take the flavor s3 with the path s3://${bucket} there, leave the connector out, and "
+            "rehearse the copy."
+        )

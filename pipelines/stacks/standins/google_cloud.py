@@ -44,8 +44,16 @@ class GoogleCloud:
 
     @property
     def job_environment(self) -> dict[str, str]:
-        """What leads a job to the bucket. As on Vertex AI it has no key, but asks the metadata server who it is."""
-        return {"STORAGE_EMULATOR_HOST": self.storage, "GCE_METADATA_HOST": self.metadata}
+        """What leads a job to Google. As on Vertex AI it has no key, but asks the metadata server who it is."""
+        asked = (
+            "GCE_METADATA_HOST",
+            "GCE_METADATA_IP",
+        )  # by the second, clients find out whether they are in Google Cloud
+        return {
+            **self.internet.environment,
+            **dict.fromkeys(asked, self.metadata),
+            "STORAGE_EMULATOR_HOST": self.storage,
+        }
 
 
 @contextmanager

@@ -64,7 +64,7 @@ class GrpcServer:
 
 
 class _Server(Server):  # type: ignore[misc]  # grpclib is not installed where types are checked
-    """Remembers its connections: grpclib leaves it to the clients to close them, and they do so when their process ends."""
+    """Remembers its connections: grpclib leaves it to clients to close them, which they do when their process ends."""
 
     def __init__(self, services: Sequence[Any]) -> None:
         super().__init__(services)

@@ -1,15 +1,16 @@
 """Stands in for Modal: sandboxes that are created here run their entry point as a local process.
 
-Modal's own client, and so ZenML's step operator and orchestrator, talk to this server over gRPC once ``MODAL_SERVER_URL``
-names it. The protocol is Modal's private one: it is read from the installed client's own descriptors, and ``METHODS`` is
-what a client of the pinned version calls. ``tests/pipelines/stacks/test_modal.py`` says which method a newer client lacks.
+Modal's own client, and so ZenML's step operator and orchestrator, talk to this server over gRPC once
+``MODAL_SERVER_URL`` names it. The protocol is Modal's private one: it is read from the installed client's own
+descriptors, and ``METHODS`` is what a client of the pinned version calls. ``tests/pipelines/stacks/test_modal.py``
+says which method a newer client lacks.
 
-Imitated: apps, environments, secrets, images from a registry, sandboxes of both kinds. Modal's client creates a sandbox
-with a GPU by ``SandboxCreate`` and one without by ``SandboxCreateV2``; the first refers to every variable by the id of a
-secret, the second sends variables beside the definition.
+Imitated: apps, environments, secrets, images from a registry, sandboxes of both kinds. Modal's client creates a
+sandbox with a GPU by ``SandboxCreate`` and one without by ``SandboxCreateV2``; the first refers to every variable by
+the id of a secret, the second sends variables beside the definition.
 
-Not imitated: pulling the image, GPUs (what was asked for is recorded and checked by nobody), regions, limits of memory and
-time, quotas, volumes, commands in a running sandbox, logs in Modal's dashboard.
+Not imitated: pulling the image, GPUs (what was asked for is recorded and checked by nobody), regions, limits of
+memory and time, quotas, volumes, commands in a running sandbox, logs in Modal's dashboard.
 """
 
 import base64
@@ -18,14 +19,17 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Any, Self
 
-from google.protobuf.json_format import MessageToJson
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message_factory import GetMessageClass
 from modal_proto import api_pb2
 
 from pipelines.stacks.standins.grpc_server import GrpcServer, Method
 from pipelines.stacks.standins.jobs import Job, Machine
+from pipelines.stacks.standins.loopback import Recording
+from pipelines.stacks.standins.posted import Posted, step_of
 
 SERVICE = "ModalClient"
 BUILDER = "2025.06"
@@ -52,18 +56,24 @@ class Sandbox:
     regions: tuple[str, ...]
     timeout: int
     """In seconds."""
-    definition: str = field(repr=False)
-    """All that Modal keeps of the request, as text. Secrets are in it by their ids alone."""
     secrets: Mapping[str, str] = field(repr=False)
     """The environment. Holds the run's token."""
     job: Job = field(repr=False)
 
 
 class ModalStandIn:
-    """Modal's control plane on a loopback port, for ``with``. Jobs run on a machine that the caller stops."""
+    """Modal's control plane on a loopback port, for ``with``.
 
-    def __init__(self, machine: Machine) -> None:
+    The recording holds what Modal keeps: of secrets, and of the variables that Modal treats as such, the names alone.
+    """
+
+    values: Mapping[str, str] = {}
+    limits = None
+
+    def __init__(self, machine: Machine, recording: Recording) -> None:
         self._machine = machine
+        self._recording = recording
+        self._waiting: list[Thread] = []
         self._open = ExitStack()
         self._apps: dict[str, str] = {}
         self._images: dict[str, str] = {}
@@ -78,7 +88,22 @@ class ModalStandIn:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._open.close()
+        self._open.close()  # from now on no sandbox can make another
+        for sandbox in self.sandboxes.values():
+            sandbox.job.stop()
+        self.finish()
+
+    def posted(self) -> list[Posted]:
+        """Return what was asked for. No variable stands in a definition: all are sent as secrets."""
+        return [
+            Posted(sandbox.job.name, sandbox.image, sandbox.command, {}, gpus=sandbox.num_gpus)
+            for sandbox in self.sandboxes.values()
+        ]
+
+    def finish(self) -> None:
+        """Wait until no sandbox runs; one that ends may have made others before."""
+        while self._waiting:
+            self._waiting.pop().join()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -124,6 +149,7 @@ class ModalStandIn:
     def _secret(self, request: Any) -> Any:
         secret = f"st-{len(self._secrets) + 1}"
         self._secrets[secret] = dict(request.env_dict)
+        self._recording.add("SecretGetOrCreate", sorted(request.env_dict))
         return api_pb2.SecretGetOrCreateResponse(secret_id=secret)
 
     def _image(self, request: Any) -> Any:
@@ -154,12 +180,19 @@ class ModalStandIn:
 
     def _run(self, sandbox: str, request: Any, variables: dict[str, str]) -> None:
         asked = request.definition
+        self._recording.add("SandboxCreate", {**MessageToDict(asked), "variables": sorted(variables)})
         platform = {"MODAL_SANDBOX_ID": sandbox, "MODAL_TASK_ID": f"ta-{sandbox}", "MODAL_IMAGE_ID": asked.image_id}
         platform["MODAL_SERVER_URL"] = self.environment["MODAL_SERVER_URL"]  # sandboxes can make sandboxes
+        command = list(asked.entrypoint_args)
+        name = f"{step_of(command) or 'sandbox'}-{len(self.sandboxes) + 1}"
+        job = self._machine.start(name, command, {**platform, **variables})
+        waiting = Thread(target=job.wait, name=sandbox)
+        self._waiting.append(waiting)
+        waiting.start()
         self.sandboxes[sandbox] = Sandbox(
             app=self._apps[request.app_id],
             image=self._images[asked.image_id],
-            command=tuple(asked.entrypoint_args),
+            command=tuple(command),
             gpu=asked.resources.gpu_config.gpu_type,
             num_gpus=asked.resources.gpu_config.count,
             cpus=asked.resources.milli_cpu / 1000,
@@ -167,9 +200,8 @@ class ModalStandIn:
             cloud=asked.cloud_provider_str,
             regions=tuple(asked.scheduler_placement.regions),
             timeout=asked.timeout_secs,
-            definition=MessageToJson(asked),
             secrets=variables,
-            job=self._machine.start(sandbox, list(asked.entrypoint_args), {**platform, **variables}),
+            job=job,
         )
 
     def _task(self, request: Any) -> Any:
@@ -210,10 +242,8 @@ METHODS = {
 def _result(code: int, terminated: bool = False) -> Any:
     if terminated:
         status = api_pb2.GenericResult.GENERIC_STATUS_TERMINATED
+    elif code == 0:
+        status = api_pb2.GenericResult.GENERIC_STATUS_SUCCESS
     else:
-        ended_well, failed = (
-            api_pb2.GenericResult.GENERIC_STATUS_SUCCESS,
-            api_pb2.GenericResult.GENERIC_STATUS_FAILURE,
-        )
-        status = ended_well if code == 0 else failed
+        status = api_pb2.GenericResult.GENERIC_STATUS_FAILURE
     return api_pb2.GenericResult(status=status, exitcode=code)

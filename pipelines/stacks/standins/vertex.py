@@ -1,18 +1,18 @@
 """Stands in for Vertex AI: pipelines and custom jobs that are posted here run as local processes.
 
 Google's own client, and so ZenML's orchestrator and step operator, post over gRPC and TLS to the host that they know;
-``Internet`` leads the connection here. No function of ZenML or of the client is replaced. The credentials are of nobody,
-and the pipeline root is a bucket of ``google_cloud_standin``.
+``Internet`` leads the connection here. No function of ZenML or of the client is replaced. The credentials are of
+nobody, and the pipeline root is a bucket of ``google_cloud_standin``.
 
-Imitated: ``CreatePipelineJob``, ``CreateCustomJob``, questions about their state, their cancelling, and the question to
-whom the pipeline's bucket belongs, which the client asks first. A pipeline's tasks run one after the other in the order of
-their dependencies: container components as they are, and custom jobs (``custom_job_parameters``) as the launcher of Google's
-components would start them. The first task that fails ends the pipeline.
+Imitated: ``CreatePipelineJob``, ``CreateCustomJob``, questions about their state, their cancelling, and the question
+to whom the pipeline's bucket belongs, which the client asks first. A pipeline's tasks run one after the other in the
+order of their dependencies: container components as they are, and custom jobs (``custom_job_parameters``) as the
+launcher of Google's components would start them. The first task that fails ends the pipeline.
 
-Not imitated: pulling the image, machine types, accelerators and disks (recorded, and checked by nobody), quotas, service
-accounts and their rights, networks, several workers in a job, restarts, time limits, tasks at the same time, schedules, the
-caching of Vertex AI (ZenML turns it off), and anything of Kubeflow's that ZenML's orchestrator does not use: parameters,
-conditions, loops.
+Not imitated: pulling the image, machine types, accelerators and disks (recorded, and checked by nobody), quotas,
+service accounts and their rights, networks, several workers in a job, restarts, time limits, tasks at the same time,
+schedules, the caching of Vertex AI (ZenML turns it off), and anything of Kubeflow's that ZenML's orchestrator does
+not use: parameters, conditions, loops.
 """
 
 import re
@@ -35,14 +35,14 @@ from google.cloud.resourcemanager_v3.types import projects
 from google.protobuf import empty_pb2
 from google.protobuf.json_format import MessageToDict
 
-from pipelines.stacks.standins.google_cloud import PROJECT, PROJECT_NUMBER, GoogleCloud
+from pipelines.stacks.standins.google_cloud import ACCOUNT, PROJECT, PROJECT_NUMBER, GoogleCloud
 from pipelines.stacks.standins.grpc_server import GrpcServer, Method
 from pipelines.stacks.standins.jobs import Job, Machine
+from pipelines.stacks.standins.loopback import Recording
+from pipelines.stacks.standins.posted import Limits, Posted
 
 JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 """What Vertex AI takes as the id of a pipeline's run."""
-MAX_VARIABLES = 100
-"""How many environment variables Vertex AI allows to a container of a custom job."""
 LOCATION = "europe-west4"
 
 
@@ -61,8 +61,8 @@ class Task:
     """The machine type; empty where Vertex AI chooses one for the limits."""
     cpus: str
     memory: str
-    after: tuple[str, ...]
-    """The tasks before it."""
+    after: tuple[str, ...] | None
+    """The tasks before it; None for a job of its own."""
     environment: Mapping[str, str] = field(repr=False)
     """Holds the run's token, in plain text: that is how ZenML posts it."""
 
@@ -84,12 +84,20 @@ class Run:
 class VertexStandIn:
     """Vertex AI's services for pipelines and jobs, for ``with``."""
 
-    def __init__(self, cloud: GoogleCloud, machine: Machine, location: str = LOCATION) -> None:
+    limits = Limits(variables=100, characters=131_072)
+    """Google allows 100 variables to a container of a custom job, and names no length; Linux starts no process with
+    more than 128 KiB in one (``MAX_ARG_STRLEN``)."""
+
+    def __init__(self, cloud: GoogleCloud, machine: Machine, recording: Recording, location: str = LOCATION) -> None:
         self._cloud = cloud
         self._machine = machine
+        self._recording = recording
+        self._location = location
         self._host = f"{location}-aiplatform.googleapis.com"
         self._open = ExitStack()
         self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        """Held while a job starts and while a run is cancelled: no job starts in a run that is."""
         self.runs: dict[str, Run] = {}
         """All that were posted, by the resource's name."""
 
@@ -102,9 +110,44 @@ class VertexStandIn:
     def __exit__(self, *_: object) -> None:
         for run in self.runs.values():
             self._cancel(run)
+        self.finish()
+        self._open.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads Google's client here."""
+        return self._cloud.environment
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What stands for the values of a stack."""
+        return {
+            "project": PROJECT,
+            "location": self._location,
+            "bucket": self._cloud.bucket.removeprefix("gs://"),
+            "service_account": ACCOUNT,
+        }
+
+    def posted(self) -> list[Posted]:
+        """Return the containers that were asked for."""
+        return [
+            Posted(
+                name=task.name,
+                image=task.image,
+                command=task.command,
+                environment=task.environment,
+                machine=task.machine or None,
+                gpus=task.num_accelerators,
+                after=None if task.after is None else frozenset(task.after),
+            )
+            for run in self.runs.values()
+            for task in run.tasks
+        ]
+
+    def finish(self) -> None:
+        """Wait until nothing runs."""
         for thread in self._threads:
             thread.join()
-        self._open.close()
 
     def _methods(self) -> list[Method]:
         pipelines = "/google.cloud.aiplatform.v1.PipelineService"
@@ -145,12 +188,13 @@ class VertexStandIn:
     def _create_job(self, request: Any) -> Any:
         spec = MessageToDict(request.custom_job.job_spec, preserving_proto_field_name=True)
         name = str(len(self.runs) + 1)
-        task = _task_of_workers(request.custom_job.display_name, spec["worker_pool_specs"], ())
+        task = _task_of_workers(request.custom_job.display_name, spec["worker_pool_specs"], None)
         request.custom_job.name = f"{request.parent}/customJobs/{name}"
         return self._start(Run(request.custom_job.name, (task,), request.custom_job))
 
     def _start(self, run: Run) -> Any:
         self.runs[run.name] = run
+        self._recording.add("create", MessageToDict(run.request))
         thread = threading.Thread(target=self._play, args=[run], name=run.name)
         self._threads.append(thread)
         thread.start()
@@ -159,20 +203,27 @@ class VertexStandIn:
     def _play(self, run: Run) -> None:
         """Run the tasks one after the other."""
         tasks = {task.name: task for task in run.tasks}
-        for name in TopologicalSorter({task.name: task.after for task in run.tasks}).static_order():
-            if run.state == "CANCELLED":
+        for name in TopologicalSorter({task.name: task.after or () for task in run.tasks}).static_order():
+            job = self._start_task(run, tasks[name])
+            if job is None or job.wait() != 0:
+                self._end(run, "FAILED")
                 return
-            if self._run_task(run, tasks[name]) != 0:
-                run.state = "CANCELLED" if run.state == "CANCELLED" else "FAILED"
-                return
-        run.state = "SUCCEEDED"
+        self._end(run, "SUCCEEDED")
 
-    def _run_task(self, run: Run, task: Task) -> int:
+    def _start_task(self, run: Run, task: Task) -> Job | None:
+        """Start a task; not in a run that was cancelled."""
         job_id = f"{len(self._machine.jobs) + 1}"
         given = {**self._cloud.job_environment, "CLOUD_ML_PROJECT_ID": PROJECT_NUMBER, "CLOUD_ML_JOB_ID": job_id}
-        job = self._machine.start(f"{task.name}-{job_id}", task.command, {**given, **task.environment})
-        run.jobs.append(job)
-        return job.wait()
+        with self._lock:
+            if run.state != "RUNNING":
+                return None
+            run.jobs.append(self._machine.start(f"{task.name}-{job_id}", task.command, {**given, **task.environment}))
+            return run.jobs[-1]
+
+    def _end(self, run: Run, state: str) -> None:
+        with self._lock:
+            if run.state == "RUNNING":
+                run.state = state
 
     def _tell(self, request: Any) -> Any:
         return self._stated(self.runs[request.name])
@@ -192,10 +243,9 @@ class VertexStandIn:
         return empty_pb2.Empty()
 
     def _cancel(self, run: Run) -> None:
-        if run.state == "RUNNING":
-            run.state = "CANCELLED"
-            for job in run.jobs:
-                job.stop()
+        self._end(run, "CANCELLED")
+        for job in run.jobs:
+            job.stop()
 
 
 def tasks_of_pipeline(spec: Mapping[str, Any], job_id: str) -> tuple[Task, ...]:
@@ -236,12 +286,10 @@ def _task_of_container(name: str, container: Mapping[str, Any], after: tuple[str
 
 
 def _task_of_workers(
-    name: str, pools: Sequence[Mapping[str, Any]], after: tuple[str, ...], job_id: str | None = None
+    name: str, pools: Sequence[Mapping[str, Any]], after: tuple[str, ...] | None, job_id: str | None = None
 ) -> Task:
     (pool,) = pools  # ZenML asks for one machine
     container, machine = pool["container_spec"], pool["machine_spec"]
-    environment = _variables(container.get("env", []), job_id)
-    assert len(environment) <= MAX_VARIABLES, f"Vertex AI allows {MAX_VARIABLES} variables, not {len(environment)}"
     return Task(
         name=name,
         image=container["image_uri"],
@@ -252,7 +300,7 @@ def _task_of_workers(
         cpus="",
         memory="",
         after=after,
-        environment=environment,
+        environment=_variables(container.get("env", []), job_id),
     )
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rehearsed import Open
+from small_pipeline import IMAGE as REGISTRY_IMAGE
 
 from pipelines.stacks.standins.jobs import Image, Machine
+from pipelines.stacks.standins.loopback import Recording
 
 REASON = "azure-ai-ml is not installed here: run with .venv-stacks (`make stacks-env`)"
 ml = pytest.importorskip("azure.ai.ml", reason=REASON)
@@ -27,7 +30,8 @@ FINISH = 'mkdir -p "$(dirname "$AZURE_ML_OUTPUT_COMPLETED")" && echo done > "$AZ
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["AzureML"]:
     from pipelines.stacks.standins.azureml import azureml_standin
 
-    with azureml_standin(Machine(tmp_path / "machine", Image(Path(sys.executable))), tmp_path / "azure") as workspace:
+    machine, recording = Machine(tmp_path / "machine", Image(Path(sys.executable))), Recording(tmp_path / "put.jsonl")
+    with azureml_standin(machine, recording, tmp_path / "azure") as workspace:
         for name, value in workspace.environment.items():
             monkeypatch.setenv(name, value)
         yield workspace
@@ -123,3 +127,63 @@ def test_a_cancelled_job_leaves_no_process(stand_in: "AzureML", client: "ml.MLCl
     client.jobs.begin_cancel(job.name).result()
     assert ended(client, job.name) == "Canceled"
     assert stand_in.runs["step-1"].jobs[0].poll() is not None
+
+
+GPUS = {"mode": "compute-cluster", "compute_name": "gpus", "size": "Standard_NC24ads_A100_v4", "max_instances": 1}
+
+
+@pytest.mark.slow
+def test_a_pipeline_runs_as_it_was_submitted(standing: Open) -> None:
+    from pipelines.stacks.standins.azureml import GROUP, SUBSCRIPTION, WORKSPACE, AzureML
+
+    configuration = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "workspace": WORKSPACE}
+    with standing("azureml") as rehearsed:
+        done = rehearsed.submit(
+            {"orchestrator": {"flavor": "azureml", "configuration": configuration}},
+            options={
+                "settings": {"orchestrator": {"shm_size": "16g"}},
+                "steps": {"locate": {"settings": {"orchestrator": GPUS}}},
+            },
+        )
+        assert done.returncode == 0, done.stderr
+        outcome = rehearsed.outcome()
+        assert outcome["status"] == "completed", rehearsed.logs()
+        assert outcome["values"]["total"] == 42
+        (azureml,) = rehearsed.rehearsal.standins
+        assert isinstance(azureml, AzureML)
+        (run,) = azureml.runs.values()
+        asked = {task.name: (task.image, task.compute, task.size, task.shm_size) for task in run.tasks}
+        assert asked == {
+            "count": (REGISTRY_IMAGE, "serverless", None, "16g"),
+            "locate": (REGISTRY_IMAGE, "gpus", "Standard_NC24ads_A100_v4", "16g"),
+            "add": (REGISTRY_IMAGE, "serverless", None, "16g"),
+        }
+        posted = rehearsed.posted
+        assert posted["count"].after == posted["locate"].after == frozenset()
+        assert posted["add"].after == {"count", "locate"}
+        assert posted["add"].command[:3] == ["python", "-m", "zenml.entrypoints.entrypoint"]
+        text = rehearsed.rehearsal.surroundings.recording.path.read_text()
+        assert not [what for what, secret in rehearsed.rehearsal.secrets.items() if secret in text]
+
+
+@pytest.mark.slow
+def test_the_step_operator_sends_one_step_to_the_cluster_and_waits_for_it(standing: Open) -> None:
+    from pipelines.stacks.standins.azureml import GROUP, SUBSCRIPTION, WORKSPACE, AzureML
+
+    configuration = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "workspace_name": WORKSPACE}
+    with standing("azureml") as rehearsed:
+        done = rehearsed.submit(
+            {"step_operator": {"flavor": "azureml", "configuration": configuration}},
+            options={
+                "steps": {"locate": {"step_operator": True, "settings": {"step_operator": {**GPUS, "shm_size": "16g"}}}}
+            },
+        )
+        assert done.returncode == 0, done.stderr
+        outcome = rehearsed.outcome()
+        assert outcome["status"] == "completed", rehearsed.logs()
+        assert outcome["values"]["library"] == str(rehearsed.jobs_of("locate")[0].app / "code" / "llm_engineering")
+        (azureml,) = rehearsed.rehearsal.standins
+        assert isinstance(azureml, AzureML)
+        (task,) = next(iter(azureml.runs.values())).tasks
+        asked = (task.image, task.compute, task.size, task.shm_size)
+        assert asked == (REGISTRY_IMAGE, "gpus", "Standard_NC24ads_A100_v4", "16g")

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from rehearsed import Open
+from small_pipeline import IMAGE
 
 from pipelines.stacks.standins.jobs import Image, Machine
+from pipelines.stacks.standins.loopback import Recording
 
 modal = pytest.importorskip("modal", reason="modal is not installed here: run with .venv-stacks (`make stacks-env`)")
 
@@ -25,13 +28,12 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Modal
 
     machine = Machine(tmp_path / "machine", Image(Path(sys.executable)))
     monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.modal.toml
-    with ModalStandIn(machine) as stand_in:
+    with ModalStandIn(machine, Recording(tmp_path / "submitted.jsonl")) as stand_in:
         for name, value in stand_in.environment.items():
             monkeypatch.setenv(name, value)
         client = modal.Client.from_env()  # the one that all calls share
         yield stand_in
         client.close()
-        machine.stop()
 
 
 def test_every_method_of_the_stand_in_is_one_of_the_installed_modal() -> None:
@@ -63,14 +65,14 @@ def only(stand_in: "ModalStandIn") -> "Sandbox":
 
 @pytest.mark.parametrize("gpu", [None, "A100:2"])
 def test_the_command_runs_with_the_variables_and_secrets_of_the_request(
-    stand_in: "ModalStandIn", gpu: str | None
+    stand_in: "ModalStandIn", tmp_path: Path, gpu: str | None
 ) -> None:
     secret = modal.Secret.from_dict({"ZENML_STORE_API_TOKEN": "hidden"})
     show = "import os; print(os.environ['PLAIN'], os.environ['ZENML_STORE_API_TOKEN'])"
     assert wait(create("python", "-c", show, gpu=gpu, env={"PLAIN": "seen"}, secrets=[secret])) == 0
     sandbox = only(stand_in)
     assert sandbox.job.log.read_text() == "seen hidden\n"
-    assert "hidden" not in sandbox.definition
+    assert "hidden" not in (tmp_path / "submitted.jsonl").read_text()
     assert "hidden" not in repr(sandbox)
 
 
@@ -93,3 +95,45 @@ def test_a_terminated_sandbox_has_no_process_and_says_so(stand_in: "ModalStandIn
     sandbox.terminate()
     assert wait(sandbox) == 137  # Modal's code for it
     assert only(stand_in).job.poll() is not None
+
+
+GPU = {"step_operator": {"gpu": "A100-80GB"}, "resources": {"gpu_count": 2, "cpu_count": 8, "memory": "16GiB"}}
+
+
+@pytest.mark.slow
+def test_the_step_operator_asks_for_gpus_and_the_step_runs_as_it_was_submitted(standing: Open) -> None:
+    with standing("modal") as rehearsed:
+        operator = {"step_operator": {"flavor": "modal", "configuration": {}}}
+        done = rehearsed.submit(operator, options={"steps": {"locate": {"step_operator": True, "settings": GPU}}})
+        assert done.returncode == 0, done.stderr
+        outcome = rehearsed.outcome()
+        assert outcome["status"] == "completed", rehearsed.logs()
+        assert outcome["values"]["total"] == 42
+        assert outcome["values"]["library"] == str(rehearsed.jobs_of("locate")[0].app / "code" / "llm_engineering")
+        (modal_stand_in,) = rehearsed.rehearsal.standins
+        sandbox = only(modal_stand_in)
+        assert (sandbox.image, sandbox.gpu, sandbox.num_gpus, sandbox.cpus) == (IMAGE, "A100-80GB", 2, 8)
+        # 16 GiB are 17,179.9 MB; ZenML rounds that up, and Modal reads the number as MiB: 5 % more than was asked for
+        assert sandbox.memory == 17180
+        assert sandbox.command[:3] == ("python", "-m", "zenml.entrypoints.entrypoint")
+        token = sandbox.secrets["ZENML_STORE_API_TOKEN"]
+        text = rehearsed.rehearsal.surroundings.recording.path.read_text()
+        assert token not in text
+        assert not [what for what, secret in rehearsed.rehearsal.secrets.items() if secret in text]
+
+
+@pytest.mark.slow
+def test_the_orchestrator_runs_in_a_sandbox_that_makes_one_for_every_step(standing: Open) -> None:
+    with standing("modal") as rehearsed:
+        orchestrator = {"orchestrator": {"flavor": "modal", "configuration": {}}}
+        settings = {"orchestrator": {"gpu": "T4"}, "resources": {"gpu_count": 1}}
+        done = rehearsed.submit(orchestrator, options={"steps": {"locate": {"settings": settings}}})
+        assert done.returncode == 0, done.stderr
+        outcome = rehearsed.outcome()
+        assert outcome["status"] == "completed", rehearsed.logs()
+        assert outcome["values"]["total"] == 42
+        posted = rehearsed.posted
+        assert {step: each.gpus for step, each in posted.items()} == {None: 0, "count": 0, "locate": 1, "add": 0}
+        assert {each.image for each in posted.values()} == {IMAGE}
+        ended = max(job.ended for step in ("count", "locate") for job in rehearsed.jobs_of(step))
+        assert rehearsed.jobs_of("add")[0].started >= ended

@@ -1,14 +1,21 @@
 """Google's own client against the stand-in of Vertex AI: what it posts arrives, and what it posted runs."""
 
+import json
+import os
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from small_pipeline import IMAGE as REGISTRY_IMAGE
 
 from pipelines.stacks.standins.jobs import Image, Machine
+from pipelines.stacks.standins.loopback import Recording
+from pipelines.stacks.standins.zenml_server import zenml_server
 
 REASON = "Google Cloud's packages are not installed here: run with .venv-vertex (`make vertex-env`)"
 aiplatform = pytest.importorskip("google.cloud.aiplatform", reason=REASON)
@@ -41,7 +48,7 @@ def stand_in(cloud: "GoogleCloud", tmp_path: Path) -> Iterator["VertexStandIn"]:
     from pipelines.stacks.standins.vertex import VertexStandIn
 
     machine = Machine(tmp_path / "machine", Image(Path(sys.executable)))
-    with VertexStandIn(cloud, machine) as vertex:
+    with VertexStandIn(cloud, machine, Recording(tmp_path / "submitted.jsonl")) as vertex:
         yield vertex
 
 
@@ -149,8 +156,89 @@ print(system.credentials.method, system.cat("gs://rehearsal/kept/it.txt").decode
 
     assert ended(post(training, tmp_path)) == "PIPELINE_STATE_SUCCEEDED"
     (run,) = stand_in.runs.values()
-    assert run.jobs[0].log.read_text() == "cloud from the job\n"
+    assert run.jobs[0].log.read_text() == "google_default from the job\n"
 
 
 def test_the_key_is_for_its_owner_alone(cloud: "GoogleCloud") -> None:
     assert cloud.key.stat().st_mode & 0o777 == 0o600
+
+
+ACCELERATOR = ["cloud.google.com/gke-accelerator", "NVIDIA_L4"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The small pipeline, with what of this project it imports."""
+    here, repository = Path(__file__).parent, Path(__file__).parents[3]
+    ignored = shutil.ignore_patterns("__pycache__", "embedded")
+    shutil.copytree(repository / "llm_engineering", tmp_path / "project/llm_engineering", ignore=ignored)
+    for name in ("pipelines/__init__.py", "pipelines/stacks/__init__.py", "pipelines/stacks/workarounds.py"):
+        (tmp_path / "project" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(repository / name, tmp_path / "project" / name)
+    for name in ("small_pipeline.py", "submitting.py"):
+        shutil.copy(here / name, tmp_path / "project")
+    return tmp_path / "project"
+
+
+@pytest.mark.slow
+def test_zenml_s_orchestrator_and_step_operator_post_what_runs(
+    cloud: "GoogleCloud", stand_in: "VertexStandIn", tmp_path: Path, project: Path
+) -> None:
+    with zenml_server(Path(sys.executable), tmp_path / "server", cloud.job_environment) as server:
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "OMP_NUM_THREADS") if name in os.environ}
+        led = {**cloud.environment, **server.client_environment(tmp_path / "client")}
+        environment = {**kept, "HOME": str(tmp_path), "PYTHONWARNINGS": "ignore::FutureWarning", **led}
+
+        def client(**request: object) -> dict[str, Any]:
+            command = [sys.executable, "submitting.py", json.dumps(request)]
+            done = subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True, check=False)
+            stand_in.finish()
+            assert done.returncode == 0, done.stdout + done.stderr
+            return dict(json.loads(done.stdout.splitlines()[-1]))
+
+        here = {"project": "rehearsal", "location": "europe-west4", "synchronous": False}
+        there = {"project": "rehearsal", "region": "europe-west4"}
+        gpu = {"orchestrator": {"node_selector_constraint": ACCELERATOR}}
+        client(
+            components={
+                "artifact_store": {"flavor": "gcp", "configuration": {"path": f"{cloud.bucket}/artifacts"}},
+                "container_registry": {"flavor": "default", "configuration": {"uri": REGISTRY_IMAGE.split("/")[0]}},
+                "image_builder": {"flavor": "local", "configuration": {}},
+                "orchestrator": {"flavor": "vertex", "configuration": here},
+                "step_operator": {"flavor": "vertex", "configuration": there},
+            },
+            options={
+                "settings": {"resources": {"cpu_count": 4, "memory": "16GB"}},
+                "steps": {
+                    "locate": {"settings": {**gpu, "resources": {"gpu_count": 2, "cpu_count": 12, "memory": "48GB"}}},
+                    "add": {
+                        "step_operator": True,
+                        "settings": {
+                            "step_operator": {"accelerator_type": "NVIDIA_TESLA_T4", "accelerator_count": 1},
+                            "resources": {"gpu_count": 1},
+                        },
+                    },
+                },
+            },
+        )
+        logs = "\n".join(job.log.read_text() for run in stand_in.runs.values() for job in run.jobs)
+        found = client(look=True)
+    assert found["status"] == "completed", logs
+    assert found["values"]["total"] == 42
+    assert all(place.startswith(f"{cloud.bucket}/artifacts/") for place in found["places"].values())
+    pipeline, job = stand_in.runs.values()
+    asked = {t.name: (t.image, t.accelerator, t.num_accelerators, t.cpus, t.memory) for t in pipeline.tasks}
+    assert asked["count"] == (REGISTRY_IMAGE, "", 0, "4", "16G")
+    assert asked["locate"] == (REGISTRY_IMAGE, "NVIDIA_L4", 2, "12", "48G")
+    assert {task.name: set(task.after or ()) for task in pipeline.tasks}["add"] == {"count", "locate"}
+    assert [(task.image, task.accelerator, task.num_accelerators) for task in job.tasks] == [
+        (REGISTRY_IMAGE, "NVIDIA_TESLA_T4", 1)
+    ]
+    assert all(each.command[:3] == ("python", "-m", "zenml.entrypoints.entrypoint") for each in stand_in.posted())
+    most = max(len(each.environment) for each in stand_in.posted())
+    longest = max(len(value) for each in stand_in.posted() for value in each.environment.values())
+    assert most <= stand_in.limits.variables
+    assert longest <= stand_in.limits.characters
+    posted = (tmp_path / "submitted.jsonl").read_text()
+    assert server.api_key not in posted
+    assert "PRIVATE KEY" not in posted
