@@ -59,6 +59,35 @@ class Folder(Artifact):
     """Hash over the names and contents of its files."""
 
 
+class FromPackage(Artifact):
+    """The folder comes with this package, wherever that is installed."""
+
+    type: Literal["package"] = "package"
+
+
+class FromHub(Artifact):
+    """The folder is a repository of the Hugging Face hub."""
+
+    type: Literal["hub"] = "hub"
+    repository: str
+    """``OWNER/NAME``."""
+    revision: str
+    """The commit, so that the content is settled though nobody has read it yet."""
+
+
+class FromStore(Artifact):
+    """The folder lies in an artifact store that is no file system of this machine."""
+
+    type: Literal["store"] = "store"
+    address: str
+    """Where the store keeps it, such as ``s3://bucket/...``."""
+    version: str | None = None
+    """The id of the artifact's version, where it is known."""
+
+
+Fetch = Annotated[FromPackage | FromHub | FromStore, Field(discriminator="type")]
+
+
 class Checkpoint(Folder):
     """A model folder: an adapter, or a full model with tokenizer, chat template and generation configuration."""
 
@@ -69,6 +98,11 @@ class Checkpoint(Folder):
     """The name of the model that training started from."""
     base_sha256: str
     """Weights hash of the model that an adapter belongs to, or that a merged model was made from."""
+    fetch: Fetch | None = None
+    """From where whoever wants the folder gets it; None: it lies at ``path``.
+
+    While it is set, ``path`` has no weights, and hashes may be empty that nobody knows before they are fetched.
+    """
 
 
 class RowSet(Folder):

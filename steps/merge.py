@@ -11,6 +11,7 @@ from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.models.merging import merge_adapter
 from steps.context import log_facts
+from steps.fetching import at_hand
 from steps.work import scratch_folder
 
 
@@ -35,9 +36,10 @@ def merge_dpo(
 def _merge(
     stage: StageName, base: Checkpoint, adapter: Checkpoint, questions: RowSet, model: ModelConfig
 ) -> tuple[Checkpoint, MergeReport]:
+    base = at_hand(base)
     merged, report = merge_adapter(
         base,
-        adapter,
+        at_hand(adapter),
         load_chat_tokenizer(base, model).tokenizer,
         read_probes(questions),
         stage=stage,

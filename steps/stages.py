@@ -6,6 +6,7 @@ from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig
 from llm_engineering.training.stage import StageInputs
 from steps.context import archive_folder, experiment_name, sources, tracking, watch
+from steps.fetching import at_hand
 from steps.tracking import stage_origin
 
 
@@ -21,7 +22,7 @@ def stage_inputs(
 ) -> StageInputs:
     """Return the inputs of a training stage, with the run's name, sources, tracker and watch."""
     return StageInputs(
-        base=base,
+        base=at_hand(base),
         rows=rows,
         questions=questions,
         model=model,
