@@ -11,7 +11,7 @@ from zenml import get_step_context, log_metadata
 from llm_engineering.artifacts import TrackerLink, TrainingReport
 from llm_engineering.config.schema import OpenAIJudge, TrackingConfig, WatchConfig
 from steps.places import place_of_steps
-from steps.stores import store_address, upload_file
+from steps.stores import is_remote, store_address, upload_file
 from steps.work import work_root
 
 
@@ -62,7 +62,7 @@ def archive_folder() -> Path:
 
 def kept_archive(link: TrackerLink | None) -> TrackerLink | None:
     """Return where a tracker's offline archive is once this step's machine is gone: in the artifact store then."""
-    if link is None or link.offline_archive is None or place_of_steps().here:
+    if link is None or link.offline_archive is None or is_remote(link.offline_archive) or place_of_steps().here:
         return link
     archive = Path(link.offline_archive)
     address = f"{store_address()}/{archive_folder().name}/{archive.name}"

@@ -104,8 +104,9 @@ def tracked_evaluation(
     ) as tracker:
         report = evaluator.evaluate(models, parents)
         tracker.log_evaluation(report)
+    link = kept_archive(tracker.link)
     for name, scores in report.models.items():
         log_facts({name: {metric: value.value for metric, value in scores.metrics.items()}})
-    log_facts({"questions": report.questions, "pairs": report.pairs, "split": report.split}, kept_archive(tracker.link))
+    log_facts({"questions": report.questions, "pairs": report.pairs, "split": report.split}, link)
     log_facts({f"{name}_outcomes": counts for name, counts in report.changes.items()})
-    return report.model_copy(update={"tracker": kept_archive(tracker.link)})
+    return report.model_copy(update={"tracker": link})

@@ -69,7 +69,8 @@ def export(
     )
 
     def card(exported: Exported) -> str:
-        return render_card(CardFacts(config, described(base), reports, max_positions(described(promoted).path), exported))
+        longest = max_positions(described(promoted).path)
+        return render_card(CardFacts(config, described(base), reports, longest, exported))
 
     exports = _export(at_hand(promoted), questions, config, card) if config.export.is_asked else []
     log_facts({each.format: each.model_dump(mode="json", exclude_none=True) for each in exports})

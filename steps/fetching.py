@@ -18,6 +18,7 @@ from llm_engineering.models.checkpoints import (
     fetch_hub_model,
     locate_base,
 )
+from steps.context import run_settings
 from steps.stores import download, download_whole
 from steps.work import input_folder
 
@@ -39,6 +40,7 @@ def at_hand(model: Checkpoint) -> Checkpoint:
             found = locate_base(ModelConfig(base=model.base))
         case FromHub():
             found = fetch_hub_model(model.fetch, model.base)
+            model = model.model_copy(update={"weights_sha256": _known(model.fetch)})
         case FromStore():
             found = model.model_copy(update={"path": _stored(model), "fetch": None})
     _require_same(model, found)
@@ -81,6 +83,14 @@ def _note_as_input(version: str) -> None:
     with suppress(RuntimeError):  # there is no step
         get_step_context()
         Client().get_artifact_version(UUID(version))
+
+
+def _known(source: FromHub) -> str:
+    """Return the weights hash that the submitter of this step's run has seen, empty where it has none."""
+    try:
+        return str(run_settings().get("known_weights", {}).get(source.revision, ""))
+    except RuntimeError:  # there is no step
+        return ""
 
 
 def _require_same(asked: Checkpoint, found: Checkpoint) -> None:

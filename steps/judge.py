@@ -11,8 +11,9 @@ from llm_engineering.artifacts import EvaluationReport, Folder, JudgeReport
 from llm_engineering.config.schema import OpenAIJudge
 from llm_engineering.evaluation.judge import judge_answers, write_verdicts
 from steps.context import judge_settings, log_facts
+from steps.resumable import training_folder
 from steps.secrets import judge_key
-from steps.work import keep_work_folder, training_folder
+from steps.work import keep_work_folder
 
 _log = logging.getLogger(__name__)
 

@@ -68,7 +68,7 @@ class FolderMaterializer(BaseMaterializer):
         if not is_remote(self.uri):
             return data_type(path=Path(source), **facts)
         if issubclass(data_type, Checkpoint):
-            return data_type(path=Path(source), **facts, fetch=FromStore(address=source))
+            return data_type(path=Path(source), **facts, fetch=FromStore(type="store", address=source))
         local = input_folder(facts["sha256"])
         if not local.is_dir():
             download_whole(source, local, facts["sha256"])

@@ -66,7 +66,7 @@ class Mirror:
         """Copy the newest whole checkpoint here, and the files beside it, where there is none as new already."""
         try:
             self._fetch()
-        except Exception as error:  # libraries of stores raise what they like
+        except Exception as error:  # noqa: BLE001 - libraries of stores raise what they like
             _log.warning("What an earlier attempt left at %s cannot be fetched: %s.", self.address, error)
 
     def _fetch(self) -> None:
@@ -104,7 +104,7 @@ class Mirror:
         """Copy what is new, and remove what is no longer here; return whether that went well."""
         try:
             self.copy()
-        except Exception as error:  # libraries of stores raise what they like, and training goes on without the copy
+        except Exception as error:  # noqa: BLE001 - likewise, and training goes on without the copy
             if not self._failed:
                 _log.warning(
                     "Checkpoints cannot be copied to %s now: %s. Training goes on; if its machine is lost, what was "
@@ -153,7 +153,7 @@ class Mirror:
             self._checkpoints.discard(name)
 
     def _small_files(self, sealed: list[Path]) -> list[Path]:
-        """Return the files directly in the folder and beside checkpoints; one that begins with a dot is half written."""
+        """Return the files in the folder itself and beside checkpoints; a leading dot says that one is half written."""
         folders = {self.folder, *(checkpoint.parent for checkpoint in sealed)}
         return sorted(
             path

@@ -21,15 +21,18 @@ class Place:
     """The environment variables that the stack gives its steps, from its settings or from ZenML secrets."""
 
 
+HERE = Place(here=True, orchestrated_here=True)
+
+
 def place_of_steps() -> Place:
     """Return where the active stack executes steps; a stack with a step operator has them elsewhere."""
     stack = Client().active_stack_model
     orchestrator = stack.components[StackComponentType.ORCHESTRATOR][0]
     is_local = orchestrator.flavor_name == LOCAL
     if is_local and not stack.components.get(StackComponentType.STEP_OPERATOR):
-        return Place(here=True, orchestrated_here=True)
-    parts = [stack, *(component for components in stack.components.values() for component in components)]
-    secrets = {secret for part in parts for secret in part.secrets}
-    given = {name for part in parts for name in part.environment}
+        return HERE
+    components = [component for several in stack.components.values() for component in several]
+    secrets = {*stack.secrets, *(secret for component in components for secret in component.secrets)}
+    given = {*stack.environment, *(name for component in components for name in component.environment)}
     given |= {name for secret in secrets for name in Client().get_secret(secret).secret_values}
     return Place(here=False, orchestrated_here=is_local, variables=frozenset(given))

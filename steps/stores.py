@@ -10,6 +10,7 @@ from typing import Any
 
 from zenml.client import Client
 from zenml.io import fileio
+from zenml.io.fileio import convert_to_str
 from zenml.utils import io_utils
 
 from llm_engineering.artifacts import hash_files
@@ -81,8 +82,8 @@ def files_below(address: str) -> list[str]:
     _look_anew(address)
     found: list[str] = []
     for folder, _, names in fileio.walk(address):
-        below = str(folder).rstrip("/").removeprefix(address.rstrip("/")).strip("/")
-        found += [f"{below}/{name}" if below else str(name) for name in names]
+        below = convert_to_str(folder).rstrip("/").removeprefix(address.rstrip("/")).strip("/")
+        found += [f"{below}/{convert_to_str(name)}".lstrip("/") for name in names]
     return sorted(found)
 
 
@@ -91,7 +92,7 @@ def entries(address: str) -> list[str]:
     _look_anew(address)
     if not fileio.isdir(address):
         return []
-    return sorted(str(name).strip("/") for name in fileio.listdir(address))
+    return sorted(convert_to_str(name).strip("/") for name in fileio.listdir(address))
 
 
 def remove(address: str, first: str | None = None) -> None:

@@ -9,8 +9,8 @@ from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet, Tra
 from llm_engineering.config.schema import AdapterConfig, DPOStageConfig, EvaluationConfig, ModelConfig, WatchConfig
 from llm_engineering.training import dpo as library
 from steps.context import log_facts, with_kept_archive
+from steps.resumable import training_folder
 from steps.stages import stage_inputs
-from steps.work import training_folder
 
 
 @step

@@ -8,8 +8,8 @@ from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, SFTStageConfig, WatchConfig
 from llm_engineering.training import sft as library
 from steps.context import log_facts, with_kept_archive
+from steps.resumable import training_folder
 from steps.stages import stage_inputs
-from steps.work import training_folder
 
 
 @step

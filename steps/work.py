@@ -2,7 +2,7 @@
 
 They lie on the local artifact store's file system, so that hard links work; on the volume that
 ``LLM_ENGINEERING_WORK_DIR`` names, where the stack gives its steps one; else in ZenML's local folder, and what a
-training can be taken up from is mirrored into the artifact store (:mod:`steps.mirror`).
+training can be taken up from is mirrored into the artifact store (:mod:`steps.resumable`).
 
 A training's folder is named by the step's cache key, that is, by the hash of everything that shapes its result: a run
 that was killed finds its checkpoints when it is started again. Folders are removed once the step's artifacts are safe.
@@ -16,11 +16,10 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from filelock import FileLock, Timeout
@@ -29,7 +28,6 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import StepRunResponse
 
-from steps.mirror import mirrored
 from steps.stores import entries, is_remote, remove, store_address
 
 _log = logging.getLogger(__name__)
@@ -69,7 +67,7 @@ def mirror_root() -> str | None:
 def scratch_folder() -> Path:
     """Return a fresh folder for what this step writes."""
     step = get_step_context().step_run
-    return _open(work_root() / f"{step.name}-{step.id}")
+    return open_folder(work_root() / f"{step.name}-{step.id}")
 
 
 def input_folder(name: str) -> Path:
@@ -81,7 +79,7 @@ def input_folder(name: str) -> Path:
     if step is None:
         return Path(_process_folder().name) / name
     context = get_step_context().step_run
-    return _open(work_root() / f"{context.name}-{step}-inputs") / name
+    return open_folder(work_root() / f"{context.name}-{step}-inputs") / name
 
 
 @cache
@@ -93,33 +91,12 @@ def _process_folder() -> "tempfile.TemporaryDirectory[str]":
 def plan_folder() -> Iterator[Path]:
     """Give a folder where a run would write, so that there is room for as much; it is removed in the end."""
     try:
-        yield _open(work_root() / f"plan-{uuid.uuid4()}")
+        yield open_folder(work_root() / f"plan-{uuid.uuid4()}")
     finally:
         release_work_folders()
 
 
-@contextmanager
-def training_folder() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Give the folder of this training, and the outputs of the same training where another run just finished it.
-
-    Other work that can be taken up again has its folder here, too.
-
-    Waits while another process works in it.
-    """
-    step = get_step_context().step_run
-    path = work_root() / f"{step.config.name}-{step.cache_key}"  # `step.name` also says which model of a comparison
-    waits = _is_locked(path)
-    if waits:
-        _log.info("Another run is at the same work; this one waits and takes its result.")
-    folder = _open(path)
-    twin = _completed(str(step.cache_key)) if waits and step.config.enable_cache is not False else None
-    finished = {name: artifacts[0].load() for name, artifacts in twin.outputs.items()} if twin else {}
-    root = None if finished else mirror_root()
-    with mirrored(folder, f"{root}/{path.name}") if root else nullcontext():
-        yield folder, finished
-
-
-def _open(path: Path) -> Path:
+def open_folder(path: Path) -> Path:
     """Take a folder for the step that runs now, and give up those of the steps before it, whose artifacts are safe."""
     step = _step_id()
     if path not in _held:
@@ -150,7 +127,8 @@ def _lock(path: Path) -> FileLock:
     return FileLock(locks / f"{path.name}.lock")
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
+    """Return whether another process works in a folder."""
     if path in _held:
         return False  # by this process
     lock = _lock(path)
@@ -192,7 +170,7 @@ def sweep_work_folders() -> None:
     """Remove what dead runs left behind, save for trainings that can be taken up again."""
     for path in _folders():
         resumable = _is_resumable(path.name) and not _is_done(path.name)
-        if not resumable and path not in _held and not _is_locked(path):
+        if not resumable and path not in _held and not is_locked(path):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -215,7 +193,7 @@ def _is_resumable(name: str) -> bool:
 
 
 def _is_done(name: str) -> bool:
-    return _completed(name.partition("-")[2]) is not None
+    return completed_step(name.partition("-")[2]) is not None
 
 
 def _folders() -> Iterator[Path]:
@@ -223,7 +201,7 @@ def _folders() -> Iterator[Path]:
     return (path for path in root.iterdir() if path.is_dir()) if root.is_dir() else iter(())
 
 
-def _completed(cache_key: str) -> StepRunResponse | None:
+def completed_step(cache_key: str) -> StepRunResponse | None:
     """Return the newest completed step run with a cache key; one whose work was not complete has expired."""
     found = Client().list_run_steps(
         cache_key=cache_key,

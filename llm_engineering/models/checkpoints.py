@@ -63,7 +63,9 @@ def describe_hub_model(config: ModelConfig, key: str = "model.base") -> Checkpoi
     """
     folder = _fetch(config.base, config.revision, list(DESCRIPTION), key)
     _require_description(folder, f"{key} {config.base!r}")
-    fetch = FromHub(repository=config.base, revision=folder.name)  # a snapshot's folder is named by its commit
+    fetch = FromHub(
+        type="hub", repository=config.base, revision=folder.name
+    )  # a snapshot's folder is named by its commit
     return Checkpoint(
         path=folder, sha256="", kind="model", weights_sha256="", base=config.base, base_sha256="", fetch=fetch
     )
@@ -75,9 +77,9 @@ def known_weights(model: Checkpoint) -> str | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     assert isinstance(model.fetch, FromHub)
-    asked = {"revision": model.fetch.revision, "allow_patterns": _HUB_FILES}
+    source = model.fetch
     try:
-        folder = Path(snapshot_download(model.fetch.repository, **asked, local_files_only=True))
+        folder = Path(snapshot_download(source.repository, revision=source.revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
     return hash_weights(folder) if _has_all_weights(folder) else None
