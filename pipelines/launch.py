@@ -53,6 +53,7 @@ from pipelines.comparison import comparison
 from pipelines.elsewhere import require_reachable
 from pipelines.following import failure_of, follow
 from pipelines.packing import Packer
+from pipelines.stacks.target import Target
 from pipelines.store import alive
 from pipelines.sweep import sweep, sweep_metric
 from steps.artifact_sources import find_artifacts
@@ -93,25 +94,27 @@ class Launch:
     """The version that is measured again; else the run makes a new one."""
     warnings: tuple[str, ...] = ()
     """What can run and is seldom meant."""
+    target: Target | None = None
+    """The stack that the run is sent to; None: the active one, as it is."""
     place: Place = HERE
     """Where its steps are executed."""
     known_weights: dict[str, str] = field(default_factory=dict)
     """Weights hashes of models of the hub that this machine has, by their commits: steps must find the same."""
 
 
-def prepare(job: Job, config: RunConfig, place: Place | None = None) -> Launch:
+def prepare(job: Job, config: RunConfig, target: Target | None = None) -> Launch:
     """Resolve model, data and versions, and refuse what cannot run.
 
     Args:
         job: What is run.
         config: Its configuration.
-        place: Where its steps will be executed; none: where the active stack executes them. What only the machine that
-            trains can answer (a GPU, a package) is asked here only if that is this one, and in the step anyway.
+        target: The stack that it is sent to; none: the active one. What only the machine that trains can answer (a GPU,
+            a package) is asked here only if that is this one, and in the step anyway.
 
     Raises:
         UserError: Says what is wrong and what to do.
     """
-    place = place or place_of_steps()
+    place = place_of_steps(target.config.environment, target.config.secrets) if target else place_of_steps()
     _require_data(job, config)
     _require_services(job, config, place)
     base = _resolve(config.model, "model.base", place)
@@ -132,7 +135,7 @@ def prepare(job: Job, config: RunConfig, place: Place | None = None) -> Launch:
         version, arguments["models"] = _trained_models(config.name)
         _require_same_base(arguments["models"], base, version)
     warnings, known = warnings_of(job, config, chat), _known_weights(models)
-    return Launch(job, config, base, chat.template, arguments, version, warnings, place, known)
+    return Launch(job, config, base, chat.template, arguments, version, warnings, target, place, known)
 
 
 def _known_weights(models: list[Checkpoint]) -> dict[str, str]:
@@ -367,6 +370,7 @@ def configured(launch: Launch, pipeline: Any = None, **options: Any) -> Any:
             "configuration": config.model_dump(mode="json"),
             "known_weights": launch.known_weights,
         },
+        **(launch.target.options if launch.target else {}),
         **options,
     )
 

@@ -74,6 +74,28 @@ class Command(click.Command):
                     formatter.write_dl(records)
 
 
+class Group(click.Group):
+    """A tool with commands of its own, whose usage errors are one sentence."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the command line.
+
+        Raises:
+            Refusal: It cannot be understood.
+        """
+        with _one_voice(" --help lists the commands."):
+            return super().make_context(*args, **kwargs)
+
+    def resolve_command(self, *args: Any, **kwargs: Any) -> Any:
+        """Find the command that is named.
+
+        Raises:
+            Refusal: There is none.
+        """
+        with _one_voice(f" The commands are {', '.join(self.commands)}."):
+            return super().resolve_command(*args, **kwargs)
+
+
 @contextmanager
 def _one_voice(remedy: str = "") -> Iterator[None]:
     try:
@@ -83,7 +105,7 @@ def _one_voice(remedy: str = "") -> Iterator[None]:
         raise Refusal(f"There is no flag {error.option_name}.{f' Did you mean {near}?' if near else remedy}") from None
     except click.UsageError as error:
         sentence = error.format_message().rstrip(". ")
-        raise Refusal(f"{sentence}.{remedy}") from None
+        raise Refusal(f"{sentence}{'' if sentence.endswith('?') else '.'}{remedy}") from None
 
 
 def version_option(function: _Function) -> _Function:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from llm_engineering.reporting.bundle import RunReports
     from llm_engineering.training.estimate import Estimate
     from pipelines.launch import Launch
+    from pipelines.plan import Plan
+    from pipelines.stacks.target import Target
 
 INTERRUPTED = 130
 How = Literal["run", "plan", "rehearse"]
@@ -52,7 +54,7 @@ README.md tells more; docs/configuration.md lists every key; `python tools/docto
 GROUPS = {
     "What to run, one of": ["jobs"],
     "On what": ["configs", "overrides", "models"],
-    "How": ["no_cache", "plan", "rehearse"],
+    "How": ["stack", "no_cache", "plan", "rehearse"],
     "What you see": ["summary", "quiet", "verbose"],
 }
 
@@ -94,6 +96,7 @@ GROUPS = {
     metavar="NAME=WHERE",
     help="With --run-evaluation: a folder, hub id or NAME@VERSION_OR_STAGE to measure; repeatable.",
 )
+@click.option("--stack", metavar="NAME", help="Send the run to a stack that `tools/stacks.py register` made.")
 @click.option("--no-cache", is_flag=True, help="Run every step, even where an earlier result would do.")
 @click.option("--plan", is_flag=True, help="Show what is cached and what would run, on how much; train nothing.")
 @click.option("--rehearse", is_flag=True, help="Run every step in small: your data, a tiny random model; and estimate.")
@@ -106,6 +109,7 @@ def main(
     configs: tuple[str, ...],
     overrides: tuple[str, ...],
     models: tuple[str, ...],
+    stack: str | None,
     no_cache: bool,
     plan: bool,
     rehearse: bool,
@@ -129,7 +133,7 @@ def main(
             pick_backend(config.model.backend).start()  # before anything that it patches is imported
         if summary is not None:
             _require_writable(summary)
-        code = _go(job, config, console, cache=not no_cache, how=how, summary=summary, verbose=verbose)
+        code = _go(job, config, console, stack=stack, cache=not no_cache, how=how, summary=summary, verbose=verbose)
     except KeyboardInterrupt:
         for again in (signal.SIGINT, signal.SIGTERM):  # a second one would end this in a traceback
             signal.signal(again, signal.SIG_IGN)
@@ -241,6 +245,7 @@ def _go(
     config: "RunConfig",
     console: RunConsole,
     *,
+    stack: str | None,
     cache: bool,
     how: How,
     summary: Path | None,
@@ -255,13 +260,15 @@ def _go(
     for name in bury_dead_runs():
         console.print(f"The run {name} died; it is marked failed now, and its finished steps are used.", markup=False)
     from pipelines.launch import prepare
+    from pipelines.stacks.target import aim
 
     names: list[str] = []
     try:
+        target = aim(stack, job, config) if stack else None
         if how == "rehearse":
-            _rehearse(job, config, console, names, cache=cache, summary=summary)
+            _rehearse(job, config, target, console, names, cache=cache, summary=summary)
             return 0
-        launch = prepare(job, config)
+        launch = prepare(job, config, target)
         console.print(facts_table(_header(launch)))
         for warning in launch.warnings:
             console.print(f"Warning: {warning}", style="yellow", markup=False)
@@ -294,6 +301,7 @@ def _header(launch: "Launch") -> dict[str, str]:
         "template": launch.template,
         "data": ", ".join(sources),
         "effective batch": ", ".join(f"{stage} {text}" for stage, text in batches.items()) or "none",
+        **({"stack": f"{launch.target.name} · {launch.target.config.about}"} if launch.target else {}),
     }
 
 
@@ -321,6 +329,22 @@ def _show_plan(launch: "Launch", console: RunConsole, *, cache: bool) -> None:
     console.print("\nTraining", style="bold")
     console.print(facts_table({f"  {stage}": text for stage, text in plan.stages.items()}))
     _show_estimates(plan.estimates, console)
+    if launch.target is not None:
+        _show_submission(launch.target, plan, console)
+
+
+def _show_submission(target: "Target", plan: "Plan", console: RunConsole) -> None:
+    """Show what the stack would be sent."""
+    from pipelines.stacks.submission import what_is_sent
+
+    sent = what_is_sent(target, [step.name for step in plan.steps if not step.cached], plan.estimates)
+    console.print(f"\nWhat the stack {target.name} would be sent", style="bold", markup=False)
+    facts = {"image": sent.image, "entry point": sent.entry_point}
+    facts |= {machine: ", ".join(steps) for machine, steps in sent.machines.items()}
+    facts |= {"retried": sent.retry, "secrets": ", ".join(sent.secrets) or "none", "cost": sent.cost}
+    console.print(facts_table({f"  {name}": text for name, text in facts.items()}))
+    console.print("\nVariables of every step", style="bold")
+    console.print(facts_table({f"  {name}": value for name, value in sent.environment.items()}))
 
 
 def _show_estimates(estimates: "list[Estimate]", console: RunConsole) -> None:
@@ -335,7 +359,14 @@ def _show_estimates(estimates: "list[Estimate]", console: RunConsole) -> None:
 
 
 def _rehearse(
-    job: Any, config: "RunConfig", console: RunConsole, names: list[str], *, cache: bool, summary: Path | None
+    job: Any,
+    config: "RunConfig",
+    target: "Target | None",
+    console: RunConsole,
+    names: list[str],
+    *,
+    cache: bool,
+    summary: Path | None,
 ) -> None:
     """Run every step in small, and show what the real run would need."""
     from llm_engineering.reporting.text import places
@@ -343,7 +374,7 @@ def _rehearse(
     from pipelines.rehearsal import estimate_rehearsed, prepare_rehearsal
 
     rehearsal = prepare_rehearsal(job, config)
-    launch = prepare(job, rehearsal.config)
+    launch = prepare(job, rehearsal.config, target)
     model = f"tiny and random, built like {config.model.base} · {launch.config.adapter.words}"
     console.print(facts_table(_header(launch) | {"model": model}))
     for warning in rehearsal.warnings:

@@ -1,0 +1,1 @@
+"""Remote stacks: registered, checked, submitted to, and rehearsed on one machine."""

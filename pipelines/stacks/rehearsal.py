@@ -1,0 +1,241 @@
+"""Rehearse a stack on this machine: submit to stand-ins, run what was submitted, and say whether it is as it should be.
+
+Nothing leaves the machine, and nobody pays. ZenML's own code submits, as it would to the platform; a stand-in takes the
+command and the environment out of each request and runs them here (:mod:`pipelines.stacks.standins`).
+docs/rehearsing_stacks.md says what that proves and what it does not.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import TypeAdapter
+
+from llm_engineering.checkup.finding import Finding
+from llm_engineering.config.stacks import OpenStack, StackConfig
+from llm_engineering.errors import ConfigError, StoreError
+from pipelines.stacks.conformity import CODE, examine_code, examine_secrets, examine_submission
+from pipelines.stacks.outcome import Outcome
+from pipelines.stacks.standins.jobs import Image, Machine
+from pipelines.stacks.standins.kubernetes import kubernetes_standin
+from pipelines.stacks.standins.loopback import Recording
+from pipelines.stacks.standins.posted import StandIn
+from pipelines.stacks.standins.s3 import ACCOUNT, AWS, REGION, aws_standin, client_of
+from pipelines.stacks.standins.sagemaker import sagemaker_standin
+from pipelines.stacks.standins.zenml_server import ZenMLServer, zenml_server
+from steps.caching import REPOSITORY
+
+NEEDED = ("boto3", "kubernetes", "moto", "sagemaker", "uvicorn")
+"""Packages of the extra ``rehearsal`` that tell whether it is installed."""
+_NOT_INHERITED = ("AWS_", "AZURE_", "GOOGLE_", "KUBE", "MODAL_", "SAGEMAKER_", "ZENML_")
+"""What the shell says of accounts, clusters and servers is none of a rehearsal's."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a stand-in is put into."""
+
+    folder: Path
+    aws: AWS
+    machine: Machine
+    recording: Recording
+
+
+Opening = Callable[[Surroundings], AbstractContextManager[StandIn]]
+STANDINS: dict[str, Opening] = {
+    "kubernetes": lambda around: kubernetes_standin(around.folder, around.machine, around.recording),
+    "sagemaker": lambda around: sagemaker_standin(around.aws, around.machine, around.recording, around.folder),
+}
+"""What opens the stand-in of a flavour of orchestrators and step operators."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A stack's stand-ins while they are up."""
+
+    surroundings: Surroundings
+    server: ZenMLServer
+    standins: Sequence[StandIn]
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What stands for the values that a stack asks for, by the placeholders' names."""
+        registry = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+        values = {"region": REGION, "bucket": self.surroundings.aws.bucket, "registry": registry}
+        for standin in self.standins:
+            values |= standin.values
+        return values
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of whoever submits: this process's, led to the stand-ins."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+        environment = {
+            **own,
+            **{name: value for name, value in os.environ.items() if name.startswith("ZENML_LOGGING")},
+            **self.surroundings.aws.environment,
+            **self.server.client_environment(self.surroundings.folder / "client"),
+            "PYTHONUNBUFFERED": "1",
+        }
+        for standin in self.standins:
+            environment |= standin.environment
+        return environment
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """What must stand in no manifest, by what it is."""
+        return {
+            "the secret key of the account": self.surroundings.aws.secret_key,
+            "the API key of the ZenML server": self.server.api_key,
+        }
+
+    def submit(self, *commands: Sequence[str]) -> int:
+        """Run a client's commands one after the other, until one fails; then wait for all that was submitted.
+
+        Returns:
+            The exit code of the last command that ran.
+        """
+        for command in commands:
+            code = subprocess.run(command, env=self.environment, cwd=REPOSITORY, check=False).returncode
+            if code != 0:
+                return code
+        for standin in self.standins:
+            standin.finish()
+        return 0
+
+    def outcome(self) -> Outcome | None:
+        """Return what became of the run."""
+        command = [sys.executable, "-m", "pipelines.stacks.outcome"]
+        done = subprocess.run(
+            command, env=self.environment, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return TypeAdapter(Outcome | None).validate_json(done.stdout.splitlines()[-1])
+
+    def code_archive(self) -> BinaryIO | None:
+        """Return the code that was uploaded last; None where there is none."""
+        s3, bucket = client_of("s3", self.surroundings.aws), self.surroundings.aws.bucket
+        uploads = s3.list_objects_v2(Bucket=bucket, Prefix="code_uploads/").get("Contents", [])
+        if not uploads:
+            return None
+        latest = max(uploads, key=lambda upload: upload["LastModified"])
+        return BytesIO(s3.get_object(Bucket=bucket, Key=latest["Key"])["Body"].read())
+
+    def findings(self, config: StackConfig, tracked: Sequence[str]) -> Iterator[Finding]:
+        """Say whether what was submitted is as it should be, and what became of it.
+
+        Args:
+            config: The stack's file, its placeholders filled.
+            tracked: The files that have to be in the code archive.
+        """
+        posted = [each for standin in self.standins for each in standin.posted()]
+        limits = next((standin.limits for standin in self.standins if standin.limits), None)
+        yield from examine_submission(config, posted, self.surroundings.machine.jobs, self.outcome(), limits)
+        text = self.surroundings.recording.path.read_text(encoding="utf-8")
+        yield from examine_secrets(text, posted, self.secrets)
+        yield from examine_code(self.code_archive(), tracked)
+
+
+@contextmanager
+def standing_in(flavors: Sequence[str], folder: Path, python: Path = Path(sys.executable)) -> Iterator[Rehearsal]:
+    """Start a ZenML server, S3, and the stand-ins of these flavours; stop all of it at the end.
+
+    Args:
+        flavors: Of the orchestrator and the step operator; those that run where one submits need no stand-in.
+        folder: Takes logs, the recording and the jobs' folders; nobody else may read it.
+        python: The interpreter that plays the image.
+
+    Raises:
+        ConfigError: There is no stand-in for a flavour.
+        StoreError: The extra ``rehearsal`` is not installed, or the ZenML server does not start.
+    """
+    openings = [_opening(flavor) for flavor in flavors if flavor != "local"]
+    require_packages()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    recording = Recording(folder / "submitted.jsonl")
+    with ExitStack() as stack:
+        aws = stack.enter_context(aws_standin())
+        machine = Machine(folder / "jobs", Image(python), aws.environment)
+        around = Surroundings(folder, aws, machine, recording)
+        server = stack.enter_context(zenml_server(python, folder / "server", aws.environment))
+        standins = [stack.enter_context(opening(around)) for opening in openings]
+        yield Rehearsal(around, server, standins)
+
+
+def _opening(flavor: str) -> Opening:
+    if flavor not in STANDINS:
+        raise ConfigError(
+            f"There is no stand-in for the flavor {flavor!r}, so that a stack with it cannot be rehearsed; there are "
+            f"stand-ins for {', '.join(STANDINS)}."
+        )
+    return STANDINS[flavor]
+
+
+def require_packages() -> None:
+    """Refuse an interpreter that lacks what stand-ins are made of.
+
+    Raises:
+        StoreError: The extra ``rehearsal`` is not installed.
+    """
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise StoreError(
+            f"A rehearsal needs {', '.join(missing)}, which {sys.executable} lacks. Run `make stacks-env`, then "
+            "`.venv-stacks/bin/python tools/stacks.py rehearse`."
+        )
+
+
+def flavors_of(config: StackConfig) -> list[str]:
+    """Return the flavours that a rehearsal needs stand-ins for."""
+    return [part.flavor for part in (config.orchestrator, config.step_operator) if part is not None]
+
+
+def commands_of(found: OpenStack, values: Mapping[str, str], arguments: Sequence[str]) -> list[list[str]]:
+    """Return what a client does: register the stack, and run what the arguments of ``tools/run.py`` say on it."""
+    said = [
+        word for name, value in values.items() if name in found.placeholders for word in ("--set", f"{name}={value}")
+    ]
+    python = sys.executable
+    return [
+        [python, "tools/stacks.py", "register", found.name, "--yes", *said],
+        [python, "tools/run.py", *arguments, "--stack", found.name],
+    ]
+
+
+def tracked_files(root: Path = REPOSITORY) -> list[str]:
+    """Return the files that git tracks in the rooms that steps need.
+
+    Raises:
+        StoreError: There is no git here, or no repository.
+    """
+    git = ["git", "-C", str(root), "ls-files", "-z", *CODE]
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise StoreError(f"git does not list the files of {root}, which the code archive is compared with.") from error
+    return [name for name in done.stdout.split("\0") if name and (root / name).exists()]
+
+
+def rehearse(found: OpenStack, arguments: Sequence[str], folder: Path) -> Iterator[Finding]:
+    """Rehearse a stack, and say what was found.
+
+    Args:
+        found: The stack.
+        arguments: Of ``tools/run.py``, without ``--stack``: ``--run-training --config X --summary F``.
+        folder: Takes logs, the recording and the jobs' folders.
+
+    Raises:
+        ConfigError: There is no stand-in for the stack.
+        StoreError: The extra ``rehearsal`` is not installed, or the ZenML server does not start.
+    """
+    with standing_in(flavors_of(found.shown()), folder) as rehearsal:
+        code = rehearsal.submit(*commands_of(found, rehearsal.values, arguments))
+        if code != 0:
+            yield Finding("client", "problem", f"the client ended with {code}; what it says stands above")
+        config = found.shown(rehearsal.values)
+        yield from rehearsal.findings(config, tracked_files())

@@ -1,0 +1,49 @@
+"""The stack that a run is sent to."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
+
+from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.stacks import StackConfig
+from llm_engineering.errors import ConfigError
+from pipelines.stacks.checks import require_integrations
+from pipelines.stacks.registration import registered_config, require_server
+from pipelines.stacks.settings import require_fitting, run_options
+
+STATIC_JOBS = ("training", "sft", "dpo", "evaluation")
+"""The steps of comparisons and sweeps are called one after another by one process, which would have to be elsewhere."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A registered stack, active in this process alone."""
+
+    name: str
+    config: StackConfig
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the pipeline is told of machines, image, environment and retries."""
+        return run_options(self.config)
+
+
+def aim(name: str, job: str, run: RunConfig) -> Target:
+    """Make a stack the active one of this process, and refuse what it cannot do.
+
+    Raises:
+        UserError: There is no such stack, its packages are missing, ZenML is on a local store, or the run does not fit.
+    """
+    if job not in STATIC_JOBS:
+        raise ConfigError(
+            f"--run-{job} decides while it runs what comes next and calls its steps in one process, so that it is not "
+            "sent to a stack. Run it on a machine with a GPU, or send single trainings with --run-training."
+        )
+    require_server(name)
+    stack, config = registered_config(name)
+    require_integrations(name, config)
+    require_fitting(name, config, run)
+    os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)  # other processes of this user stay where they are
+    return Target(name, config)

@@ -1,0 +1,251 @@
+"""Stacks of ZenML that runs are sent to: list, describe, register, check, delete. ``--help`` lists the commands."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.stacks import OpenStack, read_stack, shipped_stacks
+from llm_engineering.errors import ConfigError, PipelineError
+from tools.command import Command, Group, print_error
+from tools.environment import set_environment
+from tools.findings import show_findings
+from tools.terminal import take_over_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipelines.stacks.registration import Action, Order
+
+STYLES = {"create": "green", "update": "yellow", "keep": "dim", "delete": "red"}
+console = Console(highlight=False)
+verbosely = click.option("--verbose", is_flag=True, help="Show what the libraries log, and tracebacks.")
+surely = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """Make, examine and remove the stacks that `tools/run.py --stack NAME` sends runs to.
+
+    docs/stacks.md says what each needs. A stack is a file of configs/stacks, or one of your own like them.
+    """
+    set_environment(RunConfig())
+    os.environ["ZENML_LOGGING_VERBOSITY"] = "ERROR"
+
+
+@contextmanager
+def _one_sentence(*, verbose: bool) -> "Iterator[None]":
+    """Say errors as one sentence, and set ZenML up."""
+    from pipelines.store import open_store
+
+    try:
+        if not verbose:
+            take_over_logging(console)
+        open_store()
+        yield
+    except PipelineError as error:
+        if verbose:
+            raise
+        print_error(f"Error: {error}")
+        raise SystemExit(error.exit_code) from None
+
+
+@main.command("list", cls=Command)
+@verbosely
+def list_stacks(verbose: bool) -> None:
+    """List the stacks that are shipped, and which of them ZenML has."""
+    with _one_sentence(verbose=verbose):
+        from pipelines.stacks.registration import registered_names
+
+        registered = registered_names()
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for name in shipped_stacks():
+            table.add_row(name, "registered" if name in registered else "", Text(read_stack(name).about, style="dim"))
+        for name in sorted(registered - set(shipped_stacks())):
+            table.add_row(name, "registered", Text("from a file of your own", style="dim"))
+        console.print(table)
+
+
+@main.command(cls=Command)
+@click.argument("stack")
+@verbosely
+def describe(stack: str, verbose: bool) -> None:
+    """Show what STACK is made of, what its steps get, and which values it asks for."""
+    with _one_sentence(verbose=verbose):
+        from pipelines.stacks.registration import known_values
+
+        found = read_stack(stack)
+        _describe(found, known_values(found.name))
+
+
+def _describe(found: OpenStack, values: Mapping[str, str]) -> None:
+    config = found.shown(values)
+    console.print(Text(f"{found.name}: {config.about}", style="bold"))
+    console.print(
+        _table({kind: f"{each.flavor}  {_plain(each.configuration)}" for kind, each in config.components.items()})
+    )
+    console.print(Text("\nMachines", style="bold"))
+    for name, machine in (("GPU steps", config.gpu), ("other steps", config.cpu)):
+        facts = {**machine.resources, **machine.orchestrator, **machine.step_operator}
+        console.print(_table({name: f"{machine.about}  {_plain(facts)}"}))
+    retry = config.retry
+    tried = f"{retry.max_retries} times, after {retry.delay} s and then × {retry.backoff}" if retry else "never"
+    environment = ", ".join(f"{name}={value}" for name, value in config.environment.items())
+    rest = {
+        "image": config.image or "none",
+        "again": tried,
+        "variables": environment,
+        "secrets": ", ".join(config.secrets),
+    }
+    console.print(_table({name: text for name, text in rest.items() if text}))
+    console.print(Text("\nValues", style="bold"))
+    console.print(_table({f"{name}": _asked(name, found, values) for name in found.placeholders}))
+
+
+def _asked(name: str, found: OpenStack, values: Mapping[str, str]) -> str:
+    each = found.placeholders[name]
+    source = f" (${each.variable})" if each.variable else ""
+    known = "secret, from the environment alone" if each.secret else values.get(name) or each.default
+    return f"{each.about}{source}{f': {known}' if known else ''}"
+
+
+def _table(facts: Mapping[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(min_width=18)
+    table.add_column(overflow="fold")
+    for name, text in facts.items():
+        table.add_row(f"  {name}", Text(text))
+    return table
+
+
+def _plain(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, ensure_ascii=False) if facts else ""
+
+
+@main.command(cls=Command)
+@click.argument("stack")
+@click.option("--set", "said", multiple=True, metavar="NAME=VALUE", help="A value that the stack asks for; repeatable.")
+@click.option("--ambient", is_flag=True, help="No service connector: every step uses the credentials that it finds.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@surely
+@verbosely
+def register(stack: str, said: Sequence[str], ambient: bool, dry_run: bool, yes: bool, verbose: bool) -> None:
+    """Make STACK in ZenML, or bring it up to date with its file; a second time there is nothing to do."""
+    with _one_sentence(verbose=verbose):
+        from pipelines.stacks import registration
+
+        order = _order(read_stack(stack), said, ambient=ambient, asks=not (dry_run or yes) and sys.stdin.isatty())
+        if not dry_run:
+            registration.require_server(order.name)
+        actions = registration.planned(order)
+        _show(actions)
+        if dry_run:
+            console.print("Nothing was done.")
+            return
+        if all(action.does == "keep" for action in actions):
+            console.print(f"The stack {order.name} is as its file says.")
+            return
+        if not yes:
+            click.confirm("Go on?", abort=True)
+        registration.register(order)
+        console.print(f"The stack {order.name} is registered. `python tools/stacks.py check {order.name}` examines it.")
+
+
+def _order(found: OpenStack, said: Sequence[str], *, ambient: bool, asks: bool) -> "Order":
+    """Return what is to be registered, once every value is known.
+
+    Raises:
+        ConfigError: A value is missing, or is none of the stack's.
+    """
+    from pipelines.stacks.registration import Order, Registered, known_values
+
+    given = dict(map(_pair, said))
+    for name in given:
+        if name not in found.placeholders or found.placeholders[name].secret:
+            raise ConfigError(_no_such_value(name, found))
+    values = found.known_values(given, known_values(found.name), environment=os.environ)
+    wanted = [name for name, each in found.placeholders.items() if not (each.secret and ambient)]
+    missing = [name for name in wanted if not values.get(name) and found.placeholders[name].default is None]
+    for name in [name for name in missing if asks]:
+        each = found.placeholders[name]
+        values[name] = click.prompt(f"{name}: {each.about}", hide_input=each.secret)
+        missing.remove(name)
+    if missing:
+        listed = "; ".join(f"{name}, {_asked(name, found, {})}" for name in missing)
+        raise ConfigError(
+            f"The stack {found.name} needs values that nobody gave: {listed}. Set the variables or use --set; "
+            "--ambient does without the connector's credentials."
+        )
+    public = {name: value for name, value in values.items() if not found.placeholders[name].secret}
+    config = found.shown(public)
+    connector = None if ambient or config.connector is None else found.fill(values).connector
+    return Order(found.name, Registered(values=public, config=config), connector.configuration if connector else None)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ConfigError(f"--set {text!r} needs the form NAME=VALUE, such as --set bucket=my-bucket.")
+    return name.strip(), value.strip()
+
+
+def _no_such_value(name: str, found: OpenStack) -> str:
+    if name in found.placeholders:
+        return f"--set {name} would show a secret to whoever sees this line. Set ${found.placeholders[name].variable}."
+    return f"The stack {found.name} has no value {name!r}; it asks for {', '.join(found.placeholders)}."
+
+
+def _show(actions: "Sequence[Action]") -> None:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for action in actions:
+        table.add_row(
+            Text(action.does, STYLES[action.does]), action.kind, action.name, Text(_plain(action.facts), "dim")
+        )
+    console.print(table)
+
+
+@main.command(cls=Command)
+@click.argument("stack")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+@verbosely
+def check(stack: str, as_json: bool, verbose: bool) -> None:
+    """Examine a registered STACK: server, packages, image, secrets, artifact store, platform.
+
+    The exit code is 1 if there is a problem. The artifact store is written to, one file, which is removed.
+    """
+    with _one_sentence(verbose=verbose):
+        from pipelines.stacks.checks import checks_of
+        from pipelines.stacks.registration import registered_config
+
+        problems = show_findings(checks_of(stack, *registered_config(stack)), console, as_json=as_json)
+    raise SystemExit(1 if problems else 0)
+
+
+@main.command(cls=Command)
+@click.argument("stack")
+@surely
+@verbosely
+def delete(stack: str, yes: bool, verbose: bool) -> None:
+    """Remove STACK from ZenML, and components that no other stack uses; buckets, images and runs stay."""
+    with _one_sentence(verbose=verbose):
+        from pipelines.stacks import registration
+
+        registration.registered_config(stack)
+        if not yes:
+            click.confirm(f"Remove the stack {stack} from ZenML?", abort=True)
+        _show(registration.delete(stack))
+
+
+if __name__ == "__main__":
+    main()
