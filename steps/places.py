@@ -40,5 +40,5 @@ def place_of_steps(environment: Iterable[str] = (), secrets: Iterable[str] = ())
     components = [component for several in stack.components.values() for component in several]
     named = {*secrets, *stack.secrets, *(secret for component in components for secret in component.secrets)}
     given = {*environment, *stack.environment, *(name for component in components for name in component.environment)}
-    given |= {name for secret in named for name in Client().get_secret(secret).secret_values}
+    given |= {name for secret in named for name in Client().get_secret(str(secret)).secret_values}
     return Place(here=False, orchestrated_here=is_local, variables=frozenset(given))
