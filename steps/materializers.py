@@ -63,9 +63,10 @@ class FolderMaterializer(BaseMaterializer):
         with fileio.open(f"{self.uri}/{_FACTS}", "r") as file:
             facts = json.loads(file.read())
         source = f"{self.uri}/{FILES}"
-        if not fileio.isdir(source):
+        is_file_system = not is_remote(self.uri)  # object storage has no empty folders
+        if (is_file_system or issubclass(data_type, Checkpoint)) and not fileio.isdir(source):
             raise StoreError(f"The stored folder {source} is gone. Run with --no-cache to make it again.")
-        if not is_remote(self.uri):
+        if is_file_system:
             return data_type(path=Path(source), **facts)
         if issubclass(data_type, Checkpoint):
             return data_type(path=Path(source), **facts, fetch=FromStore(type="store", address=source))
