@@ -4,6 +4,7 @@ from pathlib import Path
 
 from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig
+from llm_engineering.models.backends import pick_backend
 from llm_engineering.training.stage import StageInputs
 from steps.context import archive_folder, experiment_name, sources, tracking, watch
 from steps.fetching import at_hand
@@ -21,6 +22,7 @@ def stage_inputs(
     work_dir: Path,
 ) -> StageInputs:
     """Return the inputs of a training stage, with the run's name, sources, tracker and watch."""
+    pick_backend(model.backend).start()  # in a process of the step's own nobody has
     return StageInputs(
         base=at_hand(base),
         rows=rows,
