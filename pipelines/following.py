@@ -49,18 +49,37 @@ def follow(run_id: UUID, seconds: float = SECONDS_BETWEEN_LOOKS) -> PipelineRunR
 
 
 @contextmanager
-def _watching(run: PipelineRunResponse) -> Iterator[None]:
-    address = get_run_url(run)
-    again = (
-        f"The run {run.name} goes on. See it {f'at {address}' if address else 'in the dashboard'} or with `zenml "
-        f"pipeline runs list --name {run.name}`, and end it with `zenml pipeline runs stop {run.id}`."
-    )
+def submitting(run_name: str) -> Iterator[None]:
+    """Say what becomes of a run if Ctrl-C comes while it is submitted, or while its orchestrator waits for it.
+
+    Raises:
+        StoppedFollowing: The run had been submitted, and goes on.
+    """
     try:
         yield
     except KeyboardInterrupt as error:
-        raise StoppedFollowing(f"It is no longer watched. {again}") from error
+        found = Client().list_pipeline_runs(name=run_name, size=1, hydrate=True).items
+        if not found:
+            raise
+        raise StoppedFollowing(f"It is no longer watched. {_again(found[0])}") from error
+
+
+@contextmanager
+def _watching(run: PipelineRunResponse) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise StoppedFollowing(f"It is no longer watched. {_again(run)}") from error
     except requests.exceptions.ConnectionError as error:  # ZenML's own attempts are over by then
-        raise StoppedFollowing(f"The ZenML server does not answer any more. {again}") from error
+        raise StoppedFollowing(f"The ZenML server does not answer any more. {_again(run)}") from error
+
+
+def _again(run: PipelineRunResponse) -> str:
+    address = get_run_url(run)
+    return (
+        f"The run {run.name} goes on. See it {f'at {address}' if address else 'in the dashboard'} or with `zenml "
+        f"pipeline runs list --name {run.name}`, and end it with `zenml pipeline runs stop {run.id}`."
+    )
 
 
 def _tell(run: PipelineRunResponse, told: set[tuple[UUID, ExecutionStatus]]) -> None:

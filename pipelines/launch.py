@@ -51,7 +51,7 @@ from llm_engineering.training.watch import judged_anew
 from pipelines import training as pipelines
 from pipelines.comparison import comparison
 from pipelines.elsewhere import require_reachable
-from pipelines.following import failure_of, follow
+from pipelines.following import failure_of, follow, submitting
 from pipelines.packing import Packer
 from pipelines.stacks.target import Target
 from pipelines.store import alive
@@ -290,7 +290,7 @@ def start(launch: Launch, *, cache: bool, started: Callable[[str], None]) -> Pip
     pipeline = configured(ready, run_name=run_name, enable_cache=cache)
     if launch.place.orchestrated_here:
         return _run_here(ready, pipeline, run_name)
-    with recorded(run_name, code_facts()):
+    with recorded(run_name, code_facts()), submitting(run_name):
         run = pipeline(ready.config, ready.base, **ready.arguments)
     return follow(run.id)
 
