@@ -4,7 +4,8 @@ Folders (:class:`Checkpoint`, :class:`RowSet`) are handed on by path and content
 """
 
 import hashlib
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
@@ -36,11 +37,19 @@ ASKED_FOR: tuple[DropReason, ...] = ("filtered by rule", "over the mix")
 
 def hash_files(folder: Path, leave_out: str | None = None) -> str:
     """Return the sha256 over the relative names and contents of all files below a folder, one name left out."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != leave_out):
+    contents = {}
+    for path in (p for p in folder.rglob("*") if p.is_file() and p.name != leave_out):
         with path.open("rb") as file:
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+            contents[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_contents(contents)
+
+
+def hash_contents(contents: Mapping[str, str]) -> str:
+    """Return what :func:`hash_files` returns of a folder with files of these relative names and sha256 hashes."""
+    digest = hashlib.sha256()
+    for name in sorted(contents, key=PurePosixPath):
+        digest.update(name.encode() + b"\0")
+        digest.update(bytes.fromhex(contents[name]))
     return digest.hexdigest()
 
 
@@ -59,6 +68,35 @@ class Folder(Artifact):
     """Hash over the names and contents of its files."""
 
 
+class FromPackage(Artifact):
+    """The folder comes with this package, wherever that is installed."""
+
+    type: Literal["package"]
+
+
+class FromHub(Artifact):
+    """The folder is a repository of the Hugging Face hub."""
+
+    type: Literal["hub"]
+    repository: str
+    """``OWNER/NAME``."""
+    revision: str
+    """The commit, so that the content is settled though nobody has read it yet."""
+
+
+class FromStore(Artifact):
+    """The folder lies in an artifact store that is no file system of this machine."""
+
+    type: Literal["store"]
+    address: str
+    """Where the store keeps it, such as ``s3://bucket/...``."""
+    version: str | None = None
+    """The id of the artifact's version, where it is known."""
+
+
+Fetch = Annotated[FromPackage | FromHub | FromStore, Field(discriminator="type")]
+
+
 class Checkpoint(Folder):
     """A model folder: an adapter, or a full model with tokenizer, chat template and generation configuration."""
 
@@ -69,6 +107,11 @@ class Checkpoint(Folder):
     """The name of the model that training started from."""
     base_sha256: str
     """Weights hash of the model that an adapter belongs to, or that a merged model was made from."""
+    fetch: Fetch | None = None
+    """From where whoever wants the folder gets it; None: it lies at ``path``.
+
+    While it is set, ``path`` has no weights, and hashes may be empty that nobody knows before they are fetched.
+    """
 
 
 class RowSet(Folder):

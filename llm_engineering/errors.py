@@ -43,3 +43,9 @@ class ProofError(PipelineError):
 
 class TrainingError(PipelineError):
     """Training could not go on (no space left, a loss that is not a number)."""
+
+
+class StoppedFollowing(PipelineError):
+    """Nobody watches a run any more that goes on elsewhere."""
+
+    exit_code = 130

@@ -1,8 +1,9 @@
 """Start one pipeline, and collect what came out of it."""
 
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from llm_engineering.artifacts import (
     Checkpoint,
     ComparisonReport,
     EvaluationReport,
+    FromHub,
     MeasuredModels,
     PromotionDecision,
     TrackerLink,
@@ -26,13 +28,19 @@ from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import ModelConfig, RunConfig, TransformersTracking
 from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.tokens import require_length
-from llm_engineering.errors import ConfigError, StoreError
+from llm_engineering.errors import ConfigError, PipelineError, StoreError
 from llm_engineering.evaluation.checkers import load_checker
 from llm_engineering.evaluation.harness import require_tasks
 from llm_engineering.evaluation.lineup import own_tokenizers
-from llm_engineering.models.adapters import require_hardware
+from llm_engineering.models.adapters import require_backend, require_hardware
 from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_chat_tokenizer
-from llm_engineering.models.checkpoints import locate_base, max_positions
+from llm_engineering.models.checkpoints import (
+    describe_hub_model,
+    is_hub_id,
+    known_weights,
+    locate_base,
+    max_positions,
+)
 from llm_engineering.models.export import require_export
 from llm_engineering.models.hardware import require_devices, require_liger
 from llm_engineering.reporting.bundle import RunFacts, RunReports
@@ -43,15 +51,19 @@ from llm_engineering.training.recipes import comparison_recipes, sweep_recipes
 from llm_engineering.training.watch import judged_anew
 from pipelines import training as pipelines
 from pipelines.comparison import comparison
+from pipelines.elsewhere import require_reachable
+from pipelines.following import failure_of, follow, submitting
+from pipelines.packing import Packer
 from pipelines.stacks.target import Target
 from pipelines.store import alive
 from pipelines.sweep import sweep, sweep_metric
 from steps.artifact_sources import find_artifacts
 from steps.caching import packages
-from steps.facts import origin, run_facts
-from steps.materializers import FILES
+from steps.facts import origin, place_of, run_facts
+from steps.fetching import described
+from steps.places import HERE, Place, place_of_steps
 from steps.provenance import code_facts, recorded
-from steps.registry import model_version, promoted_model
+from steps.registry import has_folder, model_version, promoted_model
 from steps.secrets import judge_key
 from steps.tracking import comet_account
 from steps.work import release_work_folders
@@ -74,6 +86,7 @@ class Launch:
     job: Job
     config: RunConfig
     base: Checkpoint
+    """Its folder here has weights only where those were here anyway, or steps here will want them."""
     template: str
     """Which chat template will render the rows, and why."""
     arguments: dict[str, Any]
@@ -84,37 +97,59 @@ class Launch:
     """What can run and is seldom meant."""
     target: Target | None = None
     """The stack that the run is sent to; None: the active one, as it is."""
+    place: Place = HERE
+    """Where its steps are executed."""
+    known_weights: dict[str, str] = field(default_factory=dict)
+    """Weights hashes of models of the hub that this machine has, by their commits: steps must find the same."""
 
 
 def prepare(job: Job, config: RunConfig, target: Target | None = None) -> Launch:
     """Resolve model, data and versions, and refuse what cannot run.
 
+    Args:
+        job: What is run.
+        config: Its configuration.
+        target: The stack that it is sent to; none: the active one. What only the machine that trains can answer (a GPU,
+            a package) is asked here only if that is this one, and in the step anyway.
+
     Raises:
         UserError: Says what is wrong and what to do.
     """
+    place = place_of_steps(target.config.environment, target.config.secrets) if target else place_of_steps()
     _require_data(job, config)
-    _require_services(job, config)
-    base = _resolve_base(config)
+    _require_services(job, config, place)
+    base = _resolve(config.model, "model.base", place)
     require_length(config.data, max_positions(base.path))
     chat = load_chat_tokenizer(base, config.model)
     if job != "evaluation":
         for run in [recipe.config for recipe in sweep_recipes(config)] if job == "sweep" else [config]:
             _require_shares(job, run)
-            _require_machine(run)
+            _require_trainable(run, place)
     arguments: dict[str, Any] = {"origins": _origins(config)}
     version = None
+    models = [base]
     if job == "evaluation" and config.evaluation.models:
-        measured = _measured_models(config)
+        measured = _measured_models(config, place)
+        models += measured.checkpoints.values()
         own_tokenizers(measured.checkpoints, config.model, chat.tokenizer)  # refuses here what it would refuse later
         arguments["measured"] = measured
     elif job == "evaluation":
         version, arguments["models"] = _trained_models(config.name)
         _require_same_base(arguments["models"], base, version)
-    return Launch(job, config, base, chat.template, arguments, version, warnings_of(job, config, chat), target)
+    warnings, known = warnings_of(job, config, chat), _known_weights(models)
+    return Launch(job, config, base, chat.template, arguments, version, warnings, target, place, known)
 
 
-def _require_machine(config: RunConfig) -> None:
-    """Refuse what this machine cannot train."""
+def _known_weights(models: list[Checkpoint]) -> dict[str, str]:
+    of_hub = {model.fetch.revision: known_weights(model) for model in models if isinstance(model.fetch, FromHub)}
+    return {commit: weights for commit, weights in of_hub.items() if weights is not None}
+
+
+def _require_trainable(config: RunConfig, place: Place) -> None:
+    """Refuse what cannot be trained: at all, or by this machine if that is to do it."""
+    require_backend(config.model, config.adapter)
+    if not place.here:
+        return
     require_hardware(config.model, config.adapter)
     require_devices(config.hardware)
     for stage in (config.sft, config.dpo):
@@ -129,16 +164,18 @@ def _require_shares(job: Job, config: RunConfig) -> None:
         require_shares("dpo", config.dpo, config.hardware)
 
 
-def _require_services(job: Job, config: RunConfig) -> None:
+def _require_services(job: Job, config: RunConfig, place: Place) -> None:
     """Refuse checkers, judges, tasks, exports and trackers that cannot be had, before anything is loaded."""
+    if not place.here:
+        require_reachable(config, place)
     for name in (config.evaluation.checker, config.data.sampling.checker if config.data.sampling else None):
         if name is not None:
             load_checker(name)
-    if config.evaluation.judge:
+    if config.evaluation.judge and (place.here or config.evaluation.judge.api_key_secret):
         judge_key(config.evaluation.judge)
     if config.evaluation.harness:
         require_tasks(config.evaluation.harness)
-    if job != "evaluation":
+    if job != "evaluation" and place.here:
         require_export(config.export)
     comet_account(config.tracking)
     if isinstance(config.tracking, TransformersTracking):
@@ -184,9 +221,14 @@ def _origins(config: RunConfig) -> Origins:
     return Origins(files=file_hashes(config.data, memo), artifacts=find_artifacts(config.data))
 
 
-def _resolve_base(config: RunConfig) -> Checkpoint:
-    """Return the base."""
-    return find_version_model(config) or locate_base(config.model)
+def _resolve(config: ModelConfig, key: str, place: Place) -> Checkpoint:
+    """Return a model that can be looked at; its weights are here only if steps here will want them."""
+    found = _version_model(config.base)
+    if found is not None:
+        return described(found)
+    if is_hub_id(config.base) and not place.here:
+        return describe_hub_model(config, key)
+    return locate_base(config, key)
 
 
 def find_version_model(config: RunConfig) -> Checkpoint | None:
@@ -204,15 +246,15 @@ def _version_model(where: str) -> Checkpoint | None:
         return None
     found = model_version(name, version)
     checkpoint = promoted_model(found)
-    if checkpoint is None or not checkpoint.path.is_dir():
+    if checkpoint is None or not has_folder(checkpoint):
         raise StoreError(f"Version {found.name} of the model {name!r} has no model folder. Name another version.")
     return checkpoint.model_copy(update={"base": where})
 
 
-def _measured_models(config: RunConfig) -> MeasuredModels:
+def _measured_models(config: RunConfig, place: Place) -> MeasuredModels:
     """Return the models of ``evaluation.models``: folders, hub ids or versions."""
     checkpoints = {
-        name: _version_model(where) or locate_base(ModelConfig(base=where), f"evaluation.models.{name}")
+        name: _resolve(ModelConfig(base=where), f"evaluation.models.{name}", place)
         for name, where in config.evaluation.models.items()
     }
     return MeasuredModels(checkpoints=checkpoints, parents=config.evaluation.parent_names())
@@ -232,6 +274,8 @@ def _trained_models(name: str) -> tuple[str, dict[str, Checkpoint]]:
 def _require_same_base(models: dict[str, Checkpoint], base: Checkpoint, version: str) -> None:
     """Refuse to measure models against another base than the one they were trained from."""
     first = models.get("sft_model") or models["dpo_model"]
+    if not base.weights_sha256:  # of the hub: only the step will read the weights
+        return
     if first.base_sha256 != base.weights_sha256:
         raise StoreError(
             f"The models of version {version} were trained from {first.base!r} (weights {first.base_sha256[:12]}), but "
@@ -240,7 +284,7 @@ def _require_same_base(models: dict[str, Checkpoint], base: Checkpoint, version:
 
 
 def start(launch: Launch, *, cache: bool, started: Callable[[str], None]) -> PipelineRunResponse:
-    """Run the pipeline to its end in this process.
+    """Run the pipeline to its end: in this process, or wherever the active stack executes it.
 
     Args:
         launch: From :func:`prepare`.
@@ -249,21 +293,59 @@ def start(launch: Launch, *, cache: bool, started: Callable[[str], None]) -> Pip
 
     Raises:
         KeyboardInterrupt: Somebody stopped it.
+        PipelineError: A step failed elsewhere, or nobody watches the run any more, which goes on.
     """
     run_name = f"{launch.config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+    ready = packed(launch, uploads=True)
     started(run_name)
-    release, code = True, code_facts()
+    pipeline = configured(ready, run_name=run_name, enable_cache=cache)
+    if launch.place.orchestrated_here:
+        return _run_here(ready, pipeline, run_name)
+    with recorded(run_name, code_facts()), submitting(run_name):
+        run = pipeline(ready.config, ready.base, **ready.arguments)
+    return follow(run.id)
+
+
+def packed(launch: Launch, *, uploads: bool) -> Launch:
+    """Return a launch as its steps are given it: what they cannot find on their machines travels as an artifact.
+
+    Args:
+        launch: From :func:`prepare`.
+        uploads: Store what is not stored yet.
+    """
+    packer = Packer(launch.place, uploads)
+    return replace(
+        launch,
+        config=packer.settings(launch.config),
+        base=packer.model(launch.base),
+        arguments=packer.arguments(launch.config, launch.arguments),
+    )
+
+
+def _run_here(launch: Launch, pipeline: Any, run_name: str) -> PipelineRunResponse:
+    """Run the pipeline in this process; step operators may execute its steps elsewhere."""
+    keep, code = True, code_facts()
     try:
-        with alive(run_name), recorded(run_name, code):
-            run: PipelineRunResponse = configured(launch, run_name=run_name, enable_cache=cache)(
-                launch.config, launch.base, **launch.arguments
-            )
-        release = False
+        with alive(run_name), recorded(run_name, code), _errors_of_steps(launch.place, run_name):
+            run: PipelineRunResponse = pipeline(launch.config, launch.base, **launch.arguments)
+        keep = False
         return run
     except RunInterruptedException as error:  # what ZenML makes of a signal that arrives while it starts a step
         raise KeyboardInterrupt from error
     finally:
-        release_work_folders(keep=release)
+        release_work_folders(keep=keep)
+
+
+@contextmanager
+def _errors_of_steps(place: Place, run_name: str) -> Iterator[None]:
+    """Replace what ZenML says of a step that failed elsewhere by what the step said."""
+    try:
+        yield
+    except Exception as error:  # step operators raise what they like
+        found = Client().list_pipeline_runs(name=run_name, size=1, hydrate=True).items
+        if place.here or isinstance(error, PipelineError) or not found:
+            raise
+        raise failure_of(found[0]) from error
 
 
 def tags_of(launch: Launch) -> list[str]:
@@ -297,6 +379,7 @@ def configured(launch: Launch, pipeline: Any = None, **options: Any) -> Any:
             "origin": origin(config.seed),
             "judge": config.evaluation.judge.model_dump(mode="json") if config.evaluation.judge else None,
             "configuration": config.model_dump(mode="json"),
+            "known_weights": launch.known_weights,
         },
         **(launch.target.options if launch.target else {}),
         **options,
@@ -315,7 +398,7 @@ def compared(run: PipelineRunResponse) -> tuple[ComparisonReport, RunFacts]:
     report: ComparisonReport = next(found for name, found in outputs if name == "comparison_report").load()
     facts = run_facts(run)
     models = {
-        str(found.run_metadata["weights_sha256"]): str(Path(found.uri) / FILES)
+        str(found.run_metadata["weights_sha256"]): place_of(found)
         for name, found in outputs
         if name in ("sft_model", "dpo_model")
     }

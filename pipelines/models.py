@@ -9,7 +9,8 @@ from llm_engineering.config.schema import ModelConfig, RunConfig
 from llm_engineering.errors import StoreError
 from llm_engineering.models.checkpoints import locate_base
 from pipelines.launch import find_version_model
-from steps.registry import model_names, model_version, promoted_model, version_model, was_promoted
+from steps.fetching import at_hand
+from steps.registry import has_folder, model_names, model_version, promoted_model, version_model, was_promoted
 
 
 def find_model(name: str) -> Checkpoint:
@@ -25,16 +26,17 @@ def find_model(name: str) -> Checkpoint:
     address, colon, part = name.partition(":")
     if not colon or "@" not in address or Path(name).exists():
         model = ModelConfig(base=name)
-        return find_version_model(RunConfig(model=model)) or locate_base(model)
+        of_version = find_version_model(RunConfig(model=model))
+        return at_hand(of_version) if of_version else locate_base(model)
     model_name, _, asked = address.partition("@")
     version = model_version(model_name, asked)
     if part == "base":
         return _base_of(version_model(version, "sft") or promoted_model(version), name)
     found = version_model(version, part)
-    if found is None or not found.path.is_dir():
+    if found is None or not has_folder(found):
         there = ", ".join(["base", *model_names(version)])
         raise StoreError(f"Version {version.name} of {model_name!r} has no model {part!r}. There are: {there}.")
-    return found
+    return at_hand(found)
 
 
 def _base_of(trained: Checkpoint | None, name: str) -> Checkpoint:
@@ -58,6 +60,6 @@ def newest_promoted(name: str) -> tuple[str, Checkpoint]:
     model_version(name, "latest")
     for version in Client().list_model_versions(model=name, size=50, sort_by="desc:number", hydrate=True).items:
         found = promoted_model(version) if was_promoted(version) else None
-        if found is not None and found.path.is_dir():
-            return f"{name}@{version.name}", found
+        if found is not None and has_folder(found):
+            return f"{name}@{version.name}", at_hand(found)
     raise StoreError(f"No run of {name!r} has promoted a model yet. Name a model, or NAME@VERSION:sft for a part.")

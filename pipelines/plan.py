@@ -20,7 +20,7 @@ from llm_engineering.training.arguments import planned_steps
 from llm_engineering.training.estimate import Estimate
 from llm_engineering.training.recipes import Training, imitation_settings
 from pipelines.comparison import wire_comparison
-from pipelines.launch import PIPELINES, Job, Launch, configured
+from pipelines.launch import PIPELINES, Job, Launch, configured, packed
 from pipelines.pieces import Pieces
 from pipelines.rehearsal import estimates
 from pipelines.sweep import job_of, wire_sweep
@@ -54,8 +54,9 @@ def make_plan(launch: Launch, *, cache: bool) -> Plan:
     """Resolve everything, prepare the data in a temporary folder unless an earlier run has, and train nothing."""
     config = launch.config
     made: list[Made] = []
-    pipeline = configured(launch, _twin(launch, made), enable_cache=cache)
-    steps, outputs = _planned_steps(pipeline, launch, cache=cache)
+    ready = packed(launch, uploads=False)
+    pipeline = configured(ready, _twin(launch, made), enable_cache=cache)
+    steps, outputs = _planned_steps(pipeline, ready, cache=cache)
     prepared = outputs.get("format_datasets")
     report: DatasetReport = prepared["dataset_report"].load() if prepared else _prepare(launch)
     stages = {}

@@ -19,6 +19,7 @@ from llm_engineering.training.estimate import GPU_SPEED, Estimate, Machine, esti
 from llm_engineering.training.rehearsal import rehearsal_of
 from pipelines.launch import Job, find_version_model, warnings_of
 from steps.artifact_sources import find_artifacts, load_artifacts
+from steps.fetching import described
 
 LONG = 3600.0
 """Seconds from which on a training on this CPU is estimated on a GPU as well."""
@@ -59,7 +60,7 @@ def prepare_rehearsal(job: Job, config: RunConfig) -> Prepared:
 
 def _description(config: RunConfig) -> Path:
     version = find_version_model(config)
-    return version.path if version else locate_description(config.model)
+    return described(version).path if version else locate_description(config.model)
 
 
 def estimates(

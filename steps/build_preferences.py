@@ -8,6 +8,7 @@ from llm_engineering.artifacts import Checkpoint, PreferenceReport, RowSet
 from llm_engineering.config.schema import ModelConfig, SampleSettings
 from llm_engineering.training import preferences as library
 from steps.context import log_facts
+from steps.fetching import at_hand
 from steps.work import scratch_folder
 
 
@@ -25,7 +26,7 @@ def build_preferences(
     """Sample answers, let the checker order them, and add the pairs to those from files."""
     rows, report = library.build_preferences(
         sample,
-        sft_model,
+        at_hand(sft_model),
         questions,
         preference_rows,
         model,

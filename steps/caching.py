@@ -5,8 +5,9 @@ imports, directly or through others, on the templates beside them, and on the ve
 """
 
 import sys
+from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,24 @@ BACKEND_PACKAGES = ("unsloth", "unsloth_zoo")
 
 
 def package_versions() -> str:
-    """Return :func:`packages` as the one text that a cache key takes."""
-    return " ".join(f"{name}={installed}" for name, installed in packages().items())
+    """Return the versions of :data:`PACKAGES` as the one text that a cache key takes.
+
+    A build's own suffix (``2.13.0+cpu``) is no part of it: the key is computed by the machine that submits and by the
+    one that runs the step, and torch has another build on each.
+    """
+    return _as_text(PACKAGES)
+
+
+def package_versions_with_backend() -> str:
+    """Return the same with the packages of the backend that patches the others, imported here or not."""
+    installed = {name for name in BACKEND_PACKAGES if any(True for _ in distributions(name=name))}
+    return _as_text((*PACKAGES, *sorted(installed)))
+
+
+def _as_text(names: Iterable[str]) -> str:
+    from packaging.version import Version
+
+    return " ".join(f"{name}={Version(version(name)).public}" for name in names)
 
 
 def packages() -> dict[str, str]:
@@ -36,7 +53,9 @@ def packages() -> dict[str, str]:
 def with_code_dependencies(step: BaseStep) -> BaseStep:
     """Return the step with a cache policy that covers the code it uses."""
     module = step.resolve().module
-    policy = CachePolicy(file_dependencies=list(code_dependencies(module)), cache_func=package_versions)
+    patched = any(name in sys.modules for name in BACKEND_PACKAGES)
+    versions = package_versions_with_backend if patched else package_versions
+    policy = CachePolicy(file_dependencies=list(code_dependencies(module)), cache_func=versions)
     return step.with_options(cache_policy=policy)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 from pydantic import TypeAdapter
 from zenml import get_step_context, log_metadata
 
-from llm_engineering.artifacts import TrackerLink
+from llm_engineering.artifacts import TrackerLink, TrainingReport
 from llm_engineering.config.schema import HardwareConfig, OpenAIJudge, TrackingConfig, WatchConfig
+from steps.places import place_of_steps
+from steps.stores import is_remote, store_address, upload_file
 from steps.work import work_root
 
 
@@ -62,6 +64,22 @@ def sources() -> list[str]:
 def archive_folder() -> Path:
     """Return the folder of the tracker's offline archives."""
     return work_root().parent / "comet-offline"
+
+
+def kept_archive(link: TrackerLink | None) -> TrackerLink | None:
+    """Return where a tracker's offline archive is once this step's machine is gone: in the artifact store then."""
+    if link is None or link.offline_archive is None or is_remote(link.offline_archive) or place_of_steps().here:
+        return link
+    archive = Path(link.offline_archive)
+    address = f"{store_address()}/{archive_folder().name}/{archive.name}"
+    upload_file(archive, address)
+    archive.unlink()
+    return link.model_copy(update={"offline_archive": address})
+
+
+def with_kept_archive(report: TrainingReport) -> TrainingReport:
+    """Return the report of a training whose tracker's archive outlives the step's machine."""
+    return report.model_copy(update={"tracker": kept_archive(report.tracker)})
 
 
 def log_facts(facts: Mapping[str, Any], tracker: TrackerLink | None = None) -> None:

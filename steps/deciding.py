@@ -12,6 +12,7 @@ from llm_engineering.evaluation.incumbents import measure_incumbent, saved_token
 from llm_engineering.evaluation.promotion import Candidate, decide, forced, settled
 from llm_engineering.evaluation.scoring import Evaluator, read_held_out
 from llm_engineering.models.hardware import pick_dtype
+from steps.fetching import at_hand, described
 from steps.registry import evaluation_of, find_incumbent, last_made, promoted_model, stands_for
 
 
@@ -39,7 +40,7 @@ def decide_on(
     if incumbent is not None:
         scores = incumbent.scores
         if incumbent.fingerprint != report.fingerprint:
-            scores, remark = measure_incumbent(evaluator(), incumbent.checkpoint)
+            scores, remark = measure_incumbent(evaluator(), at_hand(incumbent.checkpoint))
             notes.append(remark)
         report = report.model_copy(update={"models": {**report.models, "incumbent": scores}})
     decision = decide(report, rules, incumbent.version if incumbent else None, candidates)
@@ -100,7 +101,7 @@ def _evaluator(inputs: Mapping[str, Sequence[Any]], parameters: Mapping[str, Any
     return Evaluator(
         read_held_out(sft, preference, questions, evaluation, seed),
         evaluation,
-        saved_tokenizer(model),
+        saved_tokenizer(described(model)),
         float(parameters["beta"]),
         seed,
         pick_dtype(ModelConfig.model_validate(parameters["model"]).dtype),

@@ -14,7 +14,8 @@ from llm_engineering.evaluation.scoring import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.tracking import tracked_stage
-from steps.context import archive_folder, log_facts, run_name, tracking
+from steps.context import archive_folder, kept_archive, log_facts, run_name, tracking
+from steps.fetching import all_at_hand, described
 from steps.tracking import stage_origin
 from steps.work import scratch_folder
 
@@ -34,7 +35,8 @@ def evaluate(
     dpo_model: Checkpoint | None = None,
 ) -> tuple[Annotated[EvaluationReport, "evaluation_report"], Annotated[Folder, "outcomes"]]:
     """Generate, judge and score; all models see the same questions and seeds."""
-    models = {name: m for name, m in (("base", base), ("sft", sft_model), ("dpo", dpo_model)) if m is not None}
+    models = all_at_hand({"base": base, "sft": sft_model, "dpo": dpo_model})
+    base = models["base"]
     evaluator = Evaluator(
         read_held_out(sft_rows, preference_rows, questions, evaluation, seed, checker_sha256=checker_sha256),
         evaluation,
@@ -61,7 +63,7 @@ def evaluate_models(
     seed: int,
 ) -> tuple[Annotated[EvaluationReport, "evaluation_report"], Annotated[Folder, "outcomes"]]:
     """Measure any models on rows that were tokenised for ``base``; those with other tokens are asked with their own."""
-    models = measured.checkpoints
+    base, models = described(base), all_at_hand(measured.checkpoints)
     tokenizer = load_chat_tokenizer(base, model).tokenizer
     others = own_tokenizers(models, model, tokenizer)
     evaluator = Evaluator(
@@ -102,8 +104,9 @@ def tracked_evaluation(
     ) as tracker:
         report = evaluator.evaluate(models, parents)
         tracker.log_evaluation(report)
+    link = kept_archive(tracker.link)
     for name, scores in report.models.items():
         log_facts({name: {metric: value.value for metric, value in scores.metrics.items()}})
-    log_facts({"questions": report.questions, "pairs": report.pairs, "split": report.split}, tracker.link)
+    log_facts({"questions": report.questions, "pairs": report.pairs, "split": report.split}, link)
     log_facts({f"{name}_outcomes": counts for name, counts in report.changes.items()})
-    return report.model_copy(update={"tracker": tracker.link})
+    return report.model_copy(update={"tracker": link})

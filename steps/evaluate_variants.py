@@ -10,6 +10,7 @@ from llm_engineering.evaluation.scoring import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from steps.evaluate import tracked_evaluation
+from steps.fetching import all_at_hand
 
 
 @step
@@ -30,7 +31,8 @@ def evaluate_variants(
     models: list[Checkpoint],
 ) -> Annotated[EvaluationReport, "variants_evaluation"]:
     """Generate, judge and score; all models see the same questions and seeds, each is held against its parent."""
-    there = {"base": base, **dict(zip(trained, models, strict=True))}
+    there = all_at_hand({"base": base, **dict(zip(trained, models, strict=True))})
+    base = there["base"]
     evaluator = Evaluator(
         read_held_out(sft_rows, preference_rows, questions, evaluation, seed, first, checker_sha256),
         evaluation,

@@ -30,6 +30,7 @@ from llm_engineering.reporting.card import CardFacts, render_card
 from steps.caching import packages
 from steps.context import log_facts
 from steps.facts import run_facts
+from steps.fetching import at_hand, described
 from steps.work import scratch_folder
 
 
@@ -68,9 +69,10 @@ def export(
     )
 
     def card(exported: Exported) -> str:
-        return render_card(CardFacts(config, base, reports, max_positions(promoted.path), exported))
+        longest = max_positions(described(promoted).path)
+        return render_card(CardFacts(config, described(base), reports, longest, exported))
 
-    exports = _export(promoted, questions, config, card) if config.export.is_asked else []
+    exports = _export(at_hand(promoted), questions, config, card) if config.export.is_asked else []
     log_facts({each.format: each.model_dump(mode="json", exclude_none=True) for each in exports})
     return MarkdownString(card(Exported(format="merged"))), ExportReport(exports=exports)
 

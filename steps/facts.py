@@ -14,7 +14,8 @@ from llm_engineering.models.hardware import describe_machine
 from llm_engineering.reporting.bundle import ModelVersion, RunFacts, RunReports
 from llm_engineering.reporting.summary import build_summary
 from steps.caching import REPOSITORY
-from steps.materializers import FILES
+from steps.materializers import FILES, FolderMaterializer
+from steps.stores import is_remote
 
 
 def origin(seed: int, repository: Path = REPOSITORY) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def run_facts(run: PipelineRunResponse, error: str | None = None, stage: str | N
         model=ModelVersion(name=version.model.name, version=version.name, stage=stage) if version else None,
         error=error,
         **run.config.extra.get("origin", {}),
-        artifacts={name: _place(versions[0]) for step in steps for name, versions in step.outputs.items() if versions},
+        artifacts={name: place_of(found[0]) for step in steps for name, found in step.outputs.items() if found},
     )
 
 
@@ -100,10 +101,13 @@ def _flat(value: Any, depth: int = 9) -> dict[str, Any]:
     return found
 
 
-def _place(artifact: ArtifactVersionResponse) -> str:
-    """Return the path that a person would open: the folder or page itself, where it lies in a local store."""
-    inside = (Path(artifact.uri) / name for name in (f"{FILES}/{CHANGES_FILE}", FILES, "output.html"))
-    return next((str(path) for path in inside if path.exists()), artifact.uri)
+def place_of(artifact: ArtifactVersionResponse) -> str:
+    """Return the path or address that a person would open: the folder or page itself."""
+    if is_remote(artifact.uri):  # whose files are not asked for, one by one, over the network
+        inside = {FolderMaterializer.__name__: f"/{FILES}", "StructuredStringMaterializer": "/output.html"}
+        return f"{artifact.uri}{inside.get(artifact.materializer.attribute or '', '')}"
+    inside_here = (Path(artifact.uri) / name for name in (f"{FILES}/{CHANGES_FILE}", FILES, "output.html"))
+    return next((str(path) for path in inside_here if path.exists()), artifact.uri)
 
 
 def _seconds(run: PipelineRunResponse) -> float:

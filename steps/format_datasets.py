@@ -9,6 +9,7 @@ from llm_engineering.config.schema import DataConfig, ModelConfig
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from steps.context import log_facts
+from steps.fetching import described
 from steps.work import scratch_folder
 
 
@@ -23,7 +24,7 @@ def format_datasets(
     Annotated[Folder, "quarantine"],
 ]:
     """Format, check, split and tokenise the rows, and account for every one of them."""
-    prepared = prepare_rows(raw_rows, data, load_chat_tokenizer(base, model), seed, scratch_folder())
+    prepared = prepare_rows(raw_rows, data, load_chat_tokenizer(described(base), model), seed, scratch_folder())
     report = prepared.report
     log_facts({"template": report.template, "tokens": report.tokens, "trained_tokens": report.trained_tokens})
     return prepared.sft, prepared.preference, prepared.questions, report, prepared.quarantine

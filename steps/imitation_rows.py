@@ -9,6 +9,7 @@ from llm_engineering.config.schema import ModelConfig
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.training import imitation as library
 from steps.context import log_facts
+from steps.fetching import described
 from steps.work import scratch_folder
 
 
@@ -22,7 +23,7 @@ def imitation_rows(
     checker_sha256: str,  # in the cache key: an edited checker judges anew
 ) -> Annotated[RowSet, "imitation_rows"]:
     """Keep the chosen answers, or those of them that the checker finds nothing wrong with."""
-    tokenizer = load_chat_tokenizer(base, model).tokenizer
+    tokenizer = load_chat_tokenizer(described(base), model).tokenizer
     rows = library.imitation_rows(preference_rows, questions, tokenizer, checker, scratch_folder())
     log_facts({"rows": rows.rows, "kept_by": checker or "none: every chosen answer"})
     return rows

@@ -11,8 +11,9 @@ from llm_engineering.artifacts import EvaluationReport, Folder, JudgeReport
 from llm_engineering.config.schema import OpenAIJudge
 from llm_engineering.evaluation.judge import judge_answers, write_verdicts
 from steps.context import judge_settings, log_facts
+from steps.resumable import training_folder
 from steps.secrets import judge_key
-from steps.work import keep_work_folder, training_folder
+from steps.work import keep_work_folder
 
 _log = logging.getLogger(__name__)
 
@@ -24,17 +25,17 @@ def judge(
     seed: int,
 ) -> tuple[Annotated[JudgeReport, "judge_report"], Annotated[Folder, "judge_verdicts"]]:
     """Ask the judge; where it failed, the evaluation goes on without it, and the next run asks for what is missing."""
-    folder, finished = training_folder()
-    if finished:
-        return finished["judge_report"], finished["judge_verdicts"]
-    config = judge_settings(judge)
-    report, verdicts = judge_answers(evaluation_report, config, seed, folder, judge_key(config))
-    written = write_verdicts(verdicts, folder)
-    facts = {"judge", "endpoint", "disagreement", "requests", "input_tokens", "output_tokens", "cost", "error"}
-    log_facts(report.model_dump(include=facts))
-    for note in report.notes:
-        (_log.info if report.complete else _log.warning)(note)
-    if not report.complete:
-        keep_work_folder(folder)
-        Client().update_step_run(get_step_context().step_run.id, cache_expires_at=datetime.now(UTC))
+    with training_folder() as (folder, finished):
+        if finished:
+            return finished["judge_report"], finished["judge_verdicts"]
+        config = judge_settings(judge)
+        report, verdicts = judge_answers(evaluation_report, config, seed, folder, judge_key(config))
+        written = write_verdicts(verdicts, folder)
+        facts = {"judge", "endpoint", "disagreement", "requests", "input_tokens", "output_tokens", "cost", "error"}
+        log_facts(report.model_dump(include=facts))
+        for note in report.notes:
+            (_log.info if report.complete else _log.warning)(note)
+        if not report.complete:
+            keep_work_folder(folder)
+            Client().update_step_run(get_step_context().step_run.id, cache_expires_at=datetime.now(UTC))
     return report, written

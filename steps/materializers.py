@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,14 +14,17 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.materializers.pydantic_materializer import PydanticMaterializer
-from zenml.utils import io_utils
 
-from llm_engineering.artifacts import Checkpoint, Folder, ReferenceLogProbs, RowSet, TrainingReport
+from llm_engineering.artifacts import Checkpoint, Folder, FromStore, ReferenceLogProbs, RowSet, TrainingReport
 from llm_engineering.errors import StoreError
 from llm_engineering.reporting.html import render_training
+from steps.fetching import at_hand
+from steps.stores import download_whole, is_remote, upload
+from steps.work import input_folder
 
 _READ_ONLY = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _FACTS = "folder.json"
+_NOT_STORED = {"path", "fetch"}
 FILES = "files"
 """Where the folder lies below the artifact's address."""
 
@@ -30,7 +32,7 @@ FILES = "files"
 class FolderMaterializer(BaseMaterializer):
     """Stores a :class:`~llm_engineering.artifacts.Folder`; equal contents have equal cache keys.
 
-    Stored files are read-only: a hard link that is written to would change the artifact.
+    Files stored locally are read-only: a hard link that is written to would change the artifact.
     """
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Checkpoint, Folder, ReferenceLogProbs, RowSet)
@@ -38,35 +40,44 @@ class FolderMaterializer(BaseMaterializer):
 
     def save(self, data: Folder) -> None:
         """Store the folder below the artifact's address."""
+        if isinstance(data, Checkpoint):
+            data = at_hand(data)
         target = f"{self.uri}/{FILES}"
-        if io_utils.is_remote(self.uri):
-            io_utils.copy_dir(str(data.path), target)
+        if is_remote(self.uri):
+            upload(data.path, target)
         else:
             shutil.copytree(data.path, target, copy_function=_link)
-        facts = data.model_dump(mode="json", exclude={"path"})
+        facts = data.model_dump(mode="json", exclude=_NOT_STORED)
         with fileio.open(f"{self.uri}/{_FACTS}", "w") as file:
             file.write(json.dumps(facts))
 
     def load(self, data_type: type[Folder]) -> Folder:
-        """Return the folder: where it is stored, or in a local copy of what is stored remotely.
+        """Return the folder where it is stored, or a local copy of what is stored remotely.
+
+        A model that is stored remotely is copied by whoever wants its files
+        (:func:`~steps.fetching.at_hand`): many steps only ask what it is.
 
         Raises:
-            StoreError: Somebody has removed it.
+            StoreError: Somebody has removed or changed it.
         """
         with fileio.open(f"{self.uri}/{_FACTS}", "r") as file:
             facts = json.loads(file.read())
         source = f"{self.uri}/{FILES}"
-        if not fileio.isdir(source):
+        is_file_system = not is_remote(self.uri)  # object storage has no empty folders
+        if (is_file_system or issubclass(data_type, Checkpoint)) and not fileio.isdir(source):
             raise StoreError(f"The stored folder {source} is gone. Run with --no-cache to make it again.")
-        if not io_utils.is_remote(self.uri):
+        if is_file_system:
             return data_type(path=Path(source), **facts)
-        local = tempfile.mkdtemp(prefix="artifact-")
-        io_utils.copy_dir(source, local, overwrite=True)
-        return data_type(path=Path(local), **facts)
+        if issubclass(data_type, Checkpoint):
+            return data_type(path=Path(source), **facts, fetch=FromStore(type="store", address=source))
+        local = input_folder(facts["sha256"])
+        if not local.is_dir():
+            download_whole(source, local, facts["sha256"])
+        return data_type(path=local, **facts)
 
     def extract_metadata(self, data: Folder) -> dict[str, Any]:
         """Return what the dashboard shows of the folder."""
-        return dict(data.model_dump(mode="json", exclude={"path"}))
+        return dict(data.model_dump(mode="json", exclude=_NOT_STORED))
 
     def compute_content_hash(self, data: Folder) -> str:
         """Return the hash of the files: it stands for the artifact in cache keys."""

@@ -8,6 +8,7 @@ from llm_engineering.artifacts import Checkpoint, MergeReport, RowSet, StageName
 from llm_engineering.config.schema import ModelConfig
 from llm_engineering.training.merging import merge_stage
 from steps.context import log_facts
+from steps.fetching import at_hand
 from steps.work import scratch_folder
 
 
@@ -32,6 +33,6 @@ def merge_dpo(
 def _merge(
     stage: StageName, base: Checkpoint, adapter: Checkpoint, questions: RowSet, model: ModelConfig
 ) -> tuple[Checkpoint, MergeReport]:
-    merged, report = merge_stage(stage, base, adapter, questions, model, scratch_folder())
+    merged, report = merge_stage(stage, at_hand(base), at_hand(adapter), questions, model, scratch_folder())
     log_facts(report.model_dump(exclude={"stage"}))
     return merged, report

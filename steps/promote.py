@@ -20,6 +20,7 @@ from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from steps.context import as_metadata, log_facts
 from steps.deciding import decide_on
+from steps.fetching import described
 from steps.registry import record_decision
 
 
@@ -50,7 +51,7 @@ def promote(
         lambda: Evaluator(
             read_held_out(sft_rows, preference_rows, questions, evaluation, seed),
             evaluation,
-            load_chat_tokenizer(base, model).tokenizer,
+            load_chat_tokenizer(described(base), model).tokenizer,
             beta,
             seed,
             pick_dtype(model.dtype),

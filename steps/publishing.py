@@ -10,7 +10,8 @@ from llm_engineering.artifacts import TrackerLink
 from llm_engineering.config.schema import CometTracking
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.tracking import tracked_stage
-from steps.context import archive_folder, run_name, tracking
+from steps.context import archive_folder, kept_archive, run_name, tracking
+from steps.fetching import at_hand
 from steps.tracking import stage_origin
 
 
@@ -40,8 +41,8 @@ def publish(page: str, reports: RunReports) -> TrackerLink | None:
             promoted = reports.decision.promoted
             tracker.log_others({"promoted": promoted or "nothing", "reason": reports.decision.reason})
             if promoted and config.log_model:
-                tracker.log_model(f"{promoted}-model", _output(f"{promoted}_model").path)
-    return tracker.link
+                tracker.log_model(f"{promoted}-model", at_hand(_output(f"{promoted}_model")).path)
+    return kept_archive(tracker.link)
 
 
 def _output(name: str) -> Any:

@@ -134,6 +134,11 @@ def promoted_model(version: ModelVersionResponse) -> Checkpoint | None:
     return _artifact(version, f"{name}_model", Checkpoint) if name else None
 
 
+def has_folder(model: Checkpoint) -> bool:
+    """Return whether a stored model's files are still there, or can be fetched."""
+    return model.fetch is not None or model.path.is_dir()
+
+
 def was_promoted(version: ModelVersionResponse) -> bool:
     """Return whether the version's run promoted one of its models."""
     decision = _artifact(version, "promotion_decision", PromotionDecision)

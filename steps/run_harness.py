@@ -11,6 +11,7 @@ from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from steps.context import log_facts
+from steps.fetching import all_at_hand, described, tasks_at_hand
 
 
 @step
@@ -27,12 +28,12 @@ def run_harness(
     models: list[Checkpoint] | None = None,
 ) -> Annotated[HarnessReport, "harness_report"]:
     """Run the configured tasks on every model."""
-    own = {name: m for name, m in (("base", base), ("sft", sft_model), ("dpo", dpo_model)) if m is not None}
+    own = {"base": base, "sft": sft_model, "dpo": dpo_model}
     several = dict(zip(names or [], models or [], strict=True))
-    checkpoints = measured.checkpoints if measured else own | several
-    tokenizer = load_chat_tokenizer(base, model).tokenizer
+    checkpoints = all_at_hand(measured.checkpoints if measured else own | several)
+    tokenizer = load_chat_tokenizer(described(base), model).tokenizer
     others = own_tokenizers(checkpoints, model, tokenizer) if measured else {}
-    report = measure_tasks(checkpoints, tokenizer, harness, pick_dtype(model.dtype), seed, others)
+    report = measure_tasks(checkpoints, tokenizer, tasks_at_hand(harness), pick_dtype(model.dtype), seed, others)
     for name, metrics in report.metrics.items():
         log_facts({name: {metric: value.value for metric, value in metrics.items()}})
     return report

@@ -12,6 +12,7 @@ from llm_engineering.artifacts import Checkpoint, DatasetReport, EvaluationRepor
 from llm_engineering.data.row_changes import row_changes
 from llm_engineering.errors import StoreError
 from llm_engineering.reporting.differences import RunDifferences, RunRecord, compare_runs
+from steps.fetching import described
 from steps.provenance import recorded_code
 from steps.registry import model_version
 
@@ -89,6 +90,7 @@ def _template(model: Checkpoint | None) -> dict[str, Any]:
     """Return the chat template's hash and the special tokens of the model that a run made."""
     if model is None:
         return {}
+    model = described(model)
     template = model.path / "chat_template.jinja"
     tokens = json.loads((model.path / "tokenizer_config.json").read_bytes())
     return {

@@ -6,8 +6,10 @@ from zenml import step
 
 from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet
 from llm_engineering.config.schema import AdapterConfig, ModelConfig
+from llm_engineering.models.backends import pick_backend
 from llm_engineering.training.reference import Scoring, store_reference
 from steps.context import log_facts
+from steps.fetching import at_hand
 from steps.work import scratch_folder
 
 
@@ -22,7 +24,8 @@ def score_reference(
     pairs_seen: int | None,  # too few of them, and nothing is scored
 ) -> Annotated[ReferenceLogProbs, "reference_log_probs"]:
     """Score the pairs with the frozen SFT model; nothing here depends on the loss, so that other losses share it."""
+    pick_backend(model.backend).start()  # in a process of the step's own nobody has
     scoring = Scoring(model, adapter, fast_path, ld_alpha)
-    reference = store_reference(policy, preference_rows, scoring, pairs_seen, scratch_folder())
+    reference = store_reference(at_hand(policy), preference_rows, scoring, pairs_seen, scratch_folder())
     log_facts({"pairs": reference.rows, **reference.key.model_dump()})
     return reference

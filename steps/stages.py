@@ -4,8 +4,10 @@ from pathlib import Path
 
 from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig
+from llm_engineering.models.backends import pick_backend
 from llm_engineering.training.stage import StageInputs
 from steps.context import archive_folder, experiment_name, hardware, sources, tracking, watch
+from steps.fetching import at_hand
 from steps.tracking import stage_origin
 
 
@@ -20,8 +22,9 @@ def stage_inputs(
     work_dir: Path,
 ) -> StageInputs:
     """Return the inputs of a training stage, with the run's name, sources, tracker, watch and hardware."""
+    pick_backend(model.backend).start()  # in a process of the step's own nobody has
     return StageInputs(
-        base=base,
+        base=at_hand(base),
         rows=rows,
         questions=questions,
         model=model,

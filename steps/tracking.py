@@ -86,6 +86,11 @@ def _of_secret(name: str) -> str:
     return values[SECRET_KEY]
 
 
+def has_stack_tracker() -> bool:
+    """Return whether the active stack has a Comet tracker, whose key runs then use."""
+    return _stack_tracker() is not None
+
+
 def _stack_tracker() -> "CometExperimentTrackerConfig | None":
     """Return the settings of the active stack's Comet tracker, which itself is never started."""
     trackers = Client().active_stack_model.components.get(StackComponentType.EXPERIMENT_TRACKER, [])

@@ -8,9 +8,9 @@ from zenml import step
 from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet, TrainingReport
 from llm_engineering.config.schema import AdapterConfig, DPOStageConfig, EvaluationConfig, ModelConfig, WatchConfig
 from llm_engineering.training import launcher as library
-from steps.context import log_facts
+from steps.context import log_facts, with_kept_archive
+from steps.resumable import training_folder
 from steps.stages import stage_inputs
-from steps.work import training_folder
 
 
 @step
@@ -29,12 +29,13 @@ def train_dpo(
     reference_log_probs: ReferenceLogProbs | None = None,
 ) -> tuple[Annotated[Checkpoint, "dpo_adapter"], Annotated[TrainingReport, "dpo_report"]]:
     """Train a fresh adapter on preference pairs; ``policy`` with the adapter off is the frozen reference."""
-    work_dir, finished = training_folder()
-    if finished:
-        checkpoint, report = finished["dpo_adapter"], finished["dpo_report"]
-    else:
-        inputs = stage_inputs(policy, preference_rows, questions, model, adapter, evaluation, seed, work_dir)
-        checkpoint, report = library.train_dpo(dpo, replace(inputs, reference=reference_log_probs))
+    with training_folder() as (work_dir, finished):
+        if finished:
+            checkpoint, report = finished["dpo_adapter"], finished["dpo_report"]
+        else:
+            inputs = stage_inputs(policy, preference_rows, questions, model, adapter, evaluation, seed, work_dir)
+            checkpoint, report = library.train_dpo(dpo, replace(inputs, reference=reference_log_probs))
+    report = with_kept_archive(report)
     verdicts = [verdict.name for verdict in report.verdicts]
     proof = report.reference.model_dump() if report.reference else None
     log_facts(

@@ -7,9 +7,9 @@ from zenml import step
 from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, SFTStageConfig, WatchConfig
 from llm_engineering.training import launcher as library
-from steps.context import log_facts
+from steps.context import log_facts, with_kept_archive
+from steps.resumable import training_folder
 from steps.stages import stage_inputs
-from steps.work import training_folder
 
 
 @step
@@ -27,12 +27,13 @@ def train_sft(
     seed: int,
 ) -> tuple[Annotated[Checkpoint, "sft_adapter"], Annotated[TrainingReport, "sft_report"]]:
     """Train an adapter on the answers of the conversations."""
-    work_dir, finished = training_folder()
-    if finished:
-        checkpoint, report = finished["sft_adapter"], finished["sft_report"]
-    else:
-        inputs = stage_inputs(base, sft_rows, questions, model, adapter, evaluation, seed, work_dir)
-        checkpoint, report = library.train_sft(sft, inputs)
+    with training_folder() as (work_dir, finished):
+        if finished:
+            checkpoint, report = finished["sft_adapter"], finished["sft_report"]
+        else:
+            inputs = stage_inputs(base, sft_rows, questions, model, adapter, evaluation, seed, work_dir)
+            checkpoint, report = library.train_sft(sft, inputs)
+    report = with_kept_archive(report)
     verdicts = [verdict.name for verdict in report.verdicts]
     log_facts(
         {**report.metrics, "steps": report.steps, "seconds": report.seconds, "verdicts": verdicts}, report.tracker

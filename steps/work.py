@@ -1,16 +1,26 @@
-"""Where steps write: work folders on the artifact store's file system, locked, and resumable for training.
+"""Where steps write: work folders, locked, and resumable for training.
+
+They lie on the local artifact store's file system, so that hard links work; on the volume that
+``LLM_ENGINEERING_WORK_DIR`` names, where the stack gives its steps one; else in ZenML's local folder, and what a
+training can be taken up from is mirrored into the artifact store (:mod:`steps.resumable`).
 
 A training's folder is named by the step's cache key, that is, by the hash of everything that shapes its result: a run
 that was killed finds its checkpoints when it is started again. Folders are removed once the step's artifacts are safe.
+A bucket has no locks: two machines that are at the same training both do it, and the mirror holds either's checkpoints,
+which are alike.
 """
 
 import logging
+import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from uuid import UUID
 
 from filelock import FileLock, Timeout
 from zenml import get_step_context
@@ -18,57 +28,93 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import StepRunResponse
 
+from steps.stores import entries, is_remote, remove, store_address
+
 _log = logging.getLogger(__name__)
-_held: dict[Path, FileLock] = {}
+VOLUME = "LLM_ENGINEERING_WORK_DIR"
+"""The environment variable that names a folder which the machines of all steps share."""
+_RESUMABLE = ("train_", "judge")
+
+
+@dataclass
+class _Held:
+    """A folder that this process works in."""
+
+    lock: FileLock
+    step: UUID | None
+    """The step run that it was opened for; None outside a step."""
+
+
+_held: dict[Path, _Held] = {}
 
 
 def work_root() -> Path:
-    """Return the folder of all work folders: in the local artifact store, else in ZenML's local folder."""
-    from zenml.utils.io_utils import get_global_config_directory, is_remote
+    """Return the folder of all work folders: on the shared volume, in the local artifact store, or in ZenML's."""
+    from zenml.utils.io_utils import get_global_config_directory
 
-    store = Client().active_stack.artifact_store.path
+    if volume := os.environ.get(VOLUME):
+        return Path(volume) / "work"
+    store = store_address()
     return Path(get_global_config_directory() if is_remote(store) else store) / "work"
+
+
+def mirror_root() -> str | None:
+    """Return where work folders are mirrored; None where they survive their step as they are."""
+    store = store_address()
+    return f"{store}/work" if is_remote(store) and not os.environ.get(VOLUME) else None
 
 
 def scratch_folder() -> Path:
     """Return a fresh folder for what this step writes."""
     step = get_step_context().step_run
-    return _open(work_root() / f"{step.name}-{step.id}")
+    return open_folder(work_root() / f"{step.name}-{step.id}")
+
+
+def input_folder(name: str) -> Path:
+    """Return where this step, or outside of one this process, keeps a copy of something stored elsewhere.
+
+    It is not there yet, unless somebody has made it before. It is removed with the step's other folders.
+    """
+    step = _step_id()
+    if step is None:
+        return Path(_process_folder().name) / name
+    context = get_step_context().step_run
+    return open_folder(work_root() / f"{context.name}-{step}-inputs") / name
+
+
+@cache
+def _process_folder() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="artifacts-")  # removed when the process ends
 
 
 @contextmanager
 def plan_folder() -> Iterator[Path]:
     """Give a folder where a run would write, so that there is room for as much; it is removed in the end."""
     try:
-        yield _open(work_root() / f"plan-{uuid.uuid4()}")
+        yield open_folder(work_root() / f"plan-{uuid.uuid4()}")
     finally:
         release_work_folders()
 
 
-def training_folder() -> tuple[Path, dict[str, Any]]:
-    """Return the folder of this training, and the outputs of the same training where another run just finished it.
-
-    Other work that can be taken up again has its folder here, too.
-
-    Waits while another process works in it.
-    """
-    step = get_step_context().step_run
-    path = work_root() / f"{step.config.name}-{step.cache_key}"  # `step.name` also says which model of a comparison
-    waits = _is_locked(path)
-    if waits:
-        _log.info("Another run is at the same work; this one waits and takes its result.")
-    folder = _open(path)
-    twin = _completed(str(step.cache_key)) if waits and step.config.enable_cache is not False else None
-    return folder, {name: artifacts[0].load() for name, artifacts in twin.outputs.items()} if twin else {}
-
-
-def _open(path: Path) -> Path:
-    release_work_folders()
-    lock = _lock(path)
-    lock.acquire()
-    path.mkdir(parents=True, exist_ok=True)
-    _held[path] = lock
+def open_folder(path: Path) -> Path:
+    """Take a folder for the step that runs now, and give up those of the steps before it, whose artifacts are safe."""
+    step = _step_id()
+    if path not in _held:
+        _release({other for other, held in _held.items() if held.step != step}, keep=False)
+        lock = _lock(path)
+        lock.acquire()
+        path.mkdir(parents=True, exist_ok=True)
+        _held[path] = _Held(lock, step)
+        _sweep_mirrors()
+    _held[path].step = step  # a step that is tried again in this process goes on in its folder
     return path
+
+
+def _step_id() -> UUID | None:
+    try:
+        return UUID(str(get_step_context().step_run.id))
+    except RuntimeError:
+        return None
 
 
 def _lock(path: Path) -> FileLock:
@@ -81,7 +127,10 @@ def _lock(path: Path) -> FileLock:
     return FileLock(locks / f"{path.name}.lock")
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
+    """Return whether another process works in a folder."""
+    if path in _held:
+        return False  # by this process
     lock = _lock(path)
     try:
         lock.acquire(timeout=0)
@@ -92,31 +141,59 @@ def _is_locked(path: Path) -> bool:
 
 
 def release_work_folders(*, keep: bool = False) -> None:
-    """Give up the folders of this process's earlier steps; their artifacts are safe, unless ``keep`` says otherwise."""
-    for path, lock in _held.items():
+    """Give up the folders of this process's earlier steps; their artifacts are safe, unless ``keep`` says otherwise.
+
+    Where every step has a process of its own, nobody calls this at its end: the folder goes with its machine, or is
+    swept from a shared volume, and its mirror by a later step.
+    """
+    _release(set(_held), keep=keep)
+
+
+def _release(paths: set[Path], *, keep: bool) -> None:
+    for path in paths:
+        lock = _held.pop(path).lock
         if not keep:
             shutil.rmtree(path, ignore_errors=True)
         lock.release()
-        if not _is_resumable(path):
+        if not _is_resumable(path.name):
             Path(lock.lock_file).unlink(missing_ok=True)
-    _held.clear()
+        elif not keep and (root := mirror_root()):
+            remove(f"{root}/{path.name}")
 
 
 def keep_work_folder(path: Path) -> None:
     """Give up a folder and leave what is in it: its work is not complete, and a later run takes it up."""
-    _held.pop(path).release()
+    _held.pop(path).lock.release()
 
 
 def sweep_work_folders() -> None:
     """Remove what dead runs left behind, save for trainings that can be taken up again."""
     for path in _folders():
-        resumable = _is_resumable(path) and _completed(path.name.partition("-")[2]) is None
-        if not resumable and not _is_locked(path):
+        resumable = _is_resumable(path.name) and not _is_done(path.name)
+        if not resumable and path not in _held and not is_locked(path):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _is_resumable(path: Path) -> bool:
-    return path.name.startswith(("train_", "judge"))
+@cache
+def _sweep_mirrors() -> None:
+    """Remove, once a process, the mirrors of work that is done, and what dead steps left on a shared volume.
+
+    A step whose process ended with it cannot know that its artifact is safe; the steps after it can.
+    """
+    if os.environ.get(VOLUME):
+        sweep_work_folders()
+    root = mirror_root()
+    for name in entries(root) if root else []:
+        if _is_resumable(name) and _is_done(name):
+            remove(f"{root}/{name}")
+
+
+def _is_resumable(name: str) -> bool:
+    return name.startswith(_RESUMABLE)
+
+
+def _is_done(name: str) -> bool:
+    return completed_step(name.partition("-")[2]) is not None
 
 
 def _folders() -> Iterator[Path]:
@@ -124,7 +201,7 @@ def _folders() -> Iterator[Path]:
     return (path for path in root.iterdir() if path.is_dir()) if root.is_dir() else iter(())
 
 
-def _completed(cache_key: str) -> StepRunResponse | None:
+def completed_step(cache_key: str) -> StepRunResponse | None:
     """Return the newest completed step run with a cache key; one whose work was not complete has expired."""
     found = Client().list_run_steps(
         cache_key=cache_key,

@@ -92,6 +92,8 @@ def _cells(key: str, field: Schema, required: bool, blocks: Schema) -> tuple[str
     if not names:
         default = "required" if required else _code(field.get("default"))
         return f"`{key}`", default, _takes(field), _plain(meaning or CONSTANT * ("const" in field))
+    if any("type" in form and form["type"] != "null" for form in field.get("anyOf", [])):  # a plain value, or a block
+        return f"`{key}`", _code(field.get("default")), _takes(field), _plain(meaning)
     default = "required" if required else _code([]) if many else "see below"
     meaning = meaning or (blocks[names[0]].get("description", "") if len(names) == 1 else "One of the kinds below.")
     return f"`{key}`", default, "list of blocks" if many else "block", _plain(meaning)

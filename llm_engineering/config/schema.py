@@ -71,6 +71,15 @@ class UnslothBackend(Block):
 BackendConfig = Annotated[PeftBackend | UnslothBackend, Field(discriminator="type")]
 
 
+class TemplateText(Block):
+    """A chat template as text, in place of a file that not every machine has."""
+
+    name: str
+    """What reports call it."""
+    text: str
+    """The Jinja template."""
+
+
 class ModelConfig(Block):
     """The model that training starts from."""
 
@@ -85,8 +94,8 @@ class ModelConfig(Block):
     """
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """The attention kernel while training; ``auto`` is transformers' choice for the model."""
-    chat_template: str = "auto"
-    """``auto``, ``model``, ``chatml``, ``llama3``, ``alpaca`` or the path of a Jinja file.
+    chat_template: str | TemplateText = "auto"
+    """``auto``, ``model``, ``chatml``, ``llama3``, ``alpaca``, the path of a Jinja file, or ``{name, text}``.
 
     ``auto`` is the model's own, else ChatML if its tokens are in the vocabulary, else Alpaca.
     """

@@ -150,6 +150,12 @@ def find_files(path: str) -> list[DataFile]:
     return _find_remote(path)
 
 
+def stored_files(folder: Path) -> list[DataFile]:
+    """Return the data files of a folder that holds what :func:`find_files` had found elsewhere, by the same names."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return [DataFile(str(folder / name), name, *_known_kind(name, name)) for name in names]
+
+
 def _find_local(path: str) -> list[DataFile]:
     here = Path(path)
     if here.is_dir():

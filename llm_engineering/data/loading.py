@@ -25,7 +25,8 @@ class Origins(BaseModel):
     files: dict[str, str] = {}
     """What changes with the content of every file, by its address."""
     artifacts: dict[str, str] = {}
-    """The id of the version of every artifact, by the name of its source."""
+    """The id of the version of every artifact, by the name of its source; of local files that were stored for steps
+    that run elsewhere, by their path."""
 
 
 def file_hashes(data: DataConfig, memo: Path | None = None) -> dict[str, str]:
@@ -51,7 +52,7 @@ def load_raw_rows(data: DataConfig, seed: int, folder: Path, artifacts: Mapping[
         data: The sources.
         seed: Seeds the embedded generator.
         folder: Where the rows are written.
-        artifacts: What the artifacts hold that sources name, by the name of the source.
+        artifacts: What the artifacts hold that sources name, by the keys of ``Origins.artifacts``.
 
     Raises:
         DataError: A source cannot be read or is empty.
@@ -62,7 +63,8 @@ def load_raw_rows(data: DataConfig, seed: int, folder: Path, artifacts: Mapping[
             if isinstance(source, ArtifactSource) and source.name not in contents:
                 raise DataError(f"The artifact {source.name} has not been loaded. Hand in what it holds.")
             with Work(f"{source.name}: read") as work:
-                for rows in _batches(read_source(source, seed, contents.get(source.name))):
+                key = source.path if isinstance(source, FileSource) else source.name
+                for rows in _batches(read_source(source, seed, contents.get(key))):
                     places, texts, problems = zip(*rows, strict=True)
                     numbers = range(work.done + 1, work.done + 1 + len(rows))
                     columns = {"row": numbers, "place": places, "data": texts, "problem": problems}

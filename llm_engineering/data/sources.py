@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, AnyStr, NamedTuple, TypeVar
 
 from llm_engineering.artifacts import Folder, RowSet
 from llm_engineering.config.schema import ArtifactSource, EmbeddedSource, FileSource, HubSource, RowSource
-from llm_engineering.data.files import CHUNK, PACKED_CHUNK, DataFile, find_files
+from llm_engineering.data.files import CHUNK, PACKED_CHUNK, DataFile, find_files, stored_files
 from llm_engineering.data.nesting import MAX_NESTING, too_deep
 from llm_engineering.data.rowsets import BATCH_ROWS
 from llm_engineering.errors import DataError
@@ -49,7 +49,8 @@ def read_source(source: RowSource, seed: int, artifact: object = None) -> Iterat
     Args:
         source: Where the rows are.
         seed: Seeds the embedded generator.
-        artifact: What the artifact of an :class:`ArtifactSource` holds.
+        artifact: What the artifact of an :class:`ArtifactSource` holds; of a :class:`FileSource`, a folder with its
+            files where they lie elsewhere.
 
     Raises:
         DataError: The source cannot be read at all, or is empty.
@@ -86,7 +87,8 @@ def count_rows(source: RowSource, seed: int, artifact: object = None) -> int | N
 
 def _read(source: RowSource, seed: int, artifact: object) -> Rows:
     if isinstance(source, FileSource):
-        return chain_rows(map(read_file, find_files(source.path)))
+        files = stored_files(artifact.path) if isinstance(artifact, Folder) else find_files(source.path)
+        return chain_rows(map(read_file, files))
     if isinstance(source, HubSource):
         return _numbered(source.name, _read_hub(source))
     if isinstance(source, ArtifactSource):

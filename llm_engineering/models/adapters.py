@@ -48,17 +48,26 @@ def load_for_training(
     return load(folder, weights, attention=model.attention, in_main_memory=is_shared_out)
 
 
-def require_hardware(model: ModelConfig, adapter: AdapterConfig) -> "torch.dtype":
-    """Return the precision of the weights, if this machine can train in the configured way.
+def require_backend(model: ModelConfig, adapter: AdapterConfig) -> None:
+    """Refuse what no machine can train with the configured backend.
 
     Raises:
-        ConfigError: The hardware, a package or the backend does not allow it.
+        ConfigError: The backend does not train all weights.
     """
     if isinstance(adapter, FullFineTuning) and isinstance(model.backend, UnslothBackend):
         raise ConfigError(
             "adapter.type full needs model.backend {type: peft}: Unsloth's kernels compute the gradients of adapters "
             "alone. Set that, or adapter.type lora."
         )
+
+
+def require_hardware(model: ModelConfig, adapter: AdapterConfig) -> "torch.dtype":
+    """Return the precision of the weights, if this machine can train in the configured way.
+
+    Raises:
+        ConfigError: The hardware, a package or the backend does not allow it.
+    """
+    require_backend(model, adapter)
     dtype = pick_dtype(model.dtype)
     require_attention(model.attention, dtype)
     if isinstance(adapter, QloraAdapter):

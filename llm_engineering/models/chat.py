@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import ModelConfig
+from llm_engineering.config.schema import ModelConfig, TemplateText
 from llm_engineering.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -92,8 +92,10 @@ def require_template_tokens(tokenizer: "PreTrainedTokenizerBase") -> None:
         )
 
 
-def _choose_template(tokenizer: "PreTrainedTokenizerBase", asked: str) -> tuple[str, str]:
+def _choose_template(tokenizer: "PreTrainedTokenizerBase", asked: str | TemplateText) -> tuple[str, str]:
     """Return the template's text and a phrase that says which one it is and why."""
+    if isinstance(asked, TemplateText):
+        return asked.text, _of_file(asked.name)
     own = tokenizer.chat_template
     if isinstance(own, dict):  # several named templates
         own = own.get("default")
@@ -117,10 +119,19 @@ def _choose_template(tokenizer: "PreTrainedTokenizerBase", asked: str) -> tuple[
         )
     if asked in TEMPLATE_TOKENS:
         return _bundled(asked), f"{asked}, as configured"
-    return _read_template(asked), f"the file {Path(asked).name}"
+    return read_template(asked), _of_file(Path(asked).name)
 
 
-def _read_template(asked: str) -> str:
+def _of_file(name: str) -> str:
+    return f"the file {name}"
+
+
+def read_template(asked: str) -> str:
+    """Return the text of a template file.
+
+    Raises:
+        ConfigError: There is none, or it is no text.
+    """
     if not Path(asked).is_file():
         raise ConfigError(
             f"model.chat_template {asked!r} is neither auto, model, {', '.join(TEMPLATE_TOKENS)} nor a file. Check "

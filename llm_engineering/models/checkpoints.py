@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.artifacts import Checkpoint, hash_files
+from llm_engineering.artifacts import Checkpoint, FromHub, hash_files
 from llm_engineering.config.schema import ModelConfig
 from llm_engineering.errors import ModelError
 from llm_engineering.models.hardware import pick_device
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded" / "base"
-_DESCRIPTION = ["*.json", "*.jinja", "*.txt", "*.model"]
-_HUB_FILES = ["*.safetensors", "README.md", *_DESCRIPTION]
+DESCRIPTION = ("*.json", "*.jinja", "*.txt", "*.model", "README.md")
+"""The files of a model folder that are no weights: configuration, tokenizer, template, card."""
+_HUB_FILES = ["*.safetensors", *DESCRIPTION]
 
 
 def locate_base(config: ModelConfig, key: str = "model.base") -> Checkpoint:
@@ -33,15 +34,82 @@ def locate_base(config: ModelConfig, key: str = "model.base") -> Checkpoint:
     """
     folder = _locate(config, _HUB_FILES, key)
     _require_model(folder, f"{key} {config.base!r}")
+    return _as_checkpoint(folder, config.base)
+
+
+def _as_checkpoint(folder: Path, name: str) -> Checkpoint:
     weights = hash_weights(folder)
     return Checkpoint(
         path=folder,
         sha256=hash_files(folder),
         kind="model",
         weights_sha256=weights,
-        base=config.base,
+        base=name,
         base_sha256=weights,
     )
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether a base is neither the bundled one nor a folder of this machine."""
+    return name != "embedded" and not Path(name).exists()
+
+
+def describe_hub_model(config: ModelConfig, key: str = "model.base") -> Checkpoint:
+    """Return a model of the hub with its description alone: whoever wants its weights fetches them.
+
+    The commit stands for what it holds. Its hashes are empty.
+
+    Raises:
+        ModelError: The repository describes no model.
+    """
+    folder = _fetch(config.base, config.revision, list(DESCRIPTION), key)
+    _require_description(folder, f"{key} {config.base!r}")
+    fetch = FromHub(
+        type="hub", repository=config.base, revision=folder.name
+    )  # a snapshot's folder is named by its commit
+    return Checkpoint(
+        path=folder, sha256="", kind="model", weights_sha256="", base=config.base, base_sha256="", fetch=fetch
+    )
+
+
+def known_weights(model: Checkpoint) -> str | None:
+    """Return the weights hash of a model of the hub whose weights this machine has already; nothing is fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    assert isinstance(model.fetch, FromHub)
+    source = model.fetch
+    try:
+        folder = Path(snapshot_download(source.repository, revision=source.revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return hash_weights(folder) if _has_all_weights(folder) else None
+
+
+def _has_all_weights(folder: Path) -> bool:
+    """Return whether no weights file is missing of those that a folder's index names."""
+    files = _weight_files(folder)
+    return bool(files) and all(file.is_file() for file in files)
+
+
+def fetch_hub_model(source: FromHub, name: str) -> Checkpoint:
+    """Return a model of the hub with its weights.
+
+    Raises:
+        ModelError: It cannot be had, or used as a model.
+    """
+    folder = _fetch(source.repository, source.revision, _HUB_FILES, "model.base")
+    _require_model(folder, f"model.base {name!r}")
+    return _as_checkpoint(folder, name)
+
+
+def fetch_hub_description(source: FromHub) -> Path:
+    """Return a folder with what a model of the hub has beside its weights.
+
+    Raises:
+        ModelError: It cannot be had.
+    """
+    return _fetch(source.repository, source.revision, list(DESCRIPTION), "model.base")
 
 
 def locate_description(config: ModelConfig) -> Path:
@@ -50,7 +118,7 @@ def locate_description(config: ModelConfig) -> Path:
     Raises:
         ModelError: The folder or the repository describes no model.
     """
-    folder = _locate(config, _DESCRIPTION, "model.base")
+    folder = _locate(config, list(DESCRIPTION), "model.base")
     _require_description(folder, f"model.base {config.base!r}")
     return folder
 

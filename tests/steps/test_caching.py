@@ -4,7 +4,15 @@ import pytest
 
 from llm_engineering.errors import ConfigError
 from steps import caching
-from steps.caching import checker_hash, code_dependencies, package_versions
+from steps.caching import (
+    PACKAGES,
+    checker_hash,
+    code_dependencies,
+    package_versions,
+    package_versions_with_backend,
+    with_code_dependencies,
+)
+from steps.load_datasets import load_datasets
 
 
 def test_a_step_depends_on_what_it_imports_through_others() -> None:
@@ -25,9 +33,19 @@ def test_package_versions_name_what_computes() -> None:
     assert {pair.split("=")[0] for pair in package_versions().split()} >= {"torch", "transformers", "trl", "peft"}
 
 
-def test_package_versions_name_a_backend_that_was_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_package_versions_name_a_backend_that_was_imported_where_the_run_was_submitted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(caching, "BACKEND_PACKAGES", ("pytest", "no_such_package"))
-    assert package_versions().endswith(f" pytest={pytest.__version__}")
+    policy = with_code_dependencies(load_datasets).configuration.cache_policy
+    assert policy.cache_func is not None
+    assert policy.cache_func.attribute == "package_versions_with_backend"
+    assert package_versions_with_backend() == f"{package_versions()} pytest={pytest.__version__}"
+
+
+def test_builds_of_one_version_have_one_cache_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching, "version", lambda name: "2.13.0+cpu")
+    assert set(package_versions().split()) == {f"{name}=2.13.0" for name in PACKAGES}
 
 
 def test_the_hash_of_a_checker_follows_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
