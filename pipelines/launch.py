@@ -380,6 +380,7 @@ def configured(launch: Launch, pipeline: Any = None, **options: Any) -> Any:
             "judge": config.evaluation.judge.model_dump(mode="json") if config.evaluation.judge else None,
             "configuration": config.model_dump(mode="json"),
             "known_weights": launch.known_weights,
+            "packages": packages(),
         },
         **(launch.target.options if launch.target else {}),
         **options,

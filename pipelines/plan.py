@@ -67,7 +67,8 @@ def make_plan(launch: Launch, *, cache: bool) -> Plan:
         names = [training.invocation_id for training in one.trainings]
         for name, training in zip(names, one.recipe.path, strict=True):
             stages.setdefault(name, _stage(one.recipe.config, training, report))
-    needed = estimates(config, launch.base.path, report, _estimated(launch)) if stages else []
+    on_gpu = launch.target is not None and launch.target.config.gpu.gpus > 0
+    needed = estimates(config, launch.base.path, report, _estimated(launch), elsewhere=on_gpu) if stages else []
     return Plan(steps, report, stages, needed)
 
 

@@ -69,6 +69,8 @@ def estimates(
     report: DatasetReport,
     job: Job,
     share: Mapping[RowKind, float] | None = None,
+    *,
+    elsewhere: bool = False,
 ) -> list[Estimate]:
     """Return the estimate for this machine and, where it would take long on a CPU or needs one, for a GPU.
 
@@ -78,6 +80,7 @@ def estimates(
         report: Of the prepared data.
         job: What is run; a stage that it does not have is left out.
         share: Which part of the rows of each kind the report is of.
+        elsewhere: It is trained on a GPU that is not here: nothing is estimated for this machine.
     """
     shape = read_shape(folder)
     rows = {stage: own for stage, own in rows_of(report, config, share).items() if job in ("training", stage)}
@@ -87,7 +90,7 @@ def estimates(
         or config.hardware.sharding != "none"
     )
     gpu = Machine("an assumed GPU", on_gpu=True, speed=GPU_SPEED, measured=False)
-    if pick_device().type == "cpu" and needs_gpu:
+    if elsewhere or (pick_device().type == "cpu" and needs_gpu):
         return [estimate(config, shape, rows, gpu)]
     dtype = pick_dtype(config.model.dtype)
     here = Machine(describe_hardware(), pick_device().type == "cuda", matmul_speed(dtype), measured=True)

@@ -1,8 +1,29 @@
 """What a step runs on, held against what its run was submitted with."""
 
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from zenml import get_step_context
 
 from llm_engineering.errors import ImageError
+
+
+def require_submitted_packages() -> None:
+    """Refuse to compute where the packages are not those that this step's run was submitted with.
+
+    Raises:
+        ImageError: A version differs, or a package is missing here.
+    """
+    submitted: Mapping[str, str] = get_step_context().pipeline_run.config.extra.get("packages", {})
+    installed = {name: _installed(name) for name in submitted}
+    require_same_packages(submitted, {name: found for name, found in installed.items() if found is not None})
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def require_same_packages(submitted: Mapping[str, str], running: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from zenml import get_step_context
 
+from steps.image import require_submitted_packages
 from steps.mirror import mirrored
 from steps.work import completed_step, is_locked, mirror_root, open_folder, work_root
 
@@ -22,6 +23,7 @@ def training_folder() -> Iterator[tuple[Path, dict[str, Any]]]:
 
     Waits while another process works in it.
     """
+    require_submitted_packages()
     step = get_step_context().step_run
     path = work_root() / f"{step.config.name}-{step.cache_key}"  # `step.name` also says which model of a comparison
     waits = is_locked(path)

@@ -28,6 +28,7 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import StepRunResponse
 
+from steps.image import require_submitted_packages
 from steps.stores import entries, is_remote, remove, store_address
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ def mirror_root() -> str | None:
 
 def scratch_folder() -> Path:
     """Return a fresh folder for what this step writes."""
+    require_submitted_packages()
     step = get_step_context().step_run
     return open_folder(work_root() / f"{step.name}-{step.id}")
 

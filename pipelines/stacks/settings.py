@@ -6,7 +6,7 @@ from zenml.config import DockerSettings
 from zenml.config.retry_config import StepRetryConfig
 
 from llm_engineering.config.requirements import image_tag, tag_of
-from llm_engineering.config.schema import QloraAdapter, RunConfig
+from llm_engineering.config.schema import QloraAdapter, RunConfig, TorchrunHardware
 from llm_engineering.config.stacks import Machine, StackConfig
 from llm_engineering.errors import ConfigError
 
@@ -87,10 +87,17 @@ def require_gpus(stack: str, config: StackConfig, run: RunConfig) -> None:
     Raises:
         ConfigError: It does.
     """
-    if isinstance(run.adapter, QloraAdapter) and not config.gpu.gpus:
+    gpus = config.gpu.gpus
+    wants = "adapter.type qlora" if isinstance(run.adapter, QloraAdapter) else f"model.dtype {run.model.dtype}"
+    if not gpus and (isinstance(run.adapter, QloraAdapter) or run.model.dtype in ("float16", "tf32")):
         raise ConfigError(
-            f"adapter.type qlora needs a GPU, and the stack {stack} has none for its steps (gpu.gpus is 0). Take "
-            "another stack, or lora."
+            f"{wants} needs a GPU, and the stack {stack} has none for its steps (gpu.gpus is 0). Take another stack, or "
+            "change that setting."
+        )
+    if isinstance(run.hardware, TorchrunHardware) and run.hardware.processes > gpus:
+        raise ConfigError(
+            f"hardware.processes is {run.hardware.processes}, and a GPU step of the stack {stack} has {gpus} GPU"
+            f"{'' if gpus == 1 else 's'}. Lower it, or register the stack with more: --set gpus=..."
         )
 
 

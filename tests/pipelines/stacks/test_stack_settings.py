@@ -7,7 +7,7 @@ import pytest
 from zenml.stack import Flavor
 from zenml.stack.flavor_registry import FlavorRegistry
 
-from llm_engineering.config.schema import QloraAdapter, RunConfig
+from llm_engineering.config.schema import QloraAdapter, RunConfig, TorchrunHardware
 from llm_engineering.config.stacks import StackConfig, read_stack, shipped_stacks
 from llm_engineering.errors import ConfigError
 from pipelines.stacks.settings import MODEL_STEPS, gpus_asked, require_honest_gpus, require_image, run_options
@@ -116,6 +116,15 @@ def test_a_run_that_needs_a_gpu_is_refused_by_a_stack_without_one() -> None:
     machine = config.gpu.model_copy(update={"gpus": 0})
     with pytest.raises(ConfigError, match=r"adapter\.type qlora needs a GPU, and the stack mine has none"):
         require_gpus_of("mine", config.model_copy(update={"gpu": machine}), run)
+
+
+def test_more_processes_than_gpus_are_refused() -> None:
+    config = stack("kubernetes")
+    two = RunConfig(hardware=TorchrunHardware(processes=2))
+    with pytest.raises(ConfigError, match=r"hardware.processes is 2, and a GPU step of the stack mine has 1 GPU\."):
+        require_gpus_of("mine", config, two)
+    machine = config.gpu.model_copy(update={"gpus": 2})
+    require_gpus_of("mine", config.model_copy(update={"gpu": machine}), two)
 
 
 def test_what_is_told_can_be_written_down() -> None:
