@@ -91,7 +91,7 @@ def require_gpus(stack: str, config: StackConfig, run: RunConfig) -> None:
     wants = "adapter.type qlora" if isinstance(run.adapter, QloraAdapter) else f"model.dtype {run.model.dtype}"
     if not gpus and (isinstance(run.adapter, QloraAdapter) or run.model.dtype in ("float16", "tf32")):
         raise ConfigError(
-            f"{wants} needs a GPU, and the stack {stack} has none for its steps (gpu.gpus is 0). Take another stack, or "
+            f"{wants} needs a GPU, and the stack {stack} has none for its steps (gpu.gpus is 0). Take another, or "
             "change that setting."
         )
     if isinstance(run.hardware, TorchrunHardware) and run.hardware.processes > gpus:
