@@ -71,7 +71,7 @@ STANDINS: dict[str, Opening] = {
     "azureml": _azureml,
     "kubernetes": lambda around: kubernetes_standin(around.folder, around.machine, around.recording),
     "modal": _modal,
-    "sagemaker": lambda around: sagemaker_standin(around.aws, around.machine, around.recording, around.folder),
+    "sagemaker": lambda around: sagemaker_standin(around.aws, around.machine, around.recording),
 }
 """What opens the stand-in of a flavour of orchestrators and step operators."""
 

@@ -1,5 +1,6 @@
 """What ZenML is told of a stack's machines, image and retries when a pipeline is submitted."""
 
+from pathlib import Path
 from typing import Any
 
 from zenml.config import DockerSettings
@@ -10,6 +11,8 @@ from llm_engineering.config.schema import QloraAdapter, RunConfig, TorchrunHardw
 from llm_engineering.config.stacks import Machine, StackConfig
 from llm_engineering.errors import ConfigError
 
+SAGEMAKER_SDK = Path(__file__).with_name("sagemaker_sdk.yaml")
+"""What the SageMaker SDK reads beside a user's own settings; it turns the SDK's telemetry off."""
 MODEL_STEPS = (
     "build_preferences",
     "evaluate",

@@ -11,7 +11,8 @@ from llm_engineering.config.stacks import StackConfig
 from llm_engineering.errors import ConfigError
 from pipelines.stacks.checks import require_integrations
 from pipelines.stacks.registration import registered_config, require_server
-from pipelines.stacks.settings import require_fitting, run_options
+from pipelines.stacks.settings import SAGEMAKER_SDK, require_fitting, run_options
+from pipelines.stacks.workarounds import work_around
 
 STATIC_JOBS = ("training", "sft", "dpo", "evaluation")
 """The steps of comparisons and sweeps are called one after another by one process, which would have to be elsewhere."""
@@ -45,5 +46,7 @@ def aim(name: str, job: str, run: RunConfig) -> Target:
     stack, config = registered_config(name)
     require_integrations(name, config)
     require_fitting(name, config, run)
+    work_around([config.step_operator.flavor] if config.step_operator else [])
+    os.environ.setdefault("SAGEMAKER_ADMIN_CONFIG_OVERRIDE", str(SAGEMAKER_SDK))  # a user's own file goes over it
     os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)  # other processes of this user stay where they are
     return Target(name, config)

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
-from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
+from pipelines.stacks.settings import SAGEMAKER_SDK
 from pipelines.stacks.standins.aws_shapes import faults_of, sagemaker_model
 from pipelines.stacks.standins.jobs import Job, Machine
 from pipelines.stacks.standins.loopback import Recording, serving
@@ -41,8 +41,6 @@ _NAMED_LATER = {
 _SECONDS_OF_MOTO = 120.0
 """At the first request moto imports all of its SageMaker, which takes seconds."""
 _READS = ("Describe", "List", "Search")
-_SDK_SETTINGS = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
-"""The SDK tells AWS of every call, unless it is told not to; a rehearsal is nobody's business."""
 
 
 @dataclass
@@ -76,8 +74,8 @@ class Execution:
 class SageMaker:
     """Answers for SageMaker, and plays it."""
 
-    def __init__(self, aws: AWS, machine: Machine, recording: Recording, folder: Path) -> None:
-        """Take what stands in for the account, the machine that jobs run on, and a folder for the client's settings."""
+    def __init__(self, aws: AWS, machine: Machine, recording: Recording) -> None:
+        """Take what stands in for the account, and the machine that jobs run on."""
         self.aws = aws
         self.url = ""
         self.machine = machine
@@ -87,15 +85,13 @@ class SageMaker:
         self._threads: list[Thread] = []
         self._closing = False
         self._lock = Lock()
-        self._sdk_settings = folder / "sagemaker.json"
-        self._sdk_settings.write_text(json.dumps(_SDK_SETTINGS), encoding="utf-8")  # JSON is YAML
 
     @property
     def environment(self) -> dict[str, str]:
         """By which variables botocore finds it, and the SageMaker SDK keeps to it."""
         return {
             "AWS_ENDPOINT_URL_SAGEMAKER": self.url,
-            "SAGEMAKER_USER_CONFIG_OVERRIDE": str(self._sdk_settings),
+            "SAGEMAKER_USER_CONFIG_OVERRIDE": str(SAGEMAKER_SDK),
             "SAGEMAKER_SUPPRESS_V2_WARNING": "1",
         }
 
@@ -363,14 +359,14 @@ def _fault(kind: str, message: str) -> Members:
 
 
 @contextmanager
-def sagemaker_standin(aws: AWS, machine: Machine, recording: Recording, folder: Path) -> Iterator[SageMaker]:
+def sagemaker_standin(aws: AWS, machine: Machine, recording: Recording) -> Iterator[SageMaker]:
     """Serve SageMaker until the block ends."""
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
-    sagemaker = SageMaker(aws, machine, recording, folder)
+    sagemaker = SageMaker(aws, machine, recording)
 
     async def answer(request: "Request") -> "Response":
         operation = request.headers["x-amz-target"].rsplit(".", 1)[-1]

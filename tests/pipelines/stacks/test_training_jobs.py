@@ -28,7 +28,7 @@ def sagemaker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SageMaker]:
     folder = tmp_path_factory.mktemp("sagemaker")
     with aws_standin() as aws:
         machine = Machine(folder / "jobs", Image(Path(sys.executable)), aws.environment)
-        with sagemaker_standin(aws, machine, Recording(folder / "submitted.jsonl"), folder) as sagemaker:
+        with sagemaker_standin(aws, machine, Recording(folder / "submitted.jsonl")) as sagemaker:
             yield sagemaker
 
 
