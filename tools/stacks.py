@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.config.stacks import OpenStack, read_stack, shipped_stacks
 from llm_engineering.errors import ConfigError, PipelineError
@@ -281,6 +282,7 @@ def rehearse(
     with _one_sentence(verbose=verbose, opens_store=False):
         from pipelines.stacks.rehearsal import rehearse as rehearsed
 
+        load_config(configs or [DEFAULT_CONFIG], overrides)  # a mistake is said before any server starts
         problems = 0
         for finding in rehearsed(read_stack(stack), ["--run-training", *flags], kept):
             show(finding, console)
