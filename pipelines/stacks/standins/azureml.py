@@ -236,7 +236,8 @@ class AzureML:
         with self._lock:
             if run.status != "Running":
                 return False
-            command = ["bash", "-c", task.command]
+            # The shell's arguments go unused; by them one sees which step the job runs.
+            command = ["bash", "-c", task.command, *shlex.split(task.command)]
             job = self._machine.start(f"{task.name}-{number}", command, {**given, **task.environment})
             run.jobs.append(job)
         return job.wait() == 0 and (task.after is None or completed.exists())

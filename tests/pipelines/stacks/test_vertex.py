@@ -228,8 +228,8 @@ def test_zenml_s_orchestrator_and_step_operator_post_what_runs(
     assert all(place.startswith(f"{cloud.bucket}/artifacts/") for place in found["places"].values())
     pipeline, job = stand_in.runs.values()
     asked = {t.name: (t.image, t.accelerator, t.num_accelerators, t.cpus, t.memory) for t in pipeline.tasks}
-    assert asked["count"] == (REGISTRY_IMAGE, "", 0, "4", "16G")
-    assert asked["locate"] == (REGISTRY_IMAGE, "NVIDIA_L4", 2, "12", "48G")
+    assert asked["count"] == (REGISTRY_IMAGE, "", 0, "4.0", "16G")
+    assert asked["locate"] == (REGISTRY_IMAGE, "NVIDIA_L4", 2, "12.0", "48G")
     assert {task.name: set(task.after or ()) for task in pipeline.tasks}["add"] == {"count", "locate"}
     assert [(task.image, task.accelerator, task.num_accelerators) for task in job.tasks] == [
         (REGISTRY_IMAGE, "NVIDIA_TESLA_T4", 1)
