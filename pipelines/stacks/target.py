@@ -1,5 +1,6 @@
 """The stack that a run is sent to."""
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,12 @@ def aim(name: str, job: str, run: RunConfig) -> Target:
     require_integrations(name, config)
     require_fitting(name, config, run)
     work_around([config.step_operator.flavor] if config.step_operator else [])
-    os.environ.setdefault("SAGEMAKER_ADMIN_CONFIG_OVERRIDE", str(SAGEMAKER_SDK))  # a user's own file goes over it
+    _calm_sagemaker()
     os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)  # other processes of this user stay where they are
     return Target(name, config)
+
+
+def _calm_sagemaker() -> None:
+    """Turn the SDK's telemetry off, unless a user's own file says otherwise, and its words on where it looked for one."""
+    os.environ.setdefault("SAGEMAKER_ADMIN_CONFIG_OVERRIDE", str(SAGEMAKER_SDK))
+    logging.getLogger("sagemaker.config").addFilter(lambda record: record.levelno >= logging.WARNING)
