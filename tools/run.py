@@ -129,7 +129,7 @@ def main(
     try:
         config = load_config(configs or [DEFAULT_CONFIG], [*overrides, *map(_as_setting, models)])
         set_environment(config)
-        if job != "evaluation":
+        if job != "evaluation" and stack is None:  # elsewhere the step does it
             pick_backend(config.model.backend).start()  # before anything that it patches is imported
         if summary is not None:
             _require_writable(summary)

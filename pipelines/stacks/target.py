@@ -54,6 +54,6 @@ def aim(name: str, job: str, run: RunConfig) -> Target:
 
 
 def _calm_sagemaker() -> None:
-    """Turn the SDK's telemetry off, unless a user's own file says otherwise, and its words on where it looked for one."""
+    """Turn off the SDK's telemetry, unless a user's own file says otherwise, and its words on where it looked."""
     os.environ.setdefault("SAGEMAKER_ADMIN_CONFIG_OVERRIDE", str(SAGEMAKER_SDK))
     logging.getLogger("sagemaker.config").addFilter(lambda record: record.levelno >= logging.WARNING)
