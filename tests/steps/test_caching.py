@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from zenml.utils import source_utils
 
 from llm_engineering.errors import ConfigError
 from steps import caching
@@ -33,9 +34,11 @@ def test_package_versions_name_what_computes() -> None:
     assert {pair.split("=")[0] for pair in package_versions().split()} >= {"torch", "transformers", "trl", "peft"}
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what ZenML imports
 def test_package_versions_name_a_backend_that_was_imported_where_the_run_was_submitted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    source_utils.set_custom_source_root(str(caching.REPOSITORY))
     monkeypatch.setattr(caching, "BACKEND_PACKAGES", ("pytest", "no_such_package"))
     policy = with_code_dependencies(load_datasets).configuration.cache_policy
     assert policy.cache_func is not None

@@ -105,9 +105,8 @@ def test_ways_of_training(make_trainer):
         )
 
     assert reason() is None
-    assert reason(accelerator=accelerator(processes=2)) == "several processes or devices"
-    assert reason(accelerator=accelerator(distributed="FSDP")) == "several processes or devices"
-    assert reason(args=with_args(n_gpu=2)) == "several processes or devices"
+    assert reason(accelerator=accelerator(processes=2, distributed="MULTI_CPU")) is None
+    assert reason(args=with_args(n_gpu=2)) == "several devices in one process"
     assert reason(accelerator=accelerator(device="mps")) == "the device mps"
     assert reason(is_fsdp_enabled=True) == reason(is_deepspeed_enabled=True) == "sharded weights"
     assert reason(args=with_args(torch_compile=True)) == "torch.compile"
