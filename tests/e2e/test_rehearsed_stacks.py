@@ -1,0 +1,61 @@
+"""The whole training, submitted to each platform's stand-in and run from what was submitted: as here, number by number."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.command_line import REPOSITORY, SMALL, CommandLine
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("moto") is None, reason="needs the extra rehearsal: `make test-stacks`"),
+]
+OF_ONE_RUN = {"artifacts", "seconds", "step_seconds", "tokens_per_second", "pairs_per_second", "id", "name", "hardware"}
+"""What two runs of one configuration differ in."""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def of_this_machine(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("here")
+    yield CommandLine(REPOSITORY, folder / "store").summary(
+        folder / "summary.json", "--run-training", "--config", str(config)
+    )
+
+
+@pytest.mark.parametrize("stack", ["sagemaker", "sagemaker-steps", "kubernetes", "kubernetes-steps", "modal"])
+def test_a_rehearsed_stack_gives_the_numbers_of_a_local_run(
+    stack: str, config: Path, of_this_machine: dict[str, Any], tmp_path: Path
+) -> None:
+    summary = tmp_path / "summary.json"
+    tool = [sys.executable, str(REPOSITORY / "tools" / "stacks.py"), "rehearse", stack]
+    done = subprocess.run(
+        [*tool, "--config", str(config), "--summary", str(summary)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    assert numbers(json.loads(summary.read_text())) == numbers(of_this_machine)
+
+
+def numbers(found: Any) -> Any:
+    """Return a summary without what is a run's own."""
+    if isinstance(found, dict):
+        return {name: numbers(value) for name, value in found.items() if name not in OF_ONE_RUN}
+    return [numbers(value) for value in found] if isinstance(found, list) else found
