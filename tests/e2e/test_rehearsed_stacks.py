@@ -1,10 +1,9 @@
-"""The whole training, submitted to each platform's stand-in and run from what was submitted: as here, number by number."""
+"""The whole training, submitted to each platform's stand-in and run from what was submitted, gives the same numbers."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def of_this_machine(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def of_this_machine(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("here")
-    yield CommandLine(REPOSITORY, folder / "store").summary(
+    return CommandLine(REPOSITORY, folder / "store").summary(
         folder / "summary.json", "--run-training", "--config", str(config)
     )
 
