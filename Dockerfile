@@ -53,7 +53,7 @@ RUN uv pip install --no-cache --compile-bytecode --constraint constraints.txt --
 FROM base AS cpu
 COPY --from=cpu-packages /opt/venv /opt/venv
 COPY --chown=llm:llm . /app
-# What the packages were installed by: `python -m llm_engineering.config.requirements` says it of a checkout.
+# What the packages were installed by: `python -m llm_engineering.requirements` says it of a checkout.
 ARG REQUIREMENTS=unknown
 ENV LLM_ENGINEERING_REQUIREMENTS=$REQUIREMENTS
 LABEL llm-engineering.requirements=$REQUIREMENTS

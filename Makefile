@@ -74,7 +74,7 @@ package: $(STAMP) ## Build the library alone, as a wheel and a source distributi
 image: TARGET = cpu
 image: REGISTRY =
 image: $(STAMP) ## Build the image llm-engineering:cpu with docker; TARGET=cuda, EXTRAS=aws,kubernetes
-	requirements=$$($(BIN)/python -m llm_engineering.config.requirements) && \
+	requirements=$$($(BIN)/python -m llm_engineering.requirements) && \
 	name=$(REGISTRY:%=%/)llm-engineering:$(TARGET) && \
 	docker build --target $(TARGET) --tag $$name --tag $$name-$$(printf %.12s $$requirements) \
 		--build-arg EXTRAS=$(EXTRAS) --build-arg REQUIREMENTS=$$requirements .

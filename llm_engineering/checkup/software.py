@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_engineering.checkup.finding import Finding
-from llm_engineering.config.requirements import canonical, read_pins
+from llm_engineering.requirements import canonical, read_pins
 
 INSTALL = "Run `make install`, and use .venv/bin/python."
 LISTED = 6

@@ -16,9 +16,9 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_v
 from llm_engineering.config.layers import Node, Place, read_file
 from llm_engineering.config.loader import CONFIGS_DIR
 from llm_engineering.config.problems import describe, nearest
-from llm_engineering.config.requirements import image_tag
 from llm_engineering.config.schema import Block
 from llm_engineering.errors import ConfigError
+from llm_engineering.requirements import image_tag
 
 STACKS_DIR = CONFIGS_DIR / "stacks"
 VERSIONS = "versions"

@@ -6,10 +6,10 @@ from typing import Any
 from zenml.config import DockerSettings
 from zenml.config.retry_config import StepRetryConfig
 
-from llm_engineering.config.requirements import image_tag, tag_of
 from llm_engineering.config.schema import QloraAdapter, RunConfig, TorchrunHardware
 from llm_engineering.config.stacks import Machine, StackConfig
 from llm_engineering.errors import ConfigError
+from llm_engineering.requirements import image_tag, tag_of
 
 SAGEMAKER_SDK = Path(__file__).with_name("sagemaker_sdk.yaml")
 """What the SageMaker SDK reads beside a user's own settings; it turns the SDK's telemetry off."""

@@ -1,11 +1,12 @@
 """Stacks: files with open values, what is refused in them, and the images that they name."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from llm_engineering.config.requirements import image_tag
+from llm_engineering.config.loader import CONFIGS_DIR
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.config.stacks import (
     OpenStack,
@@ -13,6 +14,7 @@ from llm_engineering.config.stacks import (
     shipped_stacks,
 )
 from llm_engineering.errors import ConfigError
+from llm_engineering.requirements import image_tag
 
 SMALL = """
 about: steps are pods
@@ -98,6 +100,12 @@ def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path: Path, old: str, ne
 def test_an_unknown_stack_is_compared_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"There is no stack 'sagemakr' .* did you mean sagemaker\?"):
         read_stack("sagemakr")
+
+
+@pytest.mark.parametrize("name", shipped_stacks())
+def test_the_extras_of_a_shipped_stack_are_extras_of_the_project(name: str) -> None:
+    project = tomllib.loads((CONFIGS_DIR.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(read_stack(name).shown().extras) <= set(project["optional-dependencies"])
 
 
 def test_the_platforms_are_shipped() -> None:

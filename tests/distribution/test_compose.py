@@ -10,7 +10,7 @@ import pytest
 from dockerfile import REPOSITORY, read_dockerfile
 from ruamel.yaml import YAML
 
-from llm_engineering.config.requirements import read_pins
+from llm_engineering.requirements import read_pins
 
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)[:}]")
 

@@ -14,7 +14,17 @@ from dockerfile import REPOSITORY, installing_environment
 from llm_engineering.checkup.software import canonical, installed_closure
 
 LIBRARY = REPOSITORY / "llm_engineering"
-OPTIONAL = {"bitsandbytes", "lm_eval", "torchao", "unsloth", "unsloth_zoo", "vllm", "flash_attn", "liger_kernel"}
+OPTIONAL = {
+    "bitsandbytes",
+    "deepspeed",
+    "lm_eval",
+    "torchao",
+    "unsloth",
+    "unsloth_zoo",
+    "vllm",
+    "flash_attn",
+    "liger_kernel",
+}
 """Imported where they are installed, or asked for; extras bring them, or their pages say how to get them."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from dockerfile import REPOSITORY, context_files, lineage, read_dockerfile, run_install_line
 
-from llm_engineering.config.requirements import canonical, read_pins
+from llm_engineering.requirements import canonical, read_pins
 
 TARGETS = ("cpu", "cuda")
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -8,6 +8,7 @@ import pytest
 from dockerfile import REPOSITORY, context_files
 from zenml.config import DockerSettings
 from zenml.image_builders import BuildContext
+from zenml.utils import source_utils
 from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
 
 
@@ -29,6 +30,7 @@ class Recorder:
 
 def build(settings: DockerSettings) -> tuple[str, list[dict[str, Any]]]:
     """Return the image that a stack with a registry and the kubernetes integration would run, and what was built."""
+    source_utils.set_custom_source_root(str(REPOSITORY))
     recorder = Recorder()
     stack: Any = SimpleNamespace(
         name="stack",

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from command_line import REPOSITORY, CommandLine
-from conftest import ModelFolders
 from elsewhere import OWN_FILES, Submitter, keys_of, numbers
 
 from llm_engineering.errors import StoreError
@@ -40,7 +39,7 @@ def rehearsal(tmp_path: Path) -> Iterator[Rehearsal]:
 
 
 @pytest.fixture
-def own_files(tmp_path: Path, model_folders: ModelFolders) -> Path:
+def own_files(tmp_path: Path, model_folders: Callable[[str], Path]) -> Path:
     folder = tmp_path / "submitter"
     shutil.copytree(model_folders("llama"), folder / "model")
     shutil.copy(REPOSITORY / "llm_engineering/models/templates/chatml.jinja", folder / "mine.jinja")

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.e2e.command_line import REPOSITORY, SMALL, CommandLine
+from command_line import REPOSITORY, SMALL, CommandLine
+from elsewhere import numbers
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("moto") is None, reason="needs the extra rehearsal: `make test-stacks`"),
 ]
-OF_ONE_RUN = {"artifacts", "seconds", "step_seconds", "tokens_per_second", "pairs_per_second", "id", "name", "hardware"}
-"""What two runs of one configuration differ in."""
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +49,3 @@ def test_a_rehearsed_stack_gives_the_numbers_of_a_local_run(
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     assert numbers(json.loads(summary.read_text())) == numbers(of_this_machine)
-
-
-def numbers(found: Any) -> Any:
-    """Return a summary without what is a run's own."""
-    if isinstance(found, dict):
-        return {name: numbers(value) for name, value in found.items() if name not in OF_ONE_RUN}
-    return [numbers(value) for value in found] if isinstance(found, list) else found

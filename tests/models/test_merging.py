@@ -151,7 +151,7 @@ def test_folder_that_does_not_hold_the_merged_weights_is_caught(
     trained = train_by_chance(base, LoraAdapter(r=4), tmp_path / "adapter")
     save = LlamaForCausalLM.save_pretrained
 
-    def save_wrongly(self: LlamaForCausalLM, folder: Path) -> None:
+    def save_wrongly(self: LlamaForCausalLM, folder: Path, **_: object) -> None:
         save(self, folder, state_dict={name: tensor * 1.5 for name, tensor in self.state_dict().items()})
 
     monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", save_wrongly)

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from llm_engineering.config.requirements import image_tag, requirements_sha256, tag_of
+from llm_engineering.requirements import image_tag, requirements_sha256, tag_of
 
 PROJECT = '[project]\ndependencies = ["torch", "trl"]\n[project.optional-dependencies]\naws = ["boto3"]\n'
 PINS = "torch==2.13.0\ntrl==1.14.2\n"

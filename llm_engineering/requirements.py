@@ -1,4 +1,4 @@
-"""What packages are installed by, as one hash: ``python -m llm_engineering.config.requirements`` says a checkout's."""
+"""What packages are installed by, as one hash: ``python -m llm_engineering.requirements`` says a checkout's."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 _DIGITS_OF_TAGS = 12
 
 
