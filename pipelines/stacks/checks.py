@@ -54,6 +54,30 @@ def require_integrations(name: str, config: StackConfig) -> None:
         )
 
 
+def missing_secrets(config: StackConfig) -> list[str]:
+    """Return the secrets that steps are to have and ZenML does not."""
+    missing = []
+    for name in config.secrets:
+        try:
+            Client().get_secret(name)
+        except KeyError:
+            missing.append(name)
+    return missing
+
+
+def require_secrets(name: str, config: StackConfig) -> None:
+    """Refuse a stack whose secrets are missing.
+
+    Raises:
+        ConfigError: They are.
+    """
+    if missing := missing_secrets(config):
+        raise ConfigError(
+            f"The stack {name} gives its steps the ZenML secrets {', '.join(missing)}, which are not there. Make each: "
+            "`zenml secret create NAME --VARIABLE=VALUE`."
+        )
+
+
 def _install(config: StackConfig) -> str:
     return f"Install them: `pip install --constraint constraints.txt --editable '.[{','.join(config.extras)}]'`."
 
@@ -124,13 +148,13 @@ def _examine_image(name: str, config: StackConfig) -> Iterator[Finding]:
 
 
 def _examine_secrets(config: StackConfig) -> Iterator[Finding]:
+    missing = missing_secrets(config)
     for name in config.secrets:
-        try:
-            keys = Client().get_secret(name).secret_values
-        except KeyError:
+        if name in missing:
             remedy = f"Make it: `zenml secret create {name} --NAME=VALUE`."
             yield Finding("secrets", "problem", f"ZenML has no secret {name!r}", remedy)
         else:
+            keys = Client().get_secret(name).secret_values
             yield Finding("secrets", "ok", f"{name}: {', '.join(sorted(keys)) or 'empty'}")
 
 

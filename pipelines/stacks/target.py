@@ -10,7 +10,7 @@ from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.config.stacks import StackConfig
 from llm_engineering.errors import ConfigError
-from pipelines.stacks.checks import require_integrations
+from pipelines.stacks.checks import require_integrations, require_secrets
 from pipelines.stacks.registration import registered_config, require_server
 from pipelines.stacks.settings import SAGEMAKER_SDK, require_fitting, run_options
 from pipelines.stacks.workarounds import work_around
@@ -46,6 +46,7 @@ def aim(name: str, job: str, run: RunConfig) -> Target:
     require_server(name)
     stack, config = registered_config(name)
     require_integrations(name, config)
+    require_secrets(name, config)
     require_fitting(name, config, run)
     work_around([config.step_operator.flavor] if config.step_operator else [])
     _calm_sagemaker()

@@ -114,6 +114,22 @@ def test_a_check_finds_what_is_missing(tool: Tool) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_is_refused_before_it_is_sent_where_packages_or_secrets_are_missing(tool: Tool, tmp_path: Path) -> None:
+    assert tool("register", "ssh", "--ambient", "--yes", *VALUES[:2], VALUES[3], "--set=host=h", "--set=user=u")[0] == 0
+    code, said = tool("--run-training", "--stack", "ssh", tool="run")
+    assert code == 2
+    assert "The stack ssh needs the packages of ZenML's integrations ssh, s3, which are not here. Install them" in said
+    mine = (REPOSITORY / "configs" / "stacks" / "ssh.yaml").read_text(encoding="utf-8")
+    mine = mine.replace("integrations: [ssh, s3]", "integrations: []") + "secrets: [training]\n"
+    (tmp_path / "mine.yaml").write_text(mine, encoding="utf-8")
+    values = [*VALUES[:2], VALUES[3], "--set=host=h", "--set=user=u"]
+    assert tool("register", str(tmp_path / "mine.yaml"), "--ambient", "--yes", *values)[0] == 0
+    code, said = tool("--run-training", "--stack", "mine", tool="run")
+    assert code == 2
+    assert "The stack mine gives its steps the ZenML secrets training, which are not there. Make each" in said
+
+
+@pytest.mark.slow
 def test_a_component_of_another_flavour_stops_the_registration(tool: Tool, tmp_path: Path) -> None:
     script = tmp_path / "make_component.py"
     script.write_text(
