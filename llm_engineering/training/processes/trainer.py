@@ -60,6 +60,13 @@ class ManyProcesses:
         prove_strategy(self, model, self.hardware)
         return model, loader
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Take up the optimizer; accelerate calls a process's CPU ``cpu:1``, a place that torch.load does not know."""
+        args = self.args  # type: ignore[attr-defined]
+        if args.device.type == "cpu":
+            args.__dict__["_setup_devices"] = torch.device("cpu")  # the cached property behind `args.device`
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+
     def get_train_dataloader(self) -> Any:
         """Return the batches of the training rows, or this process's shares in them."""
         if self.processes == 1:
