@@ -1,6 +1,6 @@
 """The same runs on a bucket, a server and other machines, with the numbers that they have here.
 
-Needs the extra ``rehearsal``: ``.venv-stacks/bin/python -m pytest -m slow tests/e2e/test_elsewhere.py``.
+Needs the extra ``rehearsal``: ``.venv-stacks/bin/python -m pytest -m slow tests/e2e/test_runs_elsewhere.py``.
 """
 
 import json
