@@ -52,6 +52,7 @@ def tool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tool]:
         yield Tool(environment_of(folder / "client") | server.client_environment(folder / "client"))
 
 
+@pytest.mark.slow
 def test_a_local_store_is_refused_before_anything_is_done(local: Tool) -> None:
     code, said = local("register", "kubernetes", "--ambient", "--yes", *VALUES)
     assert code == 2
