@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TextIO, cast
 
 from rich.console import Console
@@ -38,6 +38,7 @@ class RunConsole(Console):
         self._wants_bars = bars and not quiet
         self.bars: Bars | None = None
         """Those that are drawn now."""
+        self._alone: AbstractContextManager[object] = nullcontext()
 
     @contextmanager
     def progress(self, count_steps: Callable[[], int | None] | None = None) -> Iterator[None]:
@@ -50,7 +51,7 @@ class RunConsole(Console):
             yield
             return
         self.bars = Bars(count_steps)
-        live = Live(
+        live = _Live(
             self.bars,
             console=self,
             refresh_per_second=REFRESHES_PER_SECOND,
@@ -62,20 +63,31 @@ class RunConsole(Console):
             with progress.listening(self.bars.show):
                 with undisturbed():
                     live.start(refresh=True)
+                self._alone = live.alone
                 yield
         finally:
             with undisturbed():
                 live.stop()
-                self.bars = None
+                self.bars, self._alone = None, nullcontext()
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Print as rich does; an interrupt waits for the end of the line and of the bars below it."""
-        with undisturbed():
+        with undisturbed(), self._alone:
             super().print(*objects, **how)
 
     def speak(self) -> None:
         """Show from now on what has to be seen, quiet or not: what was decided, and where things lie."""
         self.quiet = False
+
+
+class _Live(Live):
+    @property
+    def alone(self) -> AbstractContextManager[object]:
+        """Hold back the thread that draws the bars anew (rich's issue 1530).
+
+        It moves the cursor by what it drew last; a line rendered by another thread and not yet written is overwritten.
+        """
+        return self._lock
 
 
 @contextmanager

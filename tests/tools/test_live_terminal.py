@@ -49,6 +49,16 @@ with open_console(quiet="--quiet" in sys.argv) as console:
     console.speak()
     console.print("decided")
 """
+OFTEN_DRAWN = """
+from llm_engineering.progress import Progress, tell
+from tools import terminal
+
+terminal.REFRESHES_PER_SECOND = 2000
+with terminal.open_console() as console, console.progress():
+    for number in range(300):
+        tell(Progress("SFT" if number % 2 else "generated", number, 300, "steps", ended=number % 5 == 0))
+        print("line", number)
+"""
 ABOVE = ["SFT step 100: overfitting.", "a library prints", "a library complains", "100%|=========="]
 STEPS = ["✓ load_datasets       cached", *ABOVE, "✓ train_sft           2.1s", "✓ report              0.2s"]
 
@@ -80,6 +90,13 @@ def test_bars_come_and_go_and_leave_the_lines_that_count(
     assert any("generated" in frame and "SFT" in frame for frame in frames)
     if "NO_COLOR" in environment:
         assert b"\x1b[3" not in seen.written  # no colour is set
+
+
+def test_no_line_is_lost_however_often_the_bars_are_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(OFTEN_DRAWN)
+    seen = watch([sys.executable, str(path)], columns=40, environment={"PYTHONPATH": str(REPOSITORY)})
+    assert stripped(seen.lines) == [f"line {number}" for number in range(300)]
 
 
 @pytest.mark.parametrize("how", ["error", "interrupt"])
