@@ -1,3 +1,4 @@
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +14,14 @@ from transformers import TrainerCallback
 from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.schema import EvaluationConfig, LoraAdapter, ModelConfig, NoTracking
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
-from llm_engineering.models.checkpoints import EMBEDDED_FOLDER, describe_checkpoint, hash_weights, locate_base
+from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.models.checkpoints import (
+    EMBEDDED_FOLDER,
+    describe_checkpoint,
+    hash_weights,
+    load_model,
+    locate_base,
+)
 from llm_engineering.training.stage import StageInputs
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -46,6 +54,39 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return describe_checkpoint(folder, "model", locate_base(ModelConfig())).model_copy(
         update={"base": "tiny", "base_sha256": hash_weights(folder)}
     )
+
+
+@pytest.fixture
+def poisoned_base(tiny_base: Checkpoint, tmp_path: Path) -> Checkpoint:
+    """The tiny base with one infinite embedding, of token 60, which stands in the row 5 alone."""
+    model = load_model(tiny_base.path, torch.float32)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    with torch.no_grad():
+        model.model.embed_tokens.weight[60] = math.inf
+    folder = tmp_path / "poisoned"
+    model.save_pretrained(folder)
+    load_chat_tokenizer(tiny_base, ModelConfig()).tokenizer.save_pretrained(folder)
+    return tiny_base.model_copy(update={"path": folder, "weights_sha256": hash_weights(folder)})
+
+
+@pytest.fixture(scope="session")
+def knowing(tiny_base: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A model that answers every prompt with its right answer."""
+    torch.manual_seed(0)
+    model = load_model(tiny_base.path, torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(60):
+        for prompt, answer in zip(PROMPTS, CHOSEN, strict=True):
+            labels = torch.tensor([[-100] * len(prompt) + answer])
+            (model(torch.tensor([prompt + answer]), labels=labels).loss / len(PROMPTS)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("knowing") / "model"
+    shutil.copytree(tiny_base.path, folder)
+    model.save_pretrained(folder)
+    named = {"base": "knowing", "base_sha256": hash_weights(folder)}
+    return describe_checkpoint(folder, "model", tiny_base).model_copy(update=named)
 
 
 @pytest.fixture(scope="session")

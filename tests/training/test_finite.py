@@ -14,7 +14,7 @@ from llm_engineering.data.rowsets import read_rows
 from llm_engineering.errors import TrainingError
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import load_chat_tokenizer
-from llm_engineering.models.checkpoints import hash_weights, load_model
+from llm_engineering.models.checkpoints import load_model
 from llm_engineering.training.arguments import dpo_arguments, sft_arguments
 from llm_engineering.training.dpo import train_dpo
 from llm_engineering.training.finite import Update
@@ -23,19 +23,6 @@ from llm_engineering.training.sft import train_sft
 from llm_engineering.training.trainers import PreparedDPOTrainer, PreparedSFTTrainer
 
 TRAINERS = {"sft": (PreparedSFTTrainer, SFTStageConfig), "dpo": (PreparedDPOTrainer, DPOStageConfig)}
-
-
-@pytest.fixture
-def poisoned_base(tiny_base, tmp_path):
-    model = load_model(tiny_base.path, torch.float32)
-    model.config.tie_word_embeddings = False
-    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
-    with torch.no_grad():
-        model.model.embed_tokens.weight[60] = math.inf
-    folder = tmp_path / "poisoned"
-    model.save_pretrained(folder)
-    load_chat_tokenizer(tiny_base, ModelConfig()).tokenizer.save_pretrained(folder)
-    return tiny_base.model_copy(update={"path": folder, "weights_sha256": hash_weights(folder)})
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import pickle
-import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from token_rows import CHOSEN, EOS, PROMPTS, REJECTED
+from token_rows import CHOSEN, NEARLY, PROMPTS, REJECTED
 
 from llm_engineering.config.schema import (
     DPOStageConfig,
@@ -25,13 +24,10 @@ from llm_engineering.config.schema import (
 )
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
 from llm_engineering.models.chat import load_chat_tokenizer
-from llm_engineering.models.checkpoints import describe_checkpoint, hash_weights, load_model
 from llm_engineering.training.dpo import train_dpo
 from llm_engineering.training.recovery import MANIFEST, last_checkpoint
 from llm_engineering.training.sft import train_sft
 
-NEARLY = [[*answer[:-2], answer[-2] + 1, EOS] for answer in CHOSEN]
-"""The right answers with their last token changed: making them unlikely makes the right ones unlikely."""
 DISPLACING = DPOStageConfig(
     max_steps=24, logging_steps=2, save_steps=3, evaluation_steps=4, warmup=6, beta=0.01, learning_rate=3e-2
 )
@@ -57,25 +53,6 @@ def names(report):
 
 def evidence(report, name):
     return next(verdict.evidence for verdict in report.verdicts if verdict.name == name)
-
-
-@pytest.fixture(scope="module")
-def knowing(tiny_base, tmp_path_factory):
-    """A model that answers every prompt with its right answer."""
-    torch.manual_seed(0)
-    model = load_model(tiny_base.path, torch.float32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(60):
-        for prompt, answer in zip(PROMPTS, CHOSEN, strict=True):
-            labels = torch.tensor([[-100] * len(prompt) + answer])
-            (model(torch.tensor([prompt + answer]), labels=labels).loss / len(PROMPTS)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    folder = tmp_path_factory.mktemp("knowing") / "model"
-    shutil.copytree(tiny_base.path, folder)
-    model.save_pretrained(folder)
-    named = {"base": "knowing", "base_sha256": hash_weights(folder)}
-    return describe_checkpoint(folder, "model", tiny_base).model_copy(update=named)
 
 
 @pytest.fixture
