@@ -30,9 +30,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     return CommandLine(copy_checkout(folder / "checkout"), folder / "zen")
 
 
-def test_runs_reuse_what_did_not_change(
-    line: CommandLine, model_folders: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_runs_reuse_what_did_not_change(line: CommandLine, tmp_path: Path) -> None:
     # One test, since every run builds on the store that the one before left.
     job = ("--run-training", "--config", str(line.store.parent / "small.yaml"))
 
@@ -65,12 +63,6 @@ def test_runs_reuse_what_did_not_change(
     assert "cached    score_reference" in plan.stdout
     assert "will run  train_dpo" in plan.stdout
 
-    plan = line.run(*job, "--plan", "--set", "watch.no_signal.margin=1")  # it only warns
-    assert "cached    train_dpo" in plan.stdout
-    plan = line.run(*job, "--plan", "--set", "watch.no_signal.margin=1", "--set", "watch.on.no_signal=stop")
-    assert "cached    train_sft" in plan.stdout
-    assert "will run  train_dpo" in plan.stdout
-
     changed = line.summary(tmp_path / "3.json", *job, "--set", "dpo.beta=0.2")
     assert set(changed["run"]["cached_steps"]) == set(TRAINING_STEPS[:7])  # another beta, the same reference
     assert changed["training"]["sft"] == first["training"]["sft"]
@@ -78,16 +70,6 @@ def test_runs_reuse_what_did_not_change(
     again = line.run("--run-evaluation", *job[1:], "--set", "evaluation.max_questions=5")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "5 questions" in again.stdout
-
-    versions = ("--model", "base=embedded", "--model", "sft=small@1", "--model", f"other={model_folders('qwen2')}")
-    several = line.summary(tmp_path / "several.json", "--run-evaluation", *job[1:], *versions)
-    assert several["model"] is None
-    assert set(several["models"]) == {"base", "sft", "other"}
-    assert several["models"]["base"]["perplexity"] == first["models"]["base"]["perplexity"]
-    assert several["models"]["sft"]["kl_per_token"] > 0  # from base
-    assert "answer_accuracy" in several["models"]["other"]
-    assert "held_out_loss" not in several["models"]["other"]  # it has other tokens
-    assert Path(several["artifacts"]["outcomes"]).is_file()
 
 
 @pytest.mark.slow
@@ -113,3 +95,27 @@ def test_edited_code_and_lost_folders_are_made_again(line: CommandLine, tmp_path
         tmp_path / "6.json", "--run-dpo", *job[1:], "--set", "model.base=small@1", "--set", "name=second"
     )
     assert set(dpo["models"]) == {"base", "dpo"}
+
+
+@pytest.mark.slow
+def test_a_watch_that_only_warns_trains_nothing_anew_and_versions_are_measured_side_by_side(
+    line: CommandLine, model_folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    job = ("--run-training", "--config", str(line.store.parent / "small.yaml"))
+    first = line.summary(tmp_path / "1.json", *job)
+
+    plan = line.run(*job, "--plan", "--set", "watch.no_signal.margin=1")  # it only warns
+    assert "cached    train_dpo" in plan.stdout
+    plan = line.run(*job, "--plan", "--set", "watch.no_signal.margin=1", "--set", "watch.on.no_signal=stop")
+    assert "cached    train_sft" in plan.stdout
+    assert "will run  train_dpo" in plan.stdout
+
+    versions = ("--model", "base=embedded", "--model", "sft=small@1", "--model", f"other={model_folders('qwen2')}")
+    several = line.summary(tmp_path / "several.json", "--run-evaluation", *job[1:], *versions)
+    assert several["model"] is None
+    assert set(several["models"]) == {"base", "sft", "other"}
+    assert several["models"]["base"]["perplexity"] == first["models"]["base"]["perplexity"]
+    assert several["models"]["sft"]["kl_per_token"] > 0  # from base
+    assert "answer_accuracy" in several["models"]["other"]
+    assert "held_out_loss" not in several["models"]["other"]  # it has other tokens
+    assert Path(several["artifacts"]["outcomes"]).is_file()

@@ -141,6 +141,7 @@ def test_restart_keeps_the_right_answers_and_both_attempts(displacing, weights_o
     assert report.reference.expected_loss > first.reference.expected_loss == pytest.approx(math.log(2))
 
 
+@pytest.mark.slow
 def test_restart_is_the_run_with_the_nll_term_and_killed_it_ends_in_the_same_weights(displacing, killed_at, weights_of):
     whole, report = train_dpo(DISPLACING, displacing("whole", displaced="restart_with_nll"))
     alone, _ = train_dpo(DISPLACING.model_copy(update={"nll_weight": 1.0}), displacing("alone"))
