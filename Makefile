@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install train doctor test test-slow test-stacks test-vertex check lint types imports dashboard stacks-env vertex-env package image bench bench-data bench-train bench-cuda bench-tracking clean
+.PHONY: help install train doctor test test-slow test-stacks test-vertex test-deepspeed check lint types imports dashboard stacks-env vertex-env deepspeed-env package image bench bench-data bench-train bench-cuda bench-tracking clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -17,9 +17,13 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## Make .venv and install the pinned dependencies
 
-.venv-stacks/.installed: $(STAMP)
-	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-stacks
-	VIRTUAL_ENV=.venv-stacks $(BIN)/uv pip install --quiet --constraint constraints.txt --requirement pyproject.toml --extra rehearsal
+# Environments of their own, for what stays out of the core.
+EXTRAS_stacks := --extra rehearsal
+EXTRAS_deepspeed := --extra dev --extra deepspeed
+
+.venv-%/.installed: $(STAMP)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-$*
+	DS_BUILD_OPS=0 VIRTUAL_ENV=.venv-$* $(BIN)/uv pip install --quiet --constraint constraints.txt --requirement pyproject.toml $(EXTRAS_$*)
 	touch $@
 
 stacks-env: .venv-stacks/.installed ## Make .venv-stacks: what remote stacks and their rehearsal need, beside the core
@@ -34,6 +38,8 @@ VERTEX_PINS := configs/stacks/vertex.constraints.txt
 	touch $@
 
 vertex-env: .venv-vertex/.installed ## Make .venv-vertex: what Google Cloud and its rehearsal need, beside the core
+
+deepspeed-env: .venv-deepspeed/.installed ## Make .venv-deepspeed: the core and DeepSpeed
 
 train: $(STAMP) ## Run the main job: SFT, merge, DPO, merge, evaluate, promote
 	$(BIN)/python tools/run.py --run-training
@@ -62,6 +68,10 @@ test-stacks: .venv-stacks/.installed ## Run the tests of remote stacks, against 
 
 test-vertex: .venv-vertex/.installed ## Run the tests of Vertex AI, against a stand-in on this machine
 	.venv-vertex/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks/test_vertex.py
+
+test-deepspeed: export DS_ACCELERATOR = cpu
+test-deepspeed: .venv-deepspeed/.installed ## Train with DeepSpeed in two processes on the CPU, and compare with one
+	.venv-deepspeed/bin/python -m pytest -n 0 -m slow tests/training/processes/test_equivalence.py
 
 check: lint types imports test ## Lint, types, import rules and the tests: what CI runs
 
@@ -98,4 +108,4 @@ bench-tracking: $(STAMP) ## Measure what tracking with Comet costs a training (a
 	$(BIN)/python benchmarks/tracking.py
 
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .venv-stacks .venv-vertex dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-stacks .venv-vertex .venv-deepspeed dist .pytest_cache .ruff_cache .mypy_cache
