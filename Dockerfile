@@ -37,6 +37,8 @@ COPY constraints.txt ./
 RUN python -m venv "$VIRTUAL_ENV" \
     && pip install --no-cache-dir --constraint constraints.txt uv
 COPY pyproject.toml ./
+COPY configs/stacks/vertex.constraints.txt configs/stacks/
+COPY llm_engineering/requirements.py llm_engineering/
 
 # Packages come from pyproject.toml and constraints.txt alone: edited code installs nothing anew.
 FROM installer AS cpu-packages
@@ -46,7 +48,8 @@ ARG UV_FIND_LINKS
 # PyTorch's own index has the build without CUDA; empty for what the indexes above have.
 ARG TORCH_BACKEND=cpu
 ARG EXTRAS
-RUN uv pip install --no-cache --compile-bytecode --constraint constraints.txt --requirement pyproject.toml \
+RUN python llm_engineering/requirements.py "$EXTRAS" > pins.txt \
+    && uv pip install --no-cache --compile-bytecode --constraint pins.txt --requirement pyproject.toml \
     --extra pipeline $(for extra in $(echo "$EXTRAS" | tr , ' '); do echo "--extra $extra"; done) \
     ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"}
 
@@ -66,7 +69,8 @@ ARG UV_INDEX
 ARG UV_FIND_LINKS
 ARG TORCH_BACKEND
 ARG EXTRAS
-RUN uv pip install --no-cache --compile-bytecode --constraint constraints.txt --requirement pyproject.toml \
+RUN python llm_engineering/requirements.py "$EXTRAS" > pins.txt \
+    && uv pip install --no-cache --compile-bytecode --constraint pins.txt --requirement pyproject.toml \
     --extra pipeline --extra cuda $(for extra in $(echo "$EXTRAS" | tr , ' '); do echo "--extra $extra"; done) \
     ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"}
 

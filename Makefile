@@ -29,11 +29,9 @@ EXTRAS_deepspeed := --extra dev --extra deepspeed
 stacks-env: .venv-stacks/.installed ## Make .venv-stacks: what remote stacks and their rehearsal need, beside the core
 
 # ZenML's gcp integration wants older versions of two packages than the core: they are pinned apart, and go before.
-VERTEX_PINS := configs/stacks/vertex.constraints.txt
-
-.venv-vertex/.installed: $(STAMP) $(VERTEX_PINS)
+.venv-vertex/.installed: $(STAMP) configs/stacks/vertex.constraints.txt
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-vertex
-	sed -n 's/^\([^#=]*==\).*/^\1/p' $(VERTEX_PINS) | grep -v -i -f - constraints.txt | cat - $(VERTEX_PINS) > .venv-vertex/constraints.txt
+	$(BIN)/python -m llm_engineering.requirements gcp > .venv-vertex/constraints.txt
 	VIRTUAL_ENV=.venv-vertex $(BIN)/uv pip install --quiet --constraint .venv-vertex/constraints.txt --requirement pyproject.toml --extra rehearsal-gcp
 	touch $@
 

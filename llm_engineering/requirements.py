@@ -1,12 +1,19 @@
-"""What packages are installed by, as one hash: ``python -m llm_engineering.requirements`` says a checkout's."""
+"""What packages are installed by: versions for some extras, and all of it as one hash.
+
+``python -m llm_engineering.requirements`` says a checkout's hash, and with ``aws,kubernetes`` behind it the constraints
+for those extras.
+"""
 
 import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+GOOGLE_PINS = Path("configs/stacks/vertex.constraints.txt")
+"""Of what the extra ``gcp`` brings, and of two packages that it wants older than all others do."""
 _DIGITS_OF_TAGS = 12
 
 
@@ -21,15 +28,23 @@ def read_pins(text: str) -> dict[str, str]:
     return {canonical(pair[0]): pair[1] for pair in pairs if len(pair) == 2}
 
 
+def constraints_for(extras: Iterable[str], root: Path = ROOT) -> str:
+    """Return the constraints that an installation with some extras is held to, a package a line."""
+    pins = read_pins((root / "constraints.txt").read_text(encoding="utf-8"))
+    if "gcp" in extras:
+        pins |= read_pins((root / GOOGLE_PINS).read_text(encoding="utf-8"))
+    return "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()))
+
+
 def requirements_sha256(root: Path = ROOT) -> str:
     """Return the hash over what a checkout requires and pins; comments and the order of lines do not count.
 
     Args:
-        root: Has ``pyproject.toml`` and ``constraints.txt``.
+        root: Has ``pyproject.toml``, ``constraints.txt`` and :data:`GOOGLE_PINS`.
     """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {name: sorted(wanted) for name, wanted in project["optional-dependencies"].items()}
-    pins = read_pins((root / "constraints.txt").read_text(encoding="utf-8"))
+    pins = constraints_for([], root), constraints_for(["gcp"], root)
     content = [sorted(project["dependencies"]), extras, pins]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -48,4 +63,4 @@ def tag_of(image: str) -> str | None:
 if __name__ == "__main__":
     import sys
 
-    sys.stdout.write(requirements_sha256() + "\n")
+    sys.stdout.write(constraints_for(sys.argv[1].split(",")) if sys.argv[1:] else requirements_sha256() + "\n")

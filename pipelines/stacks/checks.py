@@ -79,6 +79,8 @@ def require_secrets(name: str, config: StackConfig) -> None:
 
 
 def _install(config: StackConfig) -> str:
+    if "gcp" in config.extras:
+        return "Run `make vertex-env` and use .venv-vertex/bin/python: Google Cloud's packages go with older pins."
     return f"Install them: `pip install --constraint constraints.txt --editable '.[{','.join(config.extras)}]'`."
 
 

@@ -70,8 +70,11 @@ def run_install_line(target: str, folder: Path, extras: str, *flags: str) -> sub
     The environment is ``folder / "venv"``. PyTorch's own index is left out: torch is what the indexes at hand have.
     """
     (line,) = read_dockerfile()[f"{target}-packages"].all("RUN")
-    for name in ("pyproject.toml", "constraints.txt"):
-        shutil.copy(REPOSITORY / name, folder)
+    for stage in lineage(read_dockerfile(), f"{target}-packages"):
+        for *names, place in map(str.split, stage.all("COPY")):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            for name in names:
+                shutil.copy(REPOSITORY / name, folder / place)
     uv = REPOSITORY / ".venv" / "bin" / "uv"
     environment = installing_environment() | {
         "EXTRAS": extras,

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from dockerfile import REPOSITORY, context_files, lineage, read_dockerfile, run_install_line
 
-from llm_engineering.requirements import canonical, read_pins
+from llm_engineering.requirements import canonical, constraints_for, read_pins
 
 TARGETS = ("cpu", "cuda")
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - {"dev", "pipeline", "rehearsal"})
-COMBINED = ("aws,kubernetes", "azure,kubernetes", "kubernetes,modal")
+EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - {"dev", "pipeline", "rehearsal", "rehearsal-gcp"})
+MORE_EXTRAS = (*EXTRAS, "aws,kubernetes", "azure,kubernetes", "kubernetes,modal")
 FROM_CUDA = ("nvidia-", "cuda-", "triton")
 """What torch pins itself."""
 SECRETS = {"PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX"}
@@ -52,7 +52,12 @@ def test_every_base_image_has_a_tag_that_stays() -> None:
 def test_packages_are_installed_before_there_is_code_and_copied_below_it(target: str) -> None:
     stages = read_dockerfile()
     packages = lineage(stages, f"{target}-packages")
-    assert {file for stage in packages for file in stage.all("COPY")} == {"constraints.txt ./", "pyproject.toml ./"}
+    assert {file for stage in packages for file in stage.all("COPY")} == {
+        "constraints.txt ./",
+        "pyproject.toml ./",
+        "configs/stacks/vertex.constraints.txt configs/stacks/",
+        "llm_engineering/requirements.py llm_engineering/",
+    }
     assert stages[target].all("COPY") == [f"--from={target}-packages /opt/venv /opt/venv", "--chown=llm:llm . /app"]
 
 
@@ -68,8 +73,7 @@ def test_no_index_address_reaches_an_image(target: str) -> None:
 def test_every_file_that_is_copied_is_in_the_context(context: dict[str, Path]) -> None:
     named = [copied.split()[:-1] for stage in read_dockerfile().values() for copied in stage.all("COPY")]
     files = {file for words in named for file in words if not file.startswith("--") and file not in (".", "/opt/venv")}
-    assert files == {"constraints.txt", "pyproject.toml"}
-    assert files <= set(context)
+    assert {"constraints.txt", "pyproject.toml"} <= files <= set(context)
 
 
 def test_the_context_is_what_the_code_needs_and_nothing_else(context: dict[str, Path]) -> None:
@@ -112,14 +116,13 @@ def test_flags_go_to_the_main_command_and_commands_are_run(
     assert done.stdout.splitlines()[-1] == arguments[-1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("extras", ["", *EXTRAS, *COMBINED])
+@pytest.mark.parametrize("extras", ["", *[pytest.param(extras, marks=pytest.mark.slow) for extras in MORE_EXTRAS]])
 def test_the_install_line_resolves_to_pinned_packages(target: str, extras: str, tmp_path: Path) -> None:
     done = run_install_line(target, tmp_path, extras, "--dry-run")
     assert done.returncode == 0, done.stderr
     found = dict(re.findall(r"^ \+ (\S+)==(\S+)$", done.stderr, re.MULTILINE))
-    pins = read_pins((REPOSITORY / "constraints.txt").read_text(encoding="utf-8"))
+    pins = read_pins(constraints_for(extras.split(",")))
     assert {"zenml", "torch", "trl"} <= set(found)
     ours = {name: version.partition("+")[0] for name, version in found.items() if not name.startswith(FROM_CUDA)}
     assert ours == {name: pins.get(canonical(name)) for name in ours}
