@@ -65,7 +65,7 @@ test-stacks: .venv-stacks/.installed ## Run the tests of remote stacks, against 
 	.venv-stacks/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks tests/e2e/test_runs_elsewhere.py tests/e2e/test_rehearsed_stacks.py
 
 test-vertex: .venv-vertex/.installed ## Run the tests of Vertex AI, against a stand-in on this machine
-	.venv-vertex/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks/test_vertex.py
+	.venv-vertex/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks/test_vertex.py tests/e2e/test_rehearsed_stacks.py
 
 test-deepspeed: export DS_ACCELERATOR = cpu
 test-deepspeed: .venv-deepspeed/.installed ## Train with DeepSpeed in two processes on the CPU, and compare with one

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import TypeVar
 
 from pydantic import TypeAdapter
 
@@ -26,15 +25,33 @@ from pipelines.stacks.outcome import Outcome
 from pipelines.stacks.standins.jobs import Image, Machine
 from pipelines.stacks.standins.kubernetes import kubernetes_standin
 from pipelines.stacks.standins.loopback import Recording
-from pipelines.stacks.standins.posted import StandIn
-from pipelines.stacks.standins.s3 import ACCOUNT, AWS, REGION, aws_standin, client_of
+from pipelines.stacks.standins.posted import Cloud, StandIn
+from pipelines.stacks.standins.s3 import AWS, aws_standin
 from pipelines.stacks.standins.sagemaker import sagemaker_standin
 from pipelines.stacks.standins.zenml_server import ZenMLServer, zenml_server
 from steps.caching import REPOSITORY
 
-NEEDED = ("boto3", "kubernetes", "moto", "sagemaker", "uvicorn")
-"""Packages of the extra ``rehearsal`` that tell whether it is installed."""
-_NOT_INHERITED = ("AWS_", "AZURE_", "GOOGLE_", "KUBE", "MODAL_", "SAGEMAKER_", "ZENML_")
+
+@dataclass(frozen=True)
+class Environment:
+    """What a rehearsal needs of an interpreter."""
+
+    packages: tuple[str, ...]
+    """They tell whether the extra with the stand-ins is installed."""
+    made_by: str
+    python: str
+
+
+ENVIRONMENTS = {
+    "s3": Environment(
+        ("boto3", "kubernetes", "moto", "sagemaker", "uvicorn"), "make stacks-env", ".venv-stacks/bin/python"
+    ),
+    "gcp": Environment(
+        ("gcp_storage_emulator", "gcsfs", "grpclib", "kfp", "trustme"), "make vertex-env", ".venv-vertex/bin/python"
+    ),
+}
+"""By the flavour of the artifact store, of which one is played: Google Cloud's packages do not go with all others."""
+_NOT_INHERITED = ("AWS_", "AZURE_", "CLOUDSDK_", "GCE_", "GOOGLE_", "KUBE", "MODAL_", "SAGEMAKER_", "ZENML_")
 """What the shell says of accounts, clusters and servers is none of a rehearsal's."""
 _CORES = ("OMP_NUM_THREADS",)
 """How many cores a job may use is the platform's to say, and here the shell's."""
@@ -47,11 +64,12 @@ class Surroundings:
     """What a stand-in is put into."""
 
     folder: Path
-    aws: AWS
+    cloud: Cloud
     machine: Machine
     recording: Recording
 
 
+C = TypeVar("C")
 Opening = Callable[[Surroundings], AbstractContextManager[StandIn]]
 
 
@@ -59,6 +77,26 @@ def _azureml(around: Surroundings) -> AbstractContextManager[StandIn]:
     from pipelines.stacks.standins.azureml import azureml_standin
 
     return azureml_standin(around.machine, around.recording, around.folder / "azure")
+
+
+def _vertex(around: Surroundings) -> AbstractContextManager[StandIn]:
+    from pipelines.stacks.standins.google_cloud import GoogleCloud
+    from pipelines.stacks.standins.vertex import VertexStandIn
+
+    return VertexStandIn(_of(GoogleCloud, around), around.machine, around.recording)
+
+
+def _of(kind: type[C], around: Surroundings) -> C:
+    """Return the cloud, where it is of the kind that a platform is a part of.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not isinstance(around.cloud, kind):
+        raise ConfigError(
+            "A platform is rehearsed with its artifacts in the store of its own cloud: change one of them."
+        )
+    return around.cloud
 
 
 def _modal(around: Surroundings) -> AbstractContextManager[StandIn]:
@@ -71,7 +109,8 @@ STANDINS: dict[str, Opening] = {
     "azureml": _azureml,
     "kubernetes": lambda around: kubernetes_standin(around.folder, around.machine, around.recording),
     "modal": _modal,
-    "sagemaker": lambda around: sagemaker_standin(around.aws, around.machine, around.recording),
+    "sagemaker": lambda around: sagemaker_standin(_of(AWS, around), around.machine, around.recording),
+    "vertex": _vertex,
 }
 """What opens the stand-in of a flavour of orchestrators and step operators."""
 
@@ -87,8 +126,7 @@ class Rehearsal:
     @property
     def values(self) -> dict[str, str]:
         """What stands for the values that a stack asks for, by the placeholders' names."""
-        registry = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
-        values = {"region": REGION, "bucket": self.surroundings.aws.bucket, "registry": registry}
+        values = dict(self.surroundings.cloud.values)
         for standin in self.standins:
             values |= standin.values
         return values
@@ -100,7 +138,7 @@ class Rehearsal:
         environment = {
             **own,
             **{name: value for name, value in os.environ.items() if name.startswith("ZENML_LOGGING")},
-            **self.surroundings.aws.environment,
+            **self.surroundings.cloud.environment,
             **self.server.client_environment(self.surroundings.folder / "client"),
             "PYTHONUNBUFFERED": "1",
         }
@@ -118,7 +156,7 @@ class Rehearsal:
         }
         return {
             **of_the_shell,
-            "the secret key of the account": self.surroundings.aws.secret_key,
+            **self.surroundings.cloud.secrets,
             "the API key of the ZenML server": self.server.api_key,
         }
 
@@ -144,15 +182,6 @@ class Rehearsal:
         )
         return TypeAdapter(Outcome | None).validate_json(done.stdout.splitlines()[-1])
 
-    def code_archive(self) -> BinaryIO | None:
-        """Return the code that was uploaded last; None where there is none."""
-        s3, bucket = client_of("s3", self.surroundings.aws), self.surroundings.aws.bucket
-        uploads = s3.list_objects_v2(Bucket=bucket, Prefix="code_uploads/").get("Contents", [])
-        if not uploads:
-            return None
-        latest = max(uploads, key=lambda upload: upload["LastModified"])
-        return BytesIO(s3.get_object(Bucket=bucket, Key=latest["Key"])["Body"].read())
-
     def findings(self, config: StackConfig, tracked: Sequence[str]) -> Iterator[Finding]:
         """Say whether what was submitted is as it should be, and what became of it.
 
@@ -165,34 +194,35 @@ class Rehearsal:
         yield from examine_submission(config, posted, self.surroundings.machine.jobs, self.outcome(), limits)
         text = self.surroundings.recording.path.read_text(encoding="utf-8")
         yield from examine_secrets(text, posted, self.secrets)
-        yield from examine_code(self.code_archive(), tracked)
+        yield from examine_code(self.surroundings.cloud.latest("code_uploads/"), tracked)
 
 
 @contextmanager
-def standing_in(flavors: Sequence[str], folder: Path, python: Path = Path(sys.executable)) -> Iterator[Rehearsal]:
-    """Start a ZenML server, S3, and the stand-ins of these flavours; stop all of it at the end.
+def standing_in(flavors: Sequence[str], folder: Path, store: str = "s3") -> Iterator[Rehearsal]:
+    """Start a ZenML server, a cloud's bucket, and the stand-ins of these flavours; stop all of it at the end.
 
     Args:
         flavors: Of the orchestrator and the step operator; those that run where one submits need no stand-in.
         folder: Takes logs, the recording and the jobs' folders; nobody else may read it.
-        python: The interpreter that plays the image.
+        store: The flavour of the artifact store.
 
     Raises:
         ConfigError: There is no stand-in for a flavour.
-        StoreError: The folder is in use, the extra ``rehearsal`` is not installed, or the server does not start.
+        StoreError: The folder is in use, the extra with the stand-ins is not installed, or the server does not start.
     """
     openings = [_opening(flavor) for flavor in flavors if flavor != "local"]
-    require_packages()
+    require_packages(store)
     if folder.exists() and any(folder.iterdir()):
         raise StoreError(f"The folder {folder} is not empty, and a rehearsal's is its own. Name a new one.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     recording = Recording(folder / "submitted.jsonl")
     with ExitStack() as stack:
-        aws = stack.enter_context(aws_standin())
+        cloud = stack.enter_context(_cloud(store, folder))
         cores = {name: os.environ[name] for name in _CORES if name in os.environ}
-        machine = Machine(folder / "jobs", Image(python), {**aws.environment, **cores})
-        around = Surroundings(folder, aws, machine, recording)
-        server = stack.enter_context(zenml_server(python, folder / "server", aws.environment))
+        python = Path(sys.executable)
+        machine = Machine(folder / "jobs", Image(python), {**cloud.job_environment, **cores})
+        around = Surroundings(folder, cloud, machine, recording)
+        server = stack.enter_context(zenml_server(python, folder / "server", cloud.job_environment))
         standins = [stack.enter_context(opening(around)) for opening in openings]
         yield Rehearsal(around, server, standins)
 
@@ -206,16 +236,32 @@ def _opening(flavor: str) -> Opening:
     return STANDINS[flavor]
 
 
-def require_packages() -> None:
+def _cloud(store: str, folder: Path) -> AbstractContextManager[Cloud]:
+    if store == "s3":
+        return aws_standin()
+    from pipelines.stacks.standins.google_cloud import google_cloud_standin
+
+    return google_cloud_standin(folder / "google")
+
+
+def require_packages(store: str = "s3") -> None:
     """Refuse an interpreter that lacks what stand-ins are made of.
 
     Raises:
-        StoreError: The extra ``rehearsal`` is not installed.
+        ConfigError: Nobody plays artifact stores of this flavour.
+        StoreError: The extra with the stand-ins is not installed.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
+    if store not in ENVIRONMENTS:
+        raise ConfigError(
+            f"A rehearsal plays artifact stores of the flavors {' and '.join(ENVIRONMENTS)}, not {store!r}. Copy the "
+            "stack's file, take the flavor s3 with the path s3://${bucket} there, leave the connector out, and "
+            "rehearse the copy."
+        )
+    environment = ENVIRONMENTS[store]
+    if missing := [name for name in environment.packages if find_spec(name) is None]:
         raise StoreError(
-            f"A rehearsal needs {', '.join(missing)}, which {sys.executable} lacks. Run `make stacks-env`, then "
-            "`.venv-stacks/bin/python tools/stacks.py rehearse`."
+            f"A rehearsal needs {', '.join(missing)}, which {sys.executable} lacks. Run `{environment.made_by}`, then "
+            f"`{environment.python} tools/stacks.py rehearse`."
         )
 
 
@@ -230,8 +276,10 @@ def commands_of(found: OpenStack, values: Mapping[str, str], arguments: Sequence
         word for name, value in values.items() if name in found.placeholders for word in ("--set", f"{name}={value}")
     ]
     tools = REPOSITORY / "tools"
+    # nobody plays what Google is asked when a connector is made
+    ambient = ["--ambient"] if found.shown().artifact_store.flavor == "gcp" else []
     return [
-        [sys.executable, str(tools / "stacks.py"), "register", found.name, "--yes", *said],
+        [sys.executable, str(tools / "stacks.py"), "register", found.name, "--yes", *ambient, *said],
         [sys.executable, str(tools / "run.py"), *arguments, "--stack", found.name],
     ]
 
@@ -260,27 +308,12 @@ def rehearse(found: OpenStack, arguments: Sequence[str], folder: Path) -> Iterat
 
     Raises:
         ConfigError: There is no stand-in for the stack, or for its artifact store.
-        StoreError: The extra ``rehearsal`` is not installed, or the ZenML server does not start.
+        StoreError: The extra with the stand-ins is not installed, or the ZenML server does not start.
     """
-    _require_s3(found)
-    with standing_in(flavors_of(found.shown()), folder) as rehearsal:
+    shown = found.shown()
+    with standing_in(flavors_of(shown), folder, shown.artifact_store.flavor) as rehearsal:
         code = rehearsal.submit(*commands_of(found, rehearsal.values, arguments))
         if code != 0:
             yield Finding("client", "problem", f"the client ended with {code}; what it says stands above")
         config = found.shown(rehearsal.values)
         yield from rehearsal.findings(config, tracked_files())
-
-
-def _require_s3(found: OpenStack) -> None:
-    """Refuse a stack whose artifacts lie elsewhere: S3 is the one store that a rehearsal plays.
-
-    Raises:
-        ConfigError: They do.
-    """
-    flavor = found.shown().artifact_store.flavor
-    if flavor != "s3":
-        raise ConfigError(
-            f"The stack {found.name} keeps its artifacts in a store of the flavor {flavor!r}, and a rehearsal plays S3 "
-            "alone. Copy its file, take the flavor s3 with the path s3://${bucket} there, leave the connector out, and "
-            "rehearse the copy."
-        )

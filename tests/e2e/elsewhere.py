@@ -57,7 +57,7 @@ class Submitter:
 
     def use_bucket(self) -> None:
         """Make a stack of the bucket and the local orchestrator the active one."""
-        self.do(str(Path(__file__).with_name("use_bucket.py")), self.rehearsal.surroundings.aws.bucket)
+        self.do(str(Path(__file__).with_name("use_bucket.py")), self.rehearsal.surroundings.cloud.bucket)
 
     def register(self, stack: str) -> list[str]:
         """Register a shipped stack, and return the words that send a run to it."""
@@ -73,6 +73,6 @@ def keys_of(rehearsal: Rehearsal, prefix: str = "") -> Sequence[str]:
     """Return the names of what lies in the bucket."""
     from pipelines.stacks.standins.s3 import client_of
 
-    aws = rehearsal.surroundings.aws
+    aws = rehearsal.surroundings.cloud
     found = client_of("s3", aws).list_objects_v2(Bucket=aws.bucket, Prefix=prefix)
     return [str(each["Key"]) for each in found.get("Contents", [])]

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import pytest
 from command_line import REPOSITORY, SMALL, CommandLine
 from elsewhere import numbers
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("moto") is None, reason="needs the extra rehearsal: `make test-stacks`"),
-]
+from llm_engineering.config.stacks import read_stack
+from llm_engineering.errors import StoreError
+from pipelines.stacks.rehearsal import require_packages
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,15 @@ def of_this_machine(config: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     )
 
 
-@pytest.mark.parametrize("stack", ["sagemaker", "sagemaker-steps", "kubernetes", "kubernetes-steps", "modal"])
+@pytest.mark.parametrize("stack", ["sagemaker", "sagemaker-steps", "kubernetes", "kubernetes-steps", "modal", "vertex"])
 def test_a_rehearsed_stack_gives_the_numbers_of_a_local_run(
-    stack: str, config: Path, of_this_machine: dict[str, Any], tmp_path: Path
+    stack: str, config: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
+    try:
+        require_packages(read_stack(stack).shown().artifact_store.flavor)
+    except StoreError as error:
+        pytest.skip(str(error))
+    of_this_machine = request.getfixturevalue("of_this_machine")
     summary = tmp_path / "summary.json"
     tool = [sys.executable, str(REPOSITORY / "tools" / "stacks.py"), "rehearse", stack]
     done = subprocess.run(

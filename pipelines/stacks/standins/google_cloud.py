@@ -5,8 +5,9 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -45,15 +46,28 @@ class GoogleCloud:
     @property
     def job_environment(self) -> dict[str, str]:
         """What leads a job to Google. As on Vertex AI it has no key, but asks the metadata server who it is."""
-        asked = (
-            "GCE_METADATA_HOST",
-            "GCE_METADATA_IP",
-        )  # by the second, clients find out whether they are in Google Cloud
-        return {
-            **self.internet.environment,
-            **dict.fromkeys(asked, self.metadata),
-            "STORAGE_EMULATOR_HOST": self.storage,
-        }
+        # by the second, clients find out whether they are in Google Cloud
+        asked = dict.fromkeys(("GCE_METADATA_HOST", "GCE_METADATA_IP"), self.metadata)
+        return {**self.internet.environment, **asked, "STORAGE_EMULATOR_HOST": self.storage}
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What stands for the values of a stack."""
+        registry = f"europe-docker.pkg.dev/{PROJECT}/images"
+        return {"project": PROJECT, "bucket": self.bucket.removeprefix("gs://"), "registry": registry}
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """What must stand in no request: a line of the key, since a line's end is written in many ways."""
+        return {"the key of the service account": json.loads(self.key.read_text())["private_key"].splitlines()[1]}
+
+    def latest(self, prefix: str) -> BinaryIO | None:
+        """Return the content of what was stored last under a prefix."""
+        from gcsfs import GCSFileSystem
+
+        system = GCSFileSystem(endpoint_url=self.storage, token="anon", use_listings_cache=False)
+        found = system.find(f"{self.bucket}/{prefix}", detail=True)
+        return BytesIO(system.cat(max(found, key=lambda name: found[name]["updated"]))) if found else None
 
 
 @contextmanager

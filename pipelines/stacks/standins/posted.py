@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,29 @@ class Limits:
     variables: int
     characters: int
     """Of one value."""
+
+
+class Cloud(Protocol):
+    """An account of nobody's at a cloud, with an empty bucket."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """By which variables whoever submits finds it."""
+
+    @property
+    def job_environment(self) -> Mapping[str, str]:
+        """By which variables a job finds it, and the server."""
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        """What stands for the values that stacks of this cloud ask for, by the placeholders' names."""
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """What must stand in no request, by what it is."""
+
+    def latest(self, prefix: str) -> BinaryIO | None:
+        """Return the content of what was stored last under a prefix; None where there is nothing."""
 
 
 class StandIn(Protocol):

@@ -6,8 +6,9 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from threading import Thread
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipelines.stacks.standins.loopback import HOST
 
@@ -38,6 +39,31 @@ class AWS:
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
+
+    @property
+    def job_environment(self) -> dict[str, str]:
+        """The same: a job has its role's credentials by these variables."""
+        return self.environment
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What stands for the values of a stack."""
+        registry = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+        return {"region": REGION, "bucket": self.bucket, "registry": registry}
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """What must stand in no request."""
+        return {"the secret key of the account": self.secret_key}
+
+    def latest(self, prefix: str) -> BinaryIO | None:
+        """Return the content of what was stored last under a prefix."""
+        s3 = client_of("s3", self)
+        found = s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix).get("Contents", [])
+        if not found:
+            return None
+        latest = max(found, key=lambda each: each["LastModified"])
+        return BytesIO(s3.get_object(Bucket=self.bucket, Key=latest["Key"])["Body"].read())
 
 
 @contextmanager

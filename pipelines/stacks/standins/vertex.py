@@ -39,7 +39,7 @@ from pipelines.stacks.standins.google_cloud import ACCOUNT, PROJECT, PROJECT_NUM
 from pipelines.stacks.standins.grpc_server import GrpcServer, Method
 from pipelines.stacks.standins.jobs import Job, Machine
 from pipelines.stacks.standins.loopback import Recording
-from pipelines.stacks.standins.posted import Limits, Posted
+from pipelines.stacks.standins.posted import Limits, Posted, step_of
 
 JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 """What Vertex AI takes as the id of a pipeline's run."""
@@ -121,28 +121,11 @@ class VertexStandIn:
     @property
     def values(self) -> dict[str, str]:
         """What stands for the values of a stack."""
-        return {
-            "project": PROJECT,
-            "location": self._location,
-            "bucket": self._cloud.bucket.removeprefix("gs://"),
-            "service_account": ACCOUNT,
-        }
+        return {"location": self._location, "service_account": ACCOUNT}
 
     def posted(self) -> list[Posted]:
         """Return the containers that were asked for."""
-        return [
-            Posted(
-                name=task.name,
-                image=task.image,
-                command=task.command,
-                environment=task.environment,
-                machine=task.machine or None,
-                gpus=task.num_accelerators,
-                after=None if task.after is None else frozenset(task.after),
-            )
-            for run in self.runs.values()
-            for task in run.tasks
-        ]
+        return [_posted(task, run) for run in self.runs.values() for task in run.tasks]
 
     def finish(self) -> None:
         """Wait until nothing runs."""
@@ -246,6 +229,20 @@ class VertexStandIn:
         self._end(run, "CANCELLED")
         for job in run.jobs:
             job.stop()
+
+
+def _posted(task: Task, run: Run) -> Posted:
+    # Kubeflow's compiler writes a task's name with hyphens: its command has the step's own
+    steps = {each.name: step_of(each.command) or each.name for each in run.tasks}
+    return Posted(
+        name=task.name,
+        image=task.image,
+        command=task.command,
+        environment=task.environment,
+        machine=task.machine or None,
+        gpus=task.num_accelerators,
+        after=None if task.after is None else frozenset(steps[name] for name in task.after),
+    )
 
 
 def tasks_of_pipeline(spec: Mapping[str, Any], job_id: str) -> tuple[Task, ...]:

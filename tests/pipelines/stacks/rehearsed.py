@@ -28,7 +28,7 @@ class Rehearsed:
 
     @property
     def bucket(self) -> str:
-        return self.rehearsal.surroundings.aws.bucket
+        return self.rehearsal.surroundings.cloud.bucket
 
     def client(self, **request: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -26,7 +26,13 @@ def test_the_command_says_it_in_a_sentence_and_ends_with_2(tmp_path: Path) -> No
     assert done.output.startswith("Error: There is no stand-in for the flavor 'ssh'")
 
 
-@pytest.mark.parametrize("name", ["kubernetes", "kubernetes-steps", "sagemaker", "sagemaker-steps"])
+def test_artifacts_in_a_store_that_nobody_plays_are_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["rehearse", "azureml", "--folder", str(tmp_path / "one")])
+    assert done.exit_code == 2
+    assert done.output.startswith("Error: A rehearsal plays artifact stores of the flavors s3 and gcp, not 'azure'.")
+
+
+@pytest.mark.parametrize("name", ["kubernetes", "kubernetes-steps", "sagemaker", "sagemaker-steps", "modal", "vertex"])
 def test_stacks_of_these_platforms_have_stand_ins(name: str) -> None:
     assert {flavor for flavor in flavors_of(read_stack(name).shown()) if flavor != "local"} <= STANDINS.keys()
 
@@ -36,3 +42,8 @@ def test_the_client_is_told_what_the_stack_asks_for_and_no_secret() -> None:
     register, run = commands_of(read_stack("sagemaker"), values, ["--run-training", "--config", "mine.yaml"])
     assert register[2:] == ["register", "sagemaker", "--yes", "--set", "bucket=one", "--set", "role=arn"]
     assert run[2:] == ["--run-training", "--config", "mine.yaml", "--stack", "sagemaker"]
+
+
+def test_google_cloud_is_rehearsed_without_a_connector() -> None:
+    register, _ = commands_of(read_stack("vertex"), {"bucket": "one"}, [])
+    assert register[2:] == ["register", "vertex", "--yes", "--ambient", "--set", "bucket=one"]
