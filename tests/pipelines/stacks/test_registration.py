@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,7 +120,7 @@ def test_a_run_is_refused_before_it_is_sent_where_packages_or_secrets_are_missin
     assert tool("register", "ssh", "--ambient", "--yes", *VALUES[:2], VALUES[3], "--set=host=h", "--set=user=u")[0] == 0
     code, said = tool("--run-training", "--stack", "ssh", tool="run")
     assert code == 2
-    assert "The stack ssh needs the packages of ZenML's integrations ssh, s3, which are not here. Install them" in said
+    assert re.search(r"The stack ssh needs the packages of .* ssh(, s3)?, which are not here\. Install them", said)
     mine = (REPOSITORY / "configs" / "stacks" / "ssh.yaml").read_text(encoding="utf-8")
     mine = mine.replace("integrations: [ssh, s3]", "integrations: []") + "secrets: [training]\n"
     (tmp_path / "mine.yaml").write_text(mine, encoding="utf-8")
