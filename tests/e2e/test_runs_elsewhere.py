@@ -103,7 +103,7 @@ def test_a_training_whose_machine_was_lost_goes_on_elsewhere_and_ends_in_the_sam
     first = lost.command_line.start(*asked)
     wait_until(lambda: any("checkpoint-20/manifest.json" in key for key in keys_of(rehearsal, "work/train_sft")), first)
     first.kill()
-    first.wait()
+    first.communicate()
     shutil.rmtree(lost.home)
     other.use_bucket()
     resumed = other.command_line.summary(tmp_path / "there.json", *asked)
