@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -276,7 +277,7 @@ def rehearse(
     flags = [*(["--rehearse"] if small else []), *(["--summary", summary] if summary else [])]
     flags += [word for name in configs for word in ("--config", name)]
     flags += [word for text in overrides for word in ("--set", text)]
-    kept = folder or Path(tempfile.mkdtemp(prefix="rehearsal-"))
+    kept = folder or Path(tempfile.gettempdir()) / f"rehearsal-{secrets.token_hex(8)}"
     for ended_by in (signal.SIGINT, signal.SIGTERM):  # either way servers and jobs are stopped
         signal.signal(ended_by, signal.default_int_handler)
     with _one_sentence(verbose=verbose, opens_store=False):

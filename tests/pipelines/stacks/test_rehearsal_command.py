@@ -1,5 +1,6 @@
 """What cannot be rehearsed is refused in one sentence, before anything is started."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ def test_the_command_says_it_in_a_sentence_and_ends_with_2(tmp_path: Path) -> No
     done = CliRunner().invoke(main, ["rehearse", "ssh", "--folder", str(tmp_path / "one")])
     assert done.exit_code == 2
     assert done.output.startswith("Error: There is no stand-in for the flavor 'ssh'")
+
+
+def test_what_is_refused_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert CliRunner().invoke(main, ["rehearse", "ssh"]).exit_code == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_artifacts_in_a_store_that_nobody_plays_are_refused(tmp_path: Path) -> None:
