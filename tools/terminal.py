@@ -59,11 +59,11 @@ class RunConsole(Console):
             redirect_stdout=False,  # open_console has done so, below ZenML's own
             redirect_stderr=False,
         )
+        self._alone = live.alone
         try:
             with progress.listening(self.bars.show):
                 with undisturbed():
                     live.start(refresh=True)
-                self._alone = live.alone
                 yield
         finally:
             with undisturbed():
