@@ -54,15 +54,15 @@ def require_integrations(name: str, config: StackConfig) -> None:
         )
 
 
-def missing_secrets(config: StackConfig) -> list[str]:
-    """Return the secrets that steps are to have and ZenML does not."""
-    missing = []
+def variables_of_secrets(config: StackConfig) -> dict[str, list[str] | None]:
+    """Return the variables that each secret of the steps gives them; None where ZenML has no such secret."""
+    found: dict[str, list[str] | None] = {}
     for name in config.secrets:
         try:
-            Client().get_secret(name)
+            found[name] = sorted(Client().get_secret(name).secret_values)
         except KeyError:
-            missing.append(name)
-    return missing
+            found[name] = None
+    return found
 
 
 def require_secrets(name: str, config: StackConfig) -> None:
@@ -71,7 +71,7 @@ def require_secrets(name: str, config: StackConfig) -> None:
     Raises:
         ConfigError: They are.
     """
-    if missing := missing_secrets(config):
+    if missing := [secret for secret, variables in variables_of_secrets(config).items() if variables is None]:
         raise ConfigError(
             f"The stack {name} gives its steps the ZenML secrets {', '.join(missing)}, which are not there. Make each: "
             "`zenml secret create NAME --VARIABLE=VALUE`."
@@ -150,14 +150,12 @@ def _examine_image(name: str, config: StackConfig) -> Iterator[Finding]:
 
 
 def _examine_secrets(config: StackConfig) -> Iterator[Finding]:
-    missing = missing_secrets(config)
-    for name in config.secrets:
-        if name in missing:
+    for name, variables in variables_of_secrets(config).items():
+        if variables is None:
             remedy = f"Make it: `zenml secret create {name} --NAME=VALUE`."
             yield Finding("secrets", "problem", f"ZenML has no secret {name!r}", remedy)
         else:
-            keys = Client().get_secret(name).secret_values
-            yield Finding("secrets", "ok", f"{name}: {', '.join(sorted(keys)) or 'empty'}")
+            yield Finding("secrets", "ok", f"{name}: {', '.join(variables) or 'empty'}")
 
 
 def _examine_artifact_store(stack: StackResponse) -> Iterator[Finding]:
