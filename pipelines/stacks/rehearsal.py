@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import TypeAdapter
 
@@ -69,7 +68,6 @@ class Surroundings:
     recording: Recording
 
 
-C = TypeVar("C")
 Opening = Callable[[Surroundings], AbstractContextManager[StandIn]]
 
 
@@ -83,20 +81,13 @@ def _vertex(around: Surroundings) -> AbstractContextManager[StandIn]:
     from pipelines.stacks.standins.google_cloud import GoogleCloud
     from pipelines.stacks.standins.vertex import VertexStandIn
 
-    return VertexStandIn(_of(GoogleCloud, around), around.machine, around.recording)
+    assert isinstance(around.cloud, GoogleCloud)
+    return VertexStandIn(around.cloud, around.machine, around.recording)
 
 
-def _of(kind: type[C], around: Surroundings) -> C:
-    """Return the cloud, where it is of the kind that a platform is a part of.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if not isinstance(around.cloud, kind):
-        raise ConfigError(
-            "A platform is rehearsed with its artifacts in the store of its own cloud: change one of them."
-        )
-    return around.cloud
+def _sagemaker(around: Surroundings) -> AbstractContextManager[StandIn]:
+    assert isinstance(around.cloud, AWS)
+    return sagemaker_standin(around.cloud, around.machine, around.recording)
 
 
 def _modal(around: Surroundings) -> AbstractContextManager[StandIn]:
@@ -109,10 +100,12 @@ STANDINS: dict[str, Opening] = {
     "azureml": _azureml,
     "kubernetes": lambda around: kubernetes_standin(around.folder, around.machine, around.recording),
     "modal": _modal,
-    "sagemaker": lambda around: sagemaker_standin(_of(AWS, around), around.machine, around.recording),
+    "sagemaker": _sagemaker,
     "vertex": _vertex,
 }
 """What opens the stand-in of a flavour of orchestrators and step operators."""
+_OWN_STORE = {"sagemaker": "s3", "vertex": "gcp"}
+"""Platforms that take artifacts of their own cloud alone, and the flavour of its stores."""
 
 
 @dataclass(frozen=True)
@@ -207,10 +200,10 @@ def standing_in(flavors: Sequence[str], folder: Path, store: str = "s3") -> Iter
         store: The flavour of the artifact store.
 
     Raises:
-        ConfigError: There is no stand-in for a flavour.
+        ConfigError: There is no stand-in for a flavour, or none with this store.
         StoreError: The folder is in use, the extra with the stand-ins is not installed, or the server does not start.
     """
-    openings = [_opening(flavor) for flavor in flavors if flavor != "local"]
+    openings = [_opening(flavor, store) for flavor in flavors if flavor != "local"]
     require_packages(store)
     if folder.exists() and any(folder.iterdir()):
         raise StoreError(f"The folder {folder} is not empty, and a rehearsal's is its own. Name a new one.")
@@ -227,11 +220,16 @@ def standing_in(flavors: Sequence[str], folder: Path, store: str = "s3") -> Iter
         yield Rehearsal(around, server, standins)
 
 
-def _opening(flavor: str) -> Opening:
+def _opening(flavor: str, store: str) -> Opening:
     if flavor not in STANDINS:
         raise ConfigError(
             f"There is no stand-in for the flavor {flavor!r}, so that a stack with it cannot be rehearsed; there are "
             f"stand-ins for {', '.join(STANDINS)}."
+        )
+    if _OWN_STORE.get(flavor, store) != store:
+        raise ConfigError(
+            f"The flavor {flavor!r} is rehearsed with an artifact store of the flavor {_OWN_STORE[flavor]!r}, and the "
+            f"stack has {store!r}. Change it in a copy of the stack's file."
         )
     return STANDINS[flavor]
 

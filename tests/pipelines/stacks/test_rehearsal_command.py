@@ -21,6 +21,15 @@ def test_a_stack_that_nobody_stands_in_for_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "one").exists()
 
 
+def test_a_clouds_platform_with_artifacts_elsewhere_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match="'vertex' is rehearsed with an artifact store of the flavor 'gcp', and the"),
+        standing_in(["vertex"], tmp_path / "one", "s3"),
+    ):
+        pass
+    assert not (tmp_path / "one").exists()
+
+
 def test_the_command_says_it_in_a_sentence_and_ends_with_2(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["rehearse", "ssh", "--folder", str(tmp_path / "one")])
     assert done.exit_code == 2
