@@ -40,7 +40,7 @@ COPY pyproject.toml ./
 COPY configs/stacks/vertex.constraints.txt configs/stacks/
 COPY llm_engineering/requirements.py llm_engineering/
 
-# Packages come from pyproject.toml and constraints.txt alone: edited code installs nothing anew.
+# Packages come from pyproject.toml and the pins alone: edited code installs nothing anew.
 FROM installer AS cpu-packages
 ARG UV_DEFAULT_INDEX
 ARG UV_INDEX

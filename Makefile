@@ -17,23 +17,19 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## Make .venv and install the pinned dependencies
 
-# Environments of their own, for what stays out of the core.
-EXTRAS_stacks := --extra rehearsal
-EXTRAS_deepspeed := --extra dev --extra deepspeed
+# Environments of their own, for what stays out of the core; Google Cloud's packages go with older pins than all others.
+EXTRAS_stacks := rehearsal
+EXTRAS_vertex := gcp rehearsal-gcp
+EXTRAS_deepspeed := dev deepspeed
 
-.venv-%/.installed: $(STAMP)
+.venv-%/.installed: $(STAMP) configs/stacks/vertex.constraints.txt
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-$*
-	DS_BUILD_OPS=0 VIRTUAL_ENV=.venv-$* $(BIN)/uv pip install --quiet --constraint constraints.txt --requirement pyproject.toml $(EXTRAS_$*)
+	$(BIN)/python -m llm_engineering.requirements $(EXTRAS_$*) > .venv-$*/constraints.txt
+	DS_BUILD_OPS=0 VIRTUAL_ENV=.venv-$* $(BIN)/uv pip install --quiet --constraint .venv-$*/constraints.txt \
+		--requirement pyproject.toml $(addprefix --extra ,$(EXTRAS_$*))
 	touch $@
 
 stacks-env: .venv-stacks/.installed ## Make .venv-stacks: what remote stacks and their rehearsal need, beside the core
-
-# ZenML's gcp integration wants older versions of two packages than the core: they are pinned apart, and go before.
-.venv-vertex/.installed: $(STAMP) configs/stacks/vertex.constraints.txt
-	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-vertex
-	$(BIN)/python -m llm_engineering.requirements gcp > .venv-vertex/constraints.txt
-	VIRTUAL_ENV=.venv-vertex $(BIN)/uv pip install --quiet --constraint .venv-vertex/constraints.txt --requirement pyproject.toml --extra rehearsal-gcp
-	touch $@
 
 vertex-env: .venv-vertex/.installed ## Make .venv-vertex: what Google Cloud and its rehearsal need, beside the core
 
@@ -61,7 +57,7 @@ types: $(STAMP)
 imports: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
-test-stacks: .venv-stacks/.installed ## Run the tests of remote stacks, against stand-ins on this machine (about half an hour)
+test-stacks: .venv-stacks/.installed ## Run the tests of remote stacks, against stand-ins on this machine (about an hour)
 	.venv-stacks/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks tests/e2e/test_runs_elsewhere.py tests/e2e/test_rehearsed_stacks.py
 
 test-vertex: .venv-vertex/.installed ## Run the tests of Vertex AI, against a stand-in on this machine
@@ -106,4 +102,4 @@ bench-tracking: $(STAMP) ## Measure what tracking with Comet costs a training (a
 	$(BIN)/python benchmarks/tracking.py
 
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .venv-stacks .venv-vertex .venv-deepspeed dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(VENV)-* dist .pytest_cache .ruff_cache .mypy_cache

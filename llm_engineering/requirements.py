@@ -1,7 +1,7 @@
 """What packages are installed by: versions for some extras, and all of it as one hash.
 
-``python -m llm_engineering.requirements`` says a checkout's hash, and with ``aws,kubernetes`` behind it the constraints
-for those extras.
+``python -m llm_engineering.requirements`` says a checkout's hash. With extras behind it, such as
+``aws,kubernetes``, it says their constraints.
 """
 
 import hashlib
@@ -63,4 +63,5 @@ def tag_of(image: str) -> str | None:
 if __name__ == "__main__":
     import sys
 
-    sys.stdout.write(constraints_for(sys.argv[1].split(",")) if sys.argv[1:] else requirements_sha256() + "\n")
+    asked = ",".join(sys.argv[1:]).split(",")
+    sys.stdout.write(constraints_for(asked) if sys.argv[1:] else f"{requirements_sha256()}\n")
