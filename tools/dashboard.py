@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -12,10 +13,15 @@ from rich.console import Console
 
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.errors import PipelineError, StoreError
+from llm_engineering.own_pages import HOST_VARIABLE, OwnPages
 from tools.command import Command, print_error
 from tools.environment import set_environment
 from tools.terminal import take_over_logging
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+ROOT = Path(__file__).parents[1]
 LOOPBACK = "127.0.0.1"
 USUAL_PORT = 8237
 """ZenML's own."""
@@ -66,17 +72,26 @@ def _serve(console: Console, port: int | None, *, open_browser: bool, survey: bo
         return
     if not survey:
         skip_survey()
-    environment = {**os.environ, **server_environment()}
     listening = _listen(port)
-    address = f"http://{LOOPBACK}:{listening.getsockname()[1]}{runs_page()}"
+    origin = f"http://{LOOPBACK}:{listening.getsockname()[1]}"
+    address = f"{origin}{runs_page()}"
     console.print(f"dashboard  {address}", soft_wrap=True)
     console.print("           serves the runs of this machine to this machine alone; Ctrl-C ends it", style="dim")
     if open_browser:
         click.launch(address)
     sys.stdout.flush()
     listening.set_inheritable(True)
-    command = [sys.executable, "-m", "uvicorn", "zenml.zen_server.zen_server_api:app", "--log-level", "warning"]
-    os.execve(sys.executable, [*command, "--no-server-header", "--fd", str(listening.fileno())], environment)
+    own = {HOST_VARIABLE: LOOPBACK, "ZENML_SERVER_CORS_ALLOW_ORIGINS": origin}
+    command = [sys.executable, "-m", "uvicorn", "--factory", "tools.dashboard:for_own_pages", "--app-dir", str(ROOT)]
+    command += ["--log-level", "warning", "--no-server-header", "--fd", str(listening.fileno())]
+    os.execve(sys.executable, command, {**os.environ, **server_environment(), **own})
+
+
+def for_own_pages() -> "ASGIApp":
+    """Return ZenML's server, which answers no page of a foreign origin: what uvicorn serves."""
+    from zenml.zen_server.zen_server_api import app
+
+    return OwnPages(app)
 
 
 def _listen(port: int | None) -> socket.socket:

@@ -19,6 +19,7 @@ from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import ModelConfig
 from llm_engineering.errors import ConfigError, ModelError
 from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.own_pages import HOST_VARIABLE, OwnPages, in_address
 
 STOPPING = 10.0
 """Seconds that a server gets to end before it is killed."""
@@ -79,7 +80,7 @@ def _is_loopback(host: str) -> bool:
 
 @contextmanager
 def serving(checkpoint: Checkpoint, name: str, host: str, port: int) -> Iterator[Server]:
-    """Start a server, wait until it answers, and stop it in the end.
+    """Start a server, wait until it answers, and stop it in the end. It answers no page of a foreign origin.
 
     Args:
         checkpoint: The model; its folder is only read.
@@ -89,18 +90,18 @@ def serving(checkpoint: Checkpoint, name: str, host: str, port: int) -> Iterator
 
     Raises:
         ConfigError: No server is installed.
-        ModelError: The server does not start.
+        ModelError: The server does not start, or answers foreign pages.
     """
     model = served_name(name)
     software, command = _command(model, host, port)
-    shown_host = f"[{host}]" if ":" in host else host
     with TemporaryDirectory(prefix="serving-") as folder:
         _lay_out(checkpoint, Path(folder) / model)
         # the server is named a folder relative to its own, so that requests need no path
-        process = subprocess.Popen(command, cwd=folder, env={**os.environ, **_OFFLINE})
-        server = Server(model, f"http://{shown_host}:{port}", software, process)
+        process = subprocess.Popen(command, cwd=folder, env={**os.environ, **_OFFLINE, **_guard(host)})
+        server = Server(model, f"http://{in_address(host)}:{port}", software, process)
         try:
             _wait_until_it_answers(server)
+            _require_guard(server)
             yield server
         finally:
             _stop(process)
@@ -115,6 +116,12 @@ def served_name(name: str) -> str:
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
+def _guard(host: str) -> dict[str, str]:
+    """Return the environment in which a server finds this package, and :class:`OwnPages` the address."""
+    path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {HOST_VARIABLE: host, "PYTHONPATH": os.pathsep.join(path)}
+
+
 def _command(model: str, host: str, port: int) -> tuple[str, list[str]]:
     """Return which server is used, and how it is started in the folder above the model's."""
     import torch
@@ -123,9 +130,10 @@ def _command(model: str, host: str, port: int) -> tuple[str, list[str]]:
     listen = ["--host", host, "--port", str(port)]
     if torch.cuda.is_available() and find_spec("vllm"):
         module = ["vllm.entrypoints.cli.main", "serve", f"./{model}", "--served-model-name", model]
-        return "vLLM", [sys.executable, "-m", *module, *listen]
+        guard = ["--middleware", f"{OwnPages.__module__}.{OwnPages.__qualname__}"]
+        return "vLLM", [sys.executable, "-m", *module, *listen, *guard]
     if is_serve_available():
-        module = ["transformers.cli.transformers", "serve", model, "--log-level", "error"]
+        module = ["llm_engineering.models.transformers_server", "serve", model, "--log-level", "error"]
         return "transformers serve", [sys.executable, "-m", *module, *listen]
     raise ConfigError(
         "There is no server for models here. Install the extra serve (`pip install '.[serve]'`), or vLLM where there "
@@ -174,6 +182,17 @@ def _wait_until_it_answers(server: Server) -> None:
         f"{server.software} cannot serve this model: it ended with exit code {server.process.returncode}. What it said "
         "above tells why."
     )
+
+
+def _require_guard(server: Server) -> None:
+    """Refuse a server that a page of a foreign origin could use."""
+    import httpx
+
+    answer = httpx.get(f"{server.url}/health", headers={"Origin": "null"}, timeout=10, trust_env=False)
+    if answer.status_code != httpx.codes.FORBIDDEN:
+        raise ModelError(
+            f"{server.software} would let any web page use this model. Install the versions that constraints.txt names."
+        )
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

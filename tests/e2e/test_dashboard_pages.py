@@ -5,7 +5,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
 
 import pytest
 from command_line import REPOSITORY, SMALL, CommandLine
@@ -39,11 +43,23 @@ def address(line: CommandLine) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def page(run: dict[str, object]) -> Iterator["playwright.Page"]:
+def page() -> Iterator["playwright.Page"]:
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        names = "--host-resolver-rules=MAP *.example 127.0.0.1"
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", names])
         yield browser.new_page(viewport={"width": 1500, "height": 1100})
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def foreign_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Where somebody else serves a page."""
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "index.html").write_text("<title>foreign</title>")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))) as server:
+        Thread(target=server.serve_forever).start()
+        yield server.server_port
+        server.shutdown()
 
 
 def shot(page: "playwright.Page", name: str, folder: Path) -> None:
@@ -63,7 +79,7 @@ def preview(page: "playwright.Page", artifact: str, kind: str = "HTMLString") ->
 
 
 def test_a_run_reads_well_in_the_dashboard(
-    address: str, page: "playwright.Page", run: dict[str, object], line: CommandLine
+    run: dict[str, object], address: str, page: "playwright.Page", line: CommandLine
 ) -> None:
     facts: dict[str, object] = run["run"]  # type: ignore[assignment]
     shots = line.store.parent
@@ -97,3 +113,64 @@ def test_a_run_reads_well_in_the_dashboard(
     curves = preview(page, "dpo_report", "TrainingReport")
     assert "Loss" in curves.inner_text("body")
     shot(page, "curves", shots)
+
+
+ASK = """async ([address, settings]) => {
+  try {
+    const answer = await fetch(address, {credentials: "include", ...settings});
+    return [answer.type, answer.status, await answer.text()];
+  } catch (error) {
+    return ["failed", 0, error.name];
+  }
+}"""
+FORM = """address => {
+  const form = Object.assign(document.createElement("form"), {method: "POST", action: address, enctype: "text/plain"});
+  document.body.append(form);
+  form.submit();
+}"""
+
+
+def write(name: str, kind: str, **settings: str) -> dict[str, object]:
+    """Return how a page asks for a new secret."""
+    return {
+        "method": "POST",
+        "headers": {"Content-Type": kind},
+        "body": f'{{"name": "{name}", "values": {{"key": "value"}}}}',
+        **settings,
+    }
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "evil.example"])
+def test_a_page_of_another_origin_neither_reads_nor_writes(
+    host: str, address: str, page: "playwright.Page", foreign_port: int
+) -> None:
+    own = urlsplit(address)
+    secrets = f"http://{own.netloc}/api/v1/secrets"
+    page.goto(f"http://{host}:{foreign_port}/")
+    assert page.title() == "foreign"
+    failed = ["failed", 0, "TypeError"]
+    assert page.evaluate(ASK, [secrets, {}]) == failed
+    assert page.evaluate(ASK, [secrets, write("by_json", "application/json")]) == failed
+    assert page.evaluate(ASK, [secrets, write("by_text", "text/plain")]) == failed
+    unread = page.evaluate(ASK, [secrets, write("unread", "text/plain", mode="no-cors")])
+    assert unread == ["opaque", 0, ""]
+    with page.expect_navigation() as form:
+        page.evaluate(FORM, secrets)
+    assert form.value is not None
+    assert form.value.status == 403
+
+    page.goto(address)
+    assert page.evaluate(ASK, ["/api/v1/secrets", write(f"own_{host[:3]}", "application/json")])[1] == 200
+    _, status, listed = page.evaluate(ASK, ["/api/v1/secrets", {}])
+    assert status == 200
+    assert f'"own_{host[:3]}"' in listed
+    assert not re.search("by_json|by_text|unread", listed)
+
+
+def test_a_name_that_was_pointed_at_this_machine_shows_nothing(address: str, page: "playwright.Page") -> None:
+    own = urlsplit(address)
+    answer = page.goto(f"http://evil.example:{own.port}/api/v1/secrets")
+    assert answer is not None
+    assert (answer.status, page.inner_text("body")) == (400, "Invalid host header")
+    asked = page.evaluate(ASK, ["/api/v1/secrets", write("rebound", "application/json")])
+    assert asked == ["basic", 400, "Invalid host header"]

@@ -6,15 +6,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import ModelConfig
-from llm_engineering.errors import ConfigError
+from llm_engineering.errors import ConfigError, ModelError
 from llm_engineering.evaluation.conversation import open_conversation
 from llm_engineering.models import serving
 from llm_engineering.models.checkpoints import locate_base
@@ -64,6 +65,23 @@ def test_what_is_served_samples_as_asked_ends_as_trained_and_leaves_the_model_as
     assert sorted(path.name for path in model.path.iterdir()) == before
 
 
+def test_a_server_that_foreign_pages_could_use_is_not_offered() -> None:
+    class Open(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Open) as server:
+        Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with subprocess.Popen(["true"]) as process, pytest.raises(ModelError, match="would let any web page use"):
+            serving._require_guard(serving.Server("tiny", url, "vLLM", process))
+        server.shutdown()
+
+
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[str, str]]:
     """The embedded base, served as a user serves it."""
@@ -85,6 +103,28 @@ def served() -> Iterator[tuple[str, str]]:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 130
+
+
+@pytest.mark.slow
+def test_pages_of_other_origins_cannot_use_the_model(served: tuple[str, str]) -> None:
+    import httpx
+
+    name, address = served
+    own = address.removeprefix("http://").removesuffix("/v1")
+    body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1})
+    expected = {
+        ("application/json", own, f"http://{own}"): 200,
+        ("application/json", own, "http://evil.example"): 403,
+        ("text/plain", own, "http://127.0.0.1:1"): 403,
+        ("text/plain", own, "null"): 403,
+        ("application/json", "evil.example:8000", "http://evil.example:8000"): 400,
+    }
+    asked = {}
+    for kind, host, origin in expected:
+        headers = {"Content-Type": kind, "Host": host, "Origin": origin}
+        answer = httpx.post(f"{address}/chat/completions", content=body, headers=headers, timeout=60, trust_env=False)
+        asked[kind, host, origin] = answer.status_code
+    assert asked == expected
 
 
 @pytest.mark.slow

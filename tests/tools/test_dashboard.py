@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -46,6 +47,46 @@ def served(store: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             lines.append(line)
         yield process, found[0]
         process.kill()
+
+
+def test_it_answers_its_own_pages_alone(served: tuple[subprocess.Popen[str], str]) -> None:
+    _, address = served
+    own = address.removeprefix("http://")
+    port = own.rpartition(":")[2]
+    expected = {
+        (own, None): 200,
+        (own, address): 200,
+        ("127.0.0.1", None): 200,
+        (f"localhost:{port}", f"http://localhost:{port}"): 200,
+        (f"[::1]:{port}", f"http://[::1]:{port}"): 200,
+        (own, "null"): 403,
+        (own, ""): 403,
+        (own, "http://evil.example"): 403,
+        (own, f"http://evil.example:{port}"): 403,
+        (own, "http://127.0.0.1"): 403,
+        (own, "http://127.0.0.1:1"): 403,
+        (own, f"http://localhost:{port}"): 403,
+        (f"evil.example:{port}", None): 400,
+        (f"evil.example:{port}", f"http://evil.example:{port}"): 400,
+        (f"127.0.0.1.evil.example:{port}", None): 400,
+        ("[::2]", None): 400,
+        ("", None): 400,
+    }
+    asked = {(host, origin): ask(address, "GET", "/api/v1/secrets", host, origin) for host, origin in expected}
+    assert asked == expected
+    forged = [ask(address, "POST", "/api/v1/secrets", host, origin) for host, origin in expected if origin]
+    assert forged == [status if status != 200 else 422 for (_, origin), status in expected.items() if origin]
+    assert ask(address, "OPTIONS", "/api/v1/secrets", own, "http://evil.example") == 403
+
+
+def ask(address: str, method: str, path: str, host: str, origin: str | None) -> int:
+    """Return the status of a request as a page makes it without asking first: plain text, and cookies if there are."""
+    connection = HTTPConnection(address.removeprefix("http://"), timeout=60)
+    headers = {"Host": host, "Content-Type": "text/plain", "Access-Control-Request-Method": "POST"}
+    connection.request(method, path, b"{}", headers if origin is None else {**headers, "Origin": origin})
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def test_it_serves_the_runs_without_an_account_and_ends_by_ctrl_c(
