@@ -54,6 +54,8 @@ class SpecialTokens(Block):
     """The token that fills up a batch."""
     eos: str | None = None
     """The token that ends an answer."""
+    bos: str | None = "auto"
+    """The token that begins a text; ``auto``: the tokenizer's own; null: it has none."""
 
 
 class PeftBackend(Block):

@@ -56,8 +56,8 @@ from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.progress import Work
 
 MASK_PROOF = (
-    "Every row has trained tokens, every trained turn that is whole ends with EOS and carries loss on it, no row has a "
-    "second BOS, and every prompt that is whole has the tokens that a server would feed the model."
+    "Every row has trained tokens, every trained turn that is whole ends with EOS and carries loss on it, no row "
+    "begins with two BOS, and every prompt that is whole has the tokens that a server would feed the model."
 )
 SPLIT_PROOF = "No prompt of eval or test stands in a train split at any turn, SFT and preference rows taken together."
 QUESTIONS_ASKED = 64

@@ -85,7 +85,7 @@ class RowMaker:
             places: Where each example stands, for messages.
 
         Raises:
-            DataError: A row is too long and ``data.too_long`` is ``error``, or it has a second BOS.
+            DataError: A row is too long and ``data.too_long`` is ``error``, or it begins with two BOS.
             ProofError: A row does not end with a trained EOS.
         """
         made: list[TrainingRow | RowProblem] = []
@@ -129,32 +129,39 @@ class RowMaker:
         raise DataError(f"{where} has {long}; {limit}. Raise it, or set data.too_long to truncate_prompt or drop.")
 
     def _cut_prompt(self, row: TrainingRow, length: int, closing: int, source: RowSource) -> None:
-        """Take tokens out of a prompt at its start, behind a BOS; or before the template's closing tokens."""
+        """Take tokens out of a prompt at its start, behind a BOS; or before the template's closing tokens.
+
+        Where the template writes BOS in later turns too, no two of them come to stand side by side.
+        """
         lost = len(row.prompt_ids) - length
         if lost <= 0:
             return
-        start = int(row.prompt_ids[0] == self.renderer.tokenizer.bos_token_id)
+        bos = self.renderer.tokenizer.bos_token_id
+        start = int(row.prompt_ids[0] == bos)
         if source.truncate == "keep_start":
             start = max(length - closing, start)
+        if row.prompt_ids[max(start - 1, 0) : start] == row.prompt_ids[start + lost : start + lost + 1] == [bos]:
+            lost += 1
         row.trained_lost += lost - row.prompt_labels[start : start + lost].count(IGNORED)
         row.prompt_ids = row.prompt_ids[:start] + row.prompt_ids[start + lost :]
         row.prompt_labels = row.prompt_labels[:start] + row.prompt_labels[start + lost :]
         row.prompt_cut, row.prompt_lost = start, lost
 
     def _prove(self, row: TrainingRow, where: str) -> None:
-        """Check one row: a trained EOS at the end of every whole answer, no second BOS."""
+        """Check one row: a trained EOS at the end of every whole answer, no second BOS before the first.
+
+        A BOS further on is the template's own, which may begin every turn with it.
+        """
         eos, bos = self.renderer.eos_token_id, self.renderer.tokenizer.bos_token_id
         lost = row.answers_lost or (0,) * len(row.answers)
         if any(answer[-1:] != [eos] for answer, cut in zip(row.answers, lost, strict=True) if not cut):
             raise ProofError(
                 f"{where} does not end with a trained EOS. Check model.special_tokens.eos and the template."
             )
-        if bos in (None, eos):
-            return
-        if row.prompt_ids.count(bos) + max(answer.count(bos) for answer in row.answers) > 1:
+        if bos is not None and row.prompt_ids[:2] == [bos, bos]:
             raise DataError(
-                f"{where} has more than one BOS token {self.renderer.tokenizer.bos_token!r}. Take it out of the row, "
-                "or once out of the chat template."
+                f"{where} begins with more than one BOS token {self.renderer.tokenizer.bos_token!r}. Take it once out "
+                "of the chat template."
             )
 
 

@@ -51,8 +51,11 @@ def load_chat_tokenizer(base: Checkpoint, config: ModelConfig) -> ChatTokenizer:
     own_template = bool(tokenizer.chat_template)
     template_text, template = _choose_template(tokenizer, config.chat_template)
     vocabulary = tokenizer.get_vocab()
-    for role in ("eos", "pad"):
-        token = getattr(config.special_tokens, role)
+    asked = config.special_tokens
+    if asked.bos is None:
+        tokenizer.bos_token = None
+        notes.append("There is no BOS token, as configured.")
+    for role, token in (("eos", asked.eos), ("pad", asked.pad), ("bos", None if asked.bos == "auto" else asked.bos)):
         if token is not None and token not in vocabulary:
             raise ConfigError(
                 f"model.special_tokens.{role} {token!r} is not in the tokenizer's vocabulary. Name a token that is; "

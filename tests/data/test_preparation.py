@@ -363,7 +363,7 @@ def test_second_bos_in_a_row_is_refused_by_name(chats: Callable[[str], ChatToken
     prepare_in(tmp_path / "once", chat, [[sft("a", "b")]], [[pair("a", "b", "c")]], 0)
     tokenizer.chat_template = twice
     for name, rows, pairs in (("sft", [[sft("a", "b")]], []), ("pairs", [], [[pair("a", "b", "c")]])):
-        with pytest.raises(DataError, match=r"\.jsonl, line 1 has more than one BOS token '<\|endoftext\|>'"):
+        with pytest.raises(DataError, match=r"\.jsonl, line 1 begins with more than one BOS token '<\|endoftext\|>'"):
             prepare_in(tmp_path / name, chat, rows, pairs, 0)
 
 

@@ -266,15 +266,49 @@ def test_answer_without_a_trained_eos_is_found(renderer: ChatRenderer) -> None:
     assert made(renderer, single(20, 60), DataConfig(max_length=32)).answers_cut == 1  # a cut answer has none
 
 
-def test_second_bos_is_found(with_bos: Callable[[str], ChatRenderer]) -> None:
-    chatml = (TEMPLATES / "chatml.jinja").read_text()
-    in_prompt = with_bos("{{- bos_token -}}{{- bos_token -}}" + chatml)
-    content = "(message['content'] ~ bos_token if message['role'] == 'assistant' else message['content'])"
-    in_answer = with_bos("{{- bos_token -}}" + chatml.replace("+ message['content']", f"+ {content}"))
-    for renderer in (in_prompt, in_answer):
+TWICE = "{{- bos_token -}}{{- bos_token -}}"
+
+
+def test_second_bos_before_the_first_is_found(with_bos: Callable[[str], ChatRenderer], chats: Chats) -> None:
+    of_eos = copy.deepcopy(chats("gpt2").tokenizer)  # whose BOS is its EOS
+    of_eos.chat_template = TWICE + str(of_eos.chat_template)
+    for renderer in (with_bos(TWICE + (TEMPLATES / "chatml.jinja").read_text()), ChatRenderer(of_eos)):
         for example in (single(20, 3), pair(20, 3, 4)):
-            with pytest.raises(DataError, match=r"rows\.jsonl, line 7 has more than one BOS token '<\|endoftext\|>'"):
+            said = r"rows\.jsonl, line 7 begins with more than one BOS token '<\|endoftext\|>'"
+            with pytest.raises(DataError, match=said):
                 made(renderer, example, DataConfig())
+
+
+LLAMA_2 = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token ~ '[INST] ' ~ m.content ~ ' [/INST]' }}"
+    "{% else %}{{ m.content ~ eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("train_on", ["all_turns", "last_turn"])
+def test_template_may_write_its_bos_in_every_turn(
+    train_on: Literal["all_turns", "last_turn"], with_bos: Callable[[str], ChatRenderer]
+) -> None:
+    tokenizer = with_bos(LLAMA_2).tokenizer
+    row = made(ChatRenderer(tokenizer, train_on), Conversation(2 * (asked(2) + said(3))), DataConfig())
+    assert [i for i, token in enumerate(row.input_ids) if token == 0] == [0, row.input_ids.index(0, 1)]
+    tokenizer.bos_token, tokenizer.chat_template = "<|im_start|>", (TEMPLATES / "chatml.jinja").read_text()
+    row = made(ChatRenderer(tokenizer, train_on), Conversation(2 * (asked(2) + said(3))), DataConfig())
+    assert row.input_ids.count(tokenizer.bos_token_id) == 4
+    pairs = made(ChatRenderer(tokenizer, train_on), pair(20, 3, 4), DataConfig())
+    assert pairs.prompt_ids.count(tokenizer.bos_token_id) == 2
+
+
+def test_cut_never_leaves_two_bos_side_by_side(with_bos: Callable[[str], ChatRenderer]) -> None:
+    renderer = with_bos(LLAMA_2)
+    example = Conversation(asked(9) + said(3) + asked(9) + said(3))
+    full = whole(renderer, example).prompt_ids
+    second = full.index(0, 1)
+    for kept in range(len(full) - second - 2, len(full) - second + 3):
+        row = made(renderer, example, DataConfig(max_length=200, max_prompt_length=kept))
+        one_more = kept == len(full) - second + 1
+        assert row.prompt_ids == [0, *full[len(full) - kept + 1 + one_more :]]
+        assert row.prompt_lost == len(full) - len(row.prompt_ids) == len(full) - kept + one_more
 
 
 def test_eos_that_is_bos_too_may_stand_at_the_end_of_every_turn(chats: Chats) -> None:

@@ -227,7 +227,26 @@ def test_special_tokens_are_set_and_said(model_checkpoints: Checkpoints) -> None
     )
 
 
-@pytest.mark.parametrize("role", ["eos", "pad"])
+def test_bos_is_the_tokenizers_own_a_configured_one_or_none(model_checkpoints: Checkpoints, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    base = model_checkpoints("gpt2")
+
+    def loaded(**asked: str | None) -> ChatTokenizer:
+        return load_chat_tokenizer(base, ModelConfig(special_tokens=SpecialTokens(**asked)))
+
+    assert loaded().tokenizer.bos_token == "<|endoftext|>"
+    other = next(token for token in loaded().tokenizer.get_vocab() if token != "<|endoftext|>")
+    chosen, none = loaded(bos=other), loaded(bos=None)
+    assert chosen.tokenizer.bos_token == other
+    assert f"The BOS token is {other!r}, as configured." in chosen.notes
+    assert (none.tokenizer.bos_token, none.tokenizer.bos_token_id) == (None, None)
+    assert "There is no BOS token, as configured." in none.notes
+    none.tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).bos_token is None
+
+
+@pytest.mark.parametrize("role", ["eos", "pad", "bos"])
 def test_special_token_outside_the_vocabulary_is_refused(role: str, model_checkpoints: Checkpoints) -> None:
     config = ModelConfig(special_tokens=SpecialTokens(**{role: "<|stop|>"}))
     with pytest.raises(ConfigError, match=rf"special_tokens\.{role} '<\|stop\|>' is not in the tokenizer's vocabulary"):
