@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack")
 HEAD_WIDTH = 16
 WIDTH = 2 * HEAD_WIDTH
+DRAWN_BY = 2
+"""Counted up where the same request is to give other weights: folders of earlier ones are not taken then."""
 LAYERS = 2
 _SIZES = {
     "hidden_size": WIDTH,
@@ -52,7 +54,8 @@ def write_tiny_model(source: Path, root: Path, seed: int, eos_token_id: int) -> 
         ModelError: The architecture cannot be made tiny.
     """
     files = sorted(path for path in source.iterdir() if path.is_file() and not any(map(path.match, WEIGHTS)))
-    digest = hashlib.sha256(f"{seed} {eos_token_id} {version('torch')} {version('transformers')} {_SIZES}".encode())
+    made_by = f"{DRAWN_BY} {version('torch')} {version('transformers')} {_SIZES}"
+    digest = hashlib.sha256(f"{seed} {eos_token_id} {made_by}".encode())
     for file in files:
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     folder = root / digest.hexdigest()[:16]
@@ -116,18 +119,20 @@ def _random_model(config: "PretrainedConfig", seed: int, eos_token_id: int) -> "
                 f"The architecture {config.model_type} cannot be made tiny ({str(error).splitlines()[0]}). Rehearse "
                 "with a small model of your own: set model.base, and run without --rehearse."
             ) from error
-    _make_likely(model.get_output_embeddings().weight, eos_token_id)
+        _make_likely(model.get_output_embeddings().weight, eos_token_id)
     model.generation_config.eos_token_id = eos_token_id
     return model
 
 
 def _make_likely(head_VE: "torch.Tensor", token: int) -> None:
-    """Scale a token's output row so that its logit spreads as widely as the other logits' log-sum is high.
+    """Draw a token's output row so that its logit spreads as widely as the other logits' log-sum is high.
 
     Against hidden states of size 1 a dimension, a row of length s gives logits of standard deviation s, and the V other
-    tokens have a log-sum of about ln V.
+    tokens have a log-sum of about ln V. The row that is there says nothing: it is zero where the token pads, too, and
+    input and output embeddings are tied.
     """
     import torch
 
     with torch.no_grad():
-        head_VE[token] *= math.log(len(head_VE)) / head_VE[token].norm()
+        row_E = torch.randn_like(head_VE[token])
+        head_VE[token] = row_E * (math.log(len(head_VE)) / row_E.norm())

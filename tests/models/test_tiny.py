@@ -69,6 +69,15 @@ def test_sampled_answers_of_a_tiny_model_come_to_an_end(tmp_path: Path) -> None:
     assert 0.3 < ended < 1.0
 
 
+def test_model_whose_padding_is_eos_and_whose_embeddings_are_tied_has_numbers_alone(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    LlamaConfig(vocab_size=64, pad_token_id=2, eos_token_id=2, tie_word_embeddings=True).save_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(write_tiny_model(base, tmp_path / "tiny", 1, 2))
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert model.get_output_embeddings().weight[2].norm().item() == pytest.approx(4.158883, rel=1e-5)  # ln 64
+
+
 def test_an_unknown_architecture_is_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "abacus"}')
     with pytest.raises(ModelError, match="describes no model that transformers knows"):
