@@ -27,7 +27,7 @@ from llm_engineering.evaluation.likelihood import divergences, labelled, score_r
 from llm_engineering.evaluation.lineup import asked_anew
 from llm_engineering.evaluation.metrics import divergence, held_out_loss, summarise
 from llm_engineering.evaluation.preferences import length_baselines, length_note, ranking, rewards
-from llm_engineering.models.checkpoints import load_model
+from llm_engineering.models.checkpoints import broken_weight, load_model
 
 if TYPE_CHECKING:
     import torch
@@ -170,7 +170,8 @@ class Evaluator:
         """Measure one model; one that gives numbers that are none is not asked anything."""
         if subject.reads_rows:
             self._score_rows(subject)
-        subject.broken = not _is_finite(subject.model) or any(isnan(m.value) for m in subject.metrics.values())
+        broken = broken_weight(subject.model.named_parameters())
+        subject.broken = broken is not None or any(isnan(m.value) for m in subject.metrics.values())
         if subject.reads_rows and self.held_out.pairs and subject.parent is not None:
             policy, reference = self._pair_logps(subject.checkpoint, subject.model), self._pair_logps(subject.parent)
             subject.add(rewards(policy, reference, self.beta, self.held_out.pair_lengths, self.held_out.pair_units))
@@ -320,10 +321,6 @@ class Evaluator:
             self._notes.append(f"{subject.name}: not a number (NaN): {', '.join(lost)}. Nothing of it can be promoted.")
         if subject.broken:
             self._notes.append(f"{subject.name} gives numbers that are none (NaN): it was not asked any question.")
-
-
-def _is_finite(model: "PreTrainedModel") -> bool:
-    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def _name_of(parent: Checkpoint | None, checkpoints: Mapping[str, Checkpoint]) -> str | None:

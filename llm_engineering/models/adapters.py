@@ -13,6 +13,7 @@ from llm_engineering.config.schema import (
 )
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.backends import pick_backend
+from llm_engineering.models.checkpoints import require_finite
 from llm_engineering.models.hardware import pick_dtype, require_attention, require_bitsandbytes
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def load_for_training(
 
     Raises:
         ConfigError: The hardware or a package does not allow what is configured.
-        ModelError: The folder holds no complete causal language model.
+        ModelError: The folder holds no complete causal language model, or weights that are no numbers.
     """
     import torch
 
@@ -43,9 +44,12 @@ def load_for_training(
     is_shared_out = hardware is not None and hardware.sharding != "none"
     if isinstance(adapter, QloraAdapter):
         how = quantization(adapter.bits, dtype, dtype if is_shared_out else None)
-        return load(folder, dtype, attention=model.attention, quantization=how)
-    weights = torch.float32 if isinstance(adapter, FullFineTuning) else dtype
-    return load(folder, weights, attention=model.attention, in_main_memory=is_shared_out)
+        loaded = load(folder, dtype, attention=model.attention, quantization=how)
+    else:
+        weights = torch.float32 if isinstance(adapter, FullFineTuning) else dtype
+        loaded = load(folder, weights, attention=model.attention, in_main_memory=is_shared_out)
+    require_finite(loaded, folder)
+    return loaded
 
 
 def require_backend(model: ModelConfig, adapter: AdapterConfig) -> None:

@@ -10,7 +10,7 @@ from llm_engineering.artifacts import Checkpoint, FromHub, hash_files
 from llm_engineering.config.schema import ModelConfig
 from llm_engineering.errors import ModelError
 from llm_engineering.models.hardware import pick_device
-from llm_engineering.models.sharding import whole
+from llm_engineering.models.sharding import local, whole
 
 if TYPE_CHECKING:
     import torch
@@ -297,6 +297,41 @@ def load_model(
     in_few_bits = quantization or getattr(model, "is_quantized", False)  # bitsandbytes places its own
     loaded: PreTrainedModel = model if in_few_bits or in_main_memory else model.to(pick_device())
     return loaded
+
+
+def broken_weight(tensors: "Iterable[tuple[str, torch.Tensor]]") -> str | None:
+    """Return the name of the first tensor that holds NaN or an infinite number, None where all numbers are finite.
+
+    No memory is taken for it. Integers and numbers of 8 bits are not looked at, nor what another process holds.
+    """
+    import torch
+
+    for name, tensor in tensors:
+        values = local(tensor.detach())
+        counts = values.is_floating_point() and values.element_size() > 1 and values.numel()
+        if counts and not torch.stack(torch.aminmax(values)).isfinite().all():
+            return name
+    return None
+
+
+def require_finite(model: "PreTrainedModel", folder: Path) -> None:
+    """Refuse a model whose weights would make every loss one that is no number, whatever the rows.
+
+    Weights that were put into few bits are looked at in their file.
+
+    Raises:
+        ModelError: A weight is NaN or infinite.
+    """
+    import torch
+
+    in_few_bits = getattr(model, "is_quantized", False)
+    found = broken_weight(saved_tensors(folder) if in_few_bits else model.named_parameters())
+    if found is not None:
+        wider = ", or, if its files are good, set model.dtype to float32" if model.dtype == torch.float16 else ""
+        raise ModelError(
+            f"{found} of the model in {folder} holds NaN or infinite numbers, so that every loss would be no number. "
+            f"Fetch or save the model again, or name another{wider}."
+        )
 
 
 def save_model(

@@ -18,6 +18,13 @@ def whole(tensor: "torch.Tensor") -> "torch.Tensor":
     return tensor.detach()
 
 
+def local(tensor: "torch.Tensor") -> "torch.Tensor":
+    """Return what this process has of a weight."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def size_of(parameter: "torch.Tensor") -> int:
     """Return how many numbers a whole weight has."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))

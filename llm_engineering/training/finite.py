@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from llm_engineering.errors import TrainingError
+from llm_engineering.models.checkpoints import broken_weight
 from llm_engineering.models.sharding import whole
 from llm_engineering.training.preferences import SAMPLED_SOURCE
 from llm_engineering.training.processes.batches import SharedBatches
@@ -106,6 +107,11 @@ class FiniteUpdates:
         return scaler is not None and scaler.is_enabled() and scaler.get_scale() > 1
 
     def _error(self, step: int, what: str, batches: list[int]) -> TrainingError:
+        if not self.reads_late and (broken := self._broken_weight()):  # read late, they may be what the update made
+            return TrainingError(
+                f"{self.stage.upper()}: the {what} at step {step}, since {broken} holds NaN or infinite numbers; the "  # type: ignore[attr-defined]
+                "rows are not to blame. Lower the learning rate or max_grad_norm; the last good checkpoint is kept."
+            )
         drawn = self.rows_of_update(step)
         indices = [index for number in batches for index in drawn[number]]
         guilty = [] if self.reads_late else [index for index in indices if self._fails_alone(index)]
@@ -116,6 +122,16 @@ class FiniteUpdates:
                 "again; the last good checkpoint is kept."
             )
         return TrainingError(f"{seen}. Lower the learning rate or max_grad_norm; the last good checkpoint is kept.")
+
+    def _broken_weight(self) -> str | None:
+        """Return a weight that holds what is no number; all processes return the same."""
+        names = [name for name, _ in self.model.named_parameters()]  # type: ignore[attr-defined]
+        found = broken_weight(self.model.named_parameters())  # type: ignore[attr-defined]
+        if self.accelerator.num_processes > 1:  # type: ignore[attr-defined]
+            place = torch.tensor([len(names) if found is None else names.index(found)], device=self.args.device)  # type: ignore[attr-defined]
+            first = int(self.accelerator.gather(place).min())  # type: ignore[attr-defined]
+            found = [*names, None][first]
+        return found
 
     def _fails_alone(self, index: int) -> bool:
         loss = self.try_rows([index])

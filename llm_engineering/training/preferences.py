@@ -14,7 +14,7 @@ from llm_engineering.errors import DataError
 from llm_engineering.evaluation.answers import Question, ask, read_questions
 from llm_engineering.evaluation.checkers import load_checker
 from llm_engineering.models.chat import load_chat_tokenizer
-from llm_engineering.models.checkpoints import load_model
+from llm_engineering.models.checkpoints import load_model, require_finite
 from llm_engineering.models.generation import Answer
 from llm_engineering.models.hardware import pick_dtype
 
@@ -102,9 +102,11 @@ def build_preferences(
 
     Raises:
         DataError: The samples gave no pair to train on.
+        ModelError: The model's weights are no numbers.
     """
     started = time.perf_counter()
     policy = load_model(sft.path, pick_dtype(model.dtype))
+    require_finite(policy, sft.path)
     tokenizer = load_chat_tokenizer(sft, model).tokenizer
     asked = {split: read_questions(questions, split, settings.max_prompts, seed) for split in SPLITS}
     drawn = {split: _draw(policy, tokenizer, asked[split], settings, seed) for split in SPLITS}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import TrainerState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import rotate_checkpoints
@@ -16,6 +15,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from llm_engineering.errors import TrainingError
 from llm_engineering.evaluation.likelihood import LOGITS_AT_ONCE
+from llm_engineering.models.checkpoints import broken_weight
 from llm_engineering.progress import Work
 from llm_engineering.training.fast_path.trainers import FastDPO, FastSFT
 from llm_engineering.training.finite import FiniteUpdates
@@ -102,7 +102,7 @@ class StageTrainer(FiniteUpdates, ManyProcesses):
                 checkpoint cannot be written.
         """
         self.require_finite()
-        if not all(_local(p).isfinite().all() for p in model.parameters() if p.requires_grad):
+        if broken_weight((name, p) for name, p in model.named_parameters() if p.requires_grad):
             raise TrainingError(
                 f"The weights are not finite at step {self.state.global_step}. Lower the learning rate or "
                 "max_grad_norm; the last good checkpoint is kept."
@@ -119,11 +119,6 @@ class StageTrainer(FiniteUpdates, ManyProcesses):
             self.args.save_total_limit = kept  # type: ignore[attr-defined]
         if self.is_first:
             rotate_checkpoints(self.args.output_dir, kept, self.state.best_model_checkpoint)  # type: ignore[attr-defined]
-
-
-def _local(parameter: Tensor) -> Tensor:
-    """Return what this process has of a weight."""
-    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 class LengthGroupedRows(LengthGroupedSampler):  # type: ignore[misc]  # transformers is untyped here

@@ -1,4 +1,3 @@
-import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -58,12 +57,18 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 @pytest.fixture
 def poisoned_base(tiny_base: Checkpoint, tmp_path: Path) -> Checkpoint:
-    """The tiny base with one infinite embedding, of token 60, which stands in the row 5 alone."""
+    """The tiny base with finite weights of which the first layer makes infinite values at token 60, of row 5 alone.
+
+    Embeddings have 0 in their first dimension but for token 60, which has nothing else: normed, 1 becomes
+    sqrt(32) = 5.7, and 5.7 * 3e38 is more than float32 holds.
+    """
     model = load_model(tiny_base.path, torch.float32)
     model.config.tie_word_embeddings = False
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     with torch.no_grad():
-        model.model.embed_tokens.weight[60] = math.inf
+        model.model.embed_tokens.weight[:, 0] = 0
+        model.model.embed_tokens.weight[60] = torch.eye(32)[0]
+        model.model.layers[0].self_attn.v_proj.weight[:, 0] = 3e38
     folder = tmp_path / "poisoned"
     model.save_pretrained(folder)
     load_chat_tokenizer(tiny_base, ModelConfig()).tokenizer.save_pretrained(folder)

@@ -1,20 +1,23 @@
-"""Losses and gradients that are no number, on a random Llama one of whose embeddings is infinite.
+"""Losses and gradients that are no number, on a random Llama that makes infinite values of token 60.
 
-Token 60 stands in the row 5 alone.
+It stands in the row 5 alone.
 """
 
 import math
 import re
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
 
 from llm_engineering.config.schema import DPOStageConfig, LoraAdapter, ModelConfig, SFTStageConfig
 from llm_engineering.data.rowsets import read_rows
-from llm_engineering.errors import TrainingError
-from llm_engineering.models.adapters import adapter_config
+from llm_engineering.errors import ModelError, TrainingError
+from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.chat import load_chat_tokenizer
-from llm_engineering.models.checkpoints import load_model
+from llm_engineering.models.checkpoints import hash_weights, load_model, require_finite
 from llm_engineering.training.arguments import dpo_arguments, sft_arguments
 from llm_engineering.training.dpo import train_dpo
 from llm_engineering.training.finite import Update
@@ -109,6 +112,67 @@ def test_first_pairs_that_break_the_loss_are_named_where_the_reference_is_proven
         TrainingError, match=r"loss is nan before the first update, on rows 0, 1, 2, 3, 4 and 5 of my\."
     ):
         train_dpo(DPOStageConfig(batch_size=6), inputs)
+
+
+@pytest.fixture
+def broken_base(tiny_base, tmp_path):
+    """Return a function that gives the tiny base with one weight of another value."""
+
+    def make(value):
+        folder = tmp_path / "broken"
+        shutil.copytree(tiny_base.path, folder)
+        weights = load_file(folder / "model.safetensors")
+        weights["model.layers.1.mlp.up_proj.weight"][3, 4] = value
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        return tiny_base.model_copy(update={"path": folder, "weights_sha256": hash_weights(folder)})
+
+    return make
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize(("stage", "settings"), [("sft", {}), ("dpo", {}), ("dpo", {"reference": "stored"})])
+def test_base_whose_weights_are_no_numbers_is_refused_and_no_row_blamed(
+    stage, settings, value, broken_base, make_inputs, sft_rows, preference_rows
+):
+    base = broken_base(value)
+    inputs = make_inputs(sft_rows if stage == "sft" else preference_rows, base=base)
+    train, config = (train_sft, SFTStageConfig) if stage == "sft" else (train_dpo, DPOStageConfig)
+    with pytest.raises(ModelError) as caught:
+        train(config(**settings), inputs)
+    assert str(caught.value) == (
+        f"model.layers.1.mlp.up_proj.weight of the model in {base.path} holds NaN or infinite numbers, so that every "
+        "loss would be no number. Fetch or save the model again, or name another."
+    )
+    assert caught.value.exit_code == 2
+
+
+def test_weight_that_float16_cannot_hold_asks_for_a_wider_precision(broken_base):
+    base = broken_base(1e6)
+    load_for_training(base.path, ModelConfig(dtype="float32"), LoraAdapter())
+    with pytest.raises(
+        ModelError, match=r"up_proj\.weight of .*, or, if its files are good, set model\.dtype to float"
+    ):
+        require_finite(load_model(base.path, torch.float16), base.path)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_weight_that_breaks_while_training_is_named_and_no_row(stage, make_trainer):
+    trainer = make_trainer(stage, max_steps=4, batch_size=2)
+
+    class Break(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            if state.global_step == 2:
+                with torch.no_grad():
+                    next(p for n, p in model.named_parameters() if "1.mlp.up_proj.lora_B" in n)[0, 0] = math.nan
+
+    trainer.add_callback(Break())
+    said = (
+        rf"{stage.upper()}: the loss is nan at step 3, since \S+1\.mlp\.up_proj\.lora_B\S+ holds NaN or infinite "
+        r"numbers; the rows are not to blame\. Lower the learning rate or max_grad_norm; the last good checkpoint is "
+        r"kept\."
+    )
+    with pytest.raises(TrainingError, match=said):
+        trainer.train()
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])

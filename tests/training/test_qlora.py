@@ -4,11 +4,13 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from token_rows import PROMPTS
 
 pytest.importorskip("bitsandbytes")
 
 from llm_engineering.config.schema import DPOStageConfig, LoraAdapter, ModelConfig, QloraAdapter, SFTStageConfig
+from llm_engineering.errors import ModelError
 from llm_engineering.models import adapters
 from llm_engineering.models.adapters import load_for_training
 from llm_engineering.models.chat import load_chat_tokenizer
@@ -49,6 +51,16 @@ def test_linear_weights_are_kept_in_few_bits(bits, kept_as, wide_base):
     model = load_for_training(wide_base.path, ModelConfig(), QloraAdapter(bits=bits))
     assert model.model.layers[0].mlp.up_proj.weight.dtype == kept_as
     assert model.get_input_embeddings().weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weight_that_is_no_number_is_found_in_the_file(bits, wide_base, tmp_path):
+    folder = shutil.copytree(wide_base.path, tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"layers\.0\.mlp\.up_proj\.weight of the model in .*broken holds NaN"):
+        load_for_training(folder, ModelConfig(), QloraAdapter(bits=bits))
 
 
 @pytest.mark.parametrize("bits", [4, 8])
