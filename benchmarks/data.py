@@ -139,8 +139,9 @@ def prepare_here(kind: str, path: Path, model: Path, *, audit: bool) -> float:
 def prepare_by_trl(kind: str, path: Path, model: Path, processes: int) -> float:
     """Return the seconds that ``_prepare_dataset`` of TRL's trainer takes on the same rows."""
     from datasets import Dataset, disable_caching
-    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    from llm_engineering.models.auto_classes import read_model, read_tokenizer
 
     disable_caching()  # else the second measurement finds the first one's work
     with path.open() as file:
@@ -159,7 +160,7 @@ def prepare_by_trl(kind: str, path: Path, model: Path, processes: int) -> float:
             return prepared
 
     Timed(
-        model=AutoModelForCausalLM.from_pretrained(model),
+        model=read_model(model)[0],
         args=arguments(
             output_dir=str(path.parent / "trl"),
             max_length=MAX_LENGTH,
@@ -170,7 +171,7 @@ def prepare_by_trl(kind: str, path: Path, model: Path, processes: int) -> float:
             disable_tqdm=True,
         ),
         train_dataset=rows,
-        processing_class=AutoTokenizer.from_pretrained(model),
+        processing_class=read_tokenizer(model),
     )
     return seconds
 

@@ -162,7 +162,7 @@ def _run(model: Any, tokenizer: "PreTrainedTokenizerBase", config: HarnessConfig
         if own is None or (config.num_fewshot is not None and own != 0):  # a task that says 0 has no examples
             task.set_config(key="num_fewshot", value=config.num_fewshot or 0)
         task.set_fewshot_seed(seed=seed)
-    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=config.batch_size)
+    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=config.batch_size, trust_remote_code=False)
     try:
         with redirect_stderr(StringIO()):  # progress bars that cannot be turned off
             results: dict[str, Any] = evaluate(

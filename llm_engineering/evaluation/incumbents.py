@@ -7,6 +7,7 @@ from llm_engineering.artifacts import Checkpoint, ModelScores
 from llm_engineering.errors import ModelError
 from llm_engineering.evaluation.lineup import speak_alike
 from llm_engineering.evaluation.scoring import Evaluator
+from llm_engineering.models.auto_classes import read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,8 +41,6 @@ def measure_incumbent(evaluator: Evaluator, checkpoint: Checkpoint) -> tuple[Mod
 
 def saved_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
     """Return the tokenizer that a merged model was saved with: its template, EOS and padding were settled then."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    tokenizer = read_tokenizer(checkpoint.path)
     tokenizer.padding_side = "left"
     return tokenizer

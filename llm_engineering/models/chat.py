@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import ModelConfig, TemplateText
 from llm_engineering.errors import ConfigError, ModelError
+from llm_engineering.models.auto_classes import read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,12 +42,7 @@ def load_chat_tokenizer(base: Checkpoint, config: ModelConfig) -> ChatTokenizer:
         ConfigError: A configured token is not in the vocabulary, or the template cannot be had.
         ModelError: The tokenizer cannot be loaded or has no EOS.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
-    except (ValueError, OSError, KeyError) as error:
-        raise ModelError(f"The tokenizer in {base.path} cannot be loaded: {error}") from error
+    tokenizer = read_tokenizer(base.path)
     notes: list[str] = []
     own_template = bool(tokenizer.chat_template)
     template_text, template = _choose_template(tokenizer, config.chat_template)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llm_engineering.artifacts import Checkpoint, FromHub, hash_files
 from llm_engineering.config.schema import ModelConfig
 from llm_engineering.errors import ModelError
+from llm_engineering.models.auto_classes import read_model, read_object, require_no_own_code
 from llm_engineering.models.hardware import pick_device
 from llm_engineering.models.sharding import local, whole
 
@@ -32,6 +33,7 @@ def locate_base(config: ModelConfig, key: str = "model.base") -> Checkpoint:
     Raises:
         ModelError: The folder or the repository cannot be used as a model.
     """
+    locate_description(config, key)  # what is refused for its description, needs no weights fetched
     folder = _locate(config, _HUB_FILES, key)
     _require_model(folder, f"{key} {config.base!r}")
     return _as_checkpoint(folder, config.base)
@@ -112,14 +114,14 @@ def fetch_hub_description(source: FromHub) -> Path:
     return _fetch(source.repository, source.revision, list(DESCRIPTION), "model.base")
 
 
-def locate_description(config: ModelConfig) -> Path:
+def locate_description(config: ModelConfig, key: str = "model.base") -> Path:
     """Return a folder with the base's configuration and tokenizer; its weights are neither fetched nor asked for.
 
     Raises:
         ModelError: The folder or the repository describes no model.
     """
-    folder = _locate(config, list(DESCRIPTION), "model.base")
-    _require_description(folder, f"model.base {config.base!r}")
+    folder = _locate(config, list(DESCRIPTION), key)
+    _require_description(folder, f"{key} {config.base!r}")
     return folder
 
 
@@ -168,17 +170,7 @@ def _require_description(folder: Path, name: str) -> None:
         raise ModelError(f"{name} has no config.json. Name a folder that `save_pretrained` has written.")
     if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")):
         raise ModelError(f"{name} has no tokenizer. Save the model's tokenizer into the same folder.")
-    _read_config(folder)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except ValueError as error:
-        raise ModelError(f"{folder / 'config.json'} is damaged ({error}). Fetch or save the model again.") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{folder / 'config.json'} is no JSON object. Fetch or save the model again.")
-    return config
+    require_no_own_code(folder, name)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -274,18 +266,11 @@ def load_model(
     Raises:
         ModelError: The folder holds something else, or not all of the weights.
     """
-    from transformers import AutoModelForCausalLM
-
+    require_no_own_code(folder, str(folder))
     asked = {} if quantization is None else {"quantization_config": quantization}  # None would hide the folder's own
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            attn_implementation=None if attention == "auto" else attention,
-            **asked,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
+        model, found = read_model(
+            folder, dtype=dtype, attn_implementation=None if attention == "auto" else attention, **asked
         )
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise ModelError(f"{folder} is no causal language model that transformers can load: {error}") from error
@@ -375,7 +360,7 @@ def describe_checkpoint(folder: Path, kind: Any, base: Checkpoint) -> Checkpoint
 
 def max_positions(folder: Path) -> int | None:
     """Return the longest sequence that the model in a folder was built for, in tokens, if it says so."""
-    config = _read_config(folder)
+    config = read_object(folder / "config.json")
     for key in ("max_position_embeddings", "n_positions"):
         if isinstance(config.get(key), int):
             return int(config[key])

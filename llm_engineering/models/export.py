@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llm_engineering.artifacts import Checkpoint, Export, ExportParity
 from llm_engineering.config.schema import ExportConfig, ExportFormat, HubExport, Likeness
 from llm_engineering.errors import ConfigError, ModelError, PipelineError, ProofError, StoreError
+from llm_engineering.models.auto_classes import read_model
 from llm_engineering.models.checkpoints import hash_weights, load_model, save_model
 from llm_engineering.models.hub import push, require_hub
 from llm_engineering.models.parity import Predictions, compare, predictions_of
@@ -169,13 +170,7 @@ def _reload(name: ExportFormat, folder: Path, dtype: "torch.dtype") -> "PreTrain
     import torch
 
     if name == "gguf":
-        from transformers import AutoModelForCausalLM
-
-        file = next(folder.glob("*.gguf")).name
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=file, dtype=torch.float32, local_files_only=True
-        )
-        return model
+        return read_model(folder, gguf_file=next(folder.glob("*.gguf")).name, dtype=torch.float32)[0]
     return load_model(folder, torch.bfloat16 if name == "bfloat16" else dtype)
 
 

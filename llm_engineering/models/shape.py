@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_engineering.errors import ModelError
+from llm_engineering.models.auto_classes import build_model, read_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -60,15 +61,7 @@ def read_architecture(folder: Path) -> "PretrainedConfig":
     Raises:
         ModelError: transformers does not know it.
     """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{folder / 'config.json'} describes no model that transformers knows: {str(error).splitlines()[0]}"
-        ) from error
-    text: PretrainedConfig = config.get_text_config()
+    text: PretrainedConfig = read_config(folder).get_text_config()
     return text
 
 
@@ -80,13 +73,12 @@ def read_shape(folder: Path) -> ModelShape:
     """
     import torch
     from torch import nn
-    from transformers import AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
     config = read_architecture(folder)
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = build_model(config)
     except (ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise ModelError(f"{folder} is no causal language model that transformers can build: {error}") from error
     head = model.get_output_embeddings()

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.errors import ModelError
+from llm_engineering.models.auto_classes import build_model
 from llm_engineering.models.shape import read_architecture
 
 if TYPE_CHECKING:
@@ -108,12 +109,11 @@ def _cut_rotary_factors(values: dict[str, Any]) -> None:
 
 def _random_model(config: "PretrainedConfig", seed: int, eos_token_id: int) -> "PreTrainedModel":
     import torch
-    from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            model = build_model(config, torch.float32)
         except (ValueError, RuntimeError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"The architecture {config.model_type} cannot be made tiny ({str(error).splitlines()[0]}). Rehearse "

@@ -49,9 +49,19 @@ class CommandLine:
         }
         return {**os.environ, **calm, **self.environment}
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return self.run_tool("run", *arguments, stdin=stdin)
+
+    def run_tool(self, tool: str, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run another of the tools, with lines to read where it is given some."""
         return subprocess.run(
-            self.command(*arguments), env=self.variables, capture_output=True, text=True, timeout=400, check=False
+            [self.python, str(self.root / "tools" / f"{tool}.py"), *arguments],
+            env=self.variables,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_engineering.errors import ConfigError, ModelError
+from llm_engineering.models.auto_classes import require_no_own_code
 from llm_engineering.models.checkpoints import max_positions, saved_tensors, weights_as_saved
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def load(
         ModelError: The folder holds something else, not all of the weights, or others than Unsloth has loaded.
     """
     assert not in_main_memory
+    require_no_own_code(folder, str(folder))
     start()
     _require_trls_trainers()
     import unsloth
@@ -144,6 +146,7 @@ def load(
                 use_gradient_checkpointing=False,  # the trainer's argument, as with every backend
                 use_exact_model_name=True,
                 use_safetensors=True,
+                trust_remote_code=False,
                 local_files_only=True,
             )
     except (ValueError, KeyError, OSError, RuntimeError) as error:
