@@ -4,6 +4,8 @@ Every error says in one sentence what is wrong, where it is and what to do. ``ex
 2 for a mistake in the request (configuration, data, model folder), 1 for something that failed while it ran.
 """
 
+import errno
+
 
 class PipelineError(Exception):
     """The base of all errors that are shown as one sentence, without a traceback."""
@@ -45,7 +47,24 @@ class TrainingError(PipelineError):
     """Training could not go on (no space left, a loss that is not a number)."""
 
 
+class SpaceError(PipelineError):
+    """No space is left on the disk."""
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("No space is left on the disk. Free some and start again: finished work is kept.")
+
+
 class StoppedFollowing(PipelineError):
     """Nobody watches a run any more that goes on elsewhere."""
 
     exit_code = 130
+
+
+def no_space(error: BaseException | None) -> SpaceError | None:
+    """Return what to say where a full disk is behind an error, however many others were raised over it."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or "database or disk is full" in str(error):
+            return SpaceError()
+        error = error.__cause__ or error.__context__
+    return None

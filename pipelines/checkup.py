@@ -33,7 +33,7 @@ def examine_zenml() -> Iterator[Finding]:
         yield _server(url)
         return
     path = Path(url.removeprefix("sqlite:///"))
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:  # empty: killed before the first table
         yield Finding("store", "ok", f"none yet: the first run makes {path}")
         return
     yield from examine_store(path, folder / "llm-engineering-runs" / socket.gethostname())
@@ -74,12 +74,29 @@ def examine_store(path: Path, locks: Path) -> Iterator[Finding]:
     """
     text = f"{path}, {path.stat().st_size / MIB:,.0f} MiB"
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
+        if is_half_made(store):
+            yield Finding("store", "note", f"{text}, half made", "Nothing to do: the next run makes it anew.")
+            return
         schema = [row[0] for row in store.execute("SELECT version_num FROM alembic_version")]
     finding = judge_schema(text, schema, _migrations())
     yield finding
     if finding.level == "ok":  # ZenML's client would bring an older one up to date
         yield from _stack()
         yield from _runs(locks)
+
+
+def is_half_made(store: sqlite3.Connection) -> bool:
+    """Return whether the first start was ended before ZenML had made the default stack and user, which come last.
+
+    ZenML makes a store in many transactions, and does not go on where it was stopped. No run can be on such a store;
+    one with runs is never taken for one, nor one without ZenML's tables, which ZenML fills.
+    """
+    tables = {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+    def has_rows(table: str) -> bool:
+        return table in tables and store.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() is not None
+
+    return "stack" in tables and not has_rows("pipeline_run") and not (has_rows("stack") and has_rows("user"))
 
 
 def _migrations() -> "ScriptDirectory":

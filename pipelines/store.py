@@ -1,8 +1,9 @@
 """The ZenML store: opened without a server, one process at a time, and cleared of runs that died."""
 
 import socket
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
@@ -18,11 +19,14 @@ from zenml.models import PipelineRunResponse, PipelineRunUpdate, ServerDeploymen
 from zenml.utils import source_utils
 from zenml.utils.io_utils import get_global_config_directory
 
-from llm_engineering.errors import StoreError
+from llm_engineering.errors import StoreError, no_space
+from pipelines.checkup import is_half_made
 from steps.caching import REPOSITORY
 from steps.work import sweep_work_folders
 
 SECONDS_TO_ANSWER = 5.0
+SECONDS_TO_WRITE = 60.0
+"""How long another process may be writing the store, as in ZenML."""
 _RUNNING = (ExecutionStatus.RUNNING, ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING)
 
 
@@ -31,24 +35,41 @@ def open_store() -> None:
 
     Raises:
         StoreError: The store cannot be reached or written.
+        SpaceError: The disk is full.
     """
-    _require_server()
     folder = Path(get_global_config_directory())
     try:
+        _require_server()
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "llm-engineering-init.lock"):
+            _put_half_made_aside(GlobalConfiguration().store_configuration.url)
             _ = GlobalConfiguration().zen_store
             _ = Client().active_stack
-    except OSError as error:
-        raise StoreError(
-            f"ZenML's folder {folder} cannot be used ({error.strerror}). Free space, or set ZENML_CONFIG_PATH."
-        ) from error
-    except (CommandError, DatabaseError, RuntimeError) as error:
-        raise StoreError(
-            f"ZenML {zenml.__version__} cannot use the store in {folder} ({str(error).splitlines()[0]}). If a newer "
-            "ZenML made it, install that version; else set ZENML_CONFIG_PATH to another folder."
-        ) from error
+    except (OSError, CommandError, DatabaseError, sqlite3.DatabaseError, RuntimeError) as error:
+        raise no_space(error) or _cannot_use(folder, error) from error
     source_utils.set_custom_source_root(str(REPOSITORY))
+
+
+def _cannot_use(folder: Path, error: Exception) -> StoreError:
+    if isinstance(error, OSError):
+        return StoreError(
+            f"ZenML's folder {folder} cannot be used ({error.strerror}). Free space, or set ZENML_CONFIG_PATH."
+        )
+    return StoreError(
+        f"ZenML {zenml.__version__} cannot use the store in {folder} ({str(error).splitlines()[0]}). If a newer "
+        "ZenML made it, install that version; else set ZENML_CONFIG_PATH to another folder."
+    )
+
+
+def _put_half_made_aside(url: str) -> None:
+    """Rename a local store that the first start did not complete: ZenML would fail on it, and so makes it anew."""
+    path = Path(url.removeprefix("sqlite:///"))
+    if not path.is_file():  # fresh, or a server's address
+        return
+    with closing(sqlite3.connect(path, timeout=SECONDS_TO_WRITE)) as store:
+        half_made = is_half_made(store)  # undoes the transaction that was open, too: its journal goes
+    if half_made:
+        path.replace(path.with_name(f"{path.name}.half-made"))
 
 
 def _require_server() -> None:

@@ -1,6 +1,5 @@
 """Run a pipeline: a training, a comparison, a sweep ... ``python tools/run.py --help`` lists the flags."""
 
-import errno
 import json
 import signal
 import sys
@@ -14,7 +13,7 @@ sys.path.append(str(Path.cwd()))  # a checker of the user's own may lie there
 import click
 
 from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
-from llm_engineering.errors import PipelineError, StoreError, TrainingError
+from llm_engineering.errors import PipelineError, StoreError, TrainingError, no_space
 from llm_engineering.models.backends import pick_backend
 from tools.command import Command, print_error, version_option
 from tools.environment import set_environment
@@ -196,25 +195,16 @@ def _require_one_voice(*, quiet: bool, verbose: bool, plan: bool) -> None:
 def _say(error: Exception) -> int:
     """Print the one sentence of an error and return the exit code."""
     if not isinstance(error, PipelineError):
-        error = _no_space(error) or TrainingError(f"{error}. Mend the path, or its permissions.")
+        error = no_space(error) or TrainingError(f"{error}. Mend the path, or its permissions.")
     print_error(f"Error: {error}")
     return error.exit_code
 
 
 def _say_unexpected(kind: type[BaseException], error: BaseException, _: object) -> None:
     """Show an error that nobody foresaw as one sentence, too; Python exits with code 1 after it."""
-    foreseen = _no_space(error) or _no_memory(error)
+    foreseen = no_space(error) or _no_memory(error)
     text = f"Error: {foreseen}" if foreseen else f"Unexpected {kind.__name__}: {error}"
     print_error(text if foreseen else f"{text} Run again with --verbose for the traceback.")
-
-
-def _no_space(error: BaseException | None) -> TrainingError | None:
-    """Return what to say where a full disk is behind an error, however many others were raised over it."""
-    while error is not None:
-        if getattr(error, "errno", None) == errno.ENOSPC or "database or disk is full" in str(error):
-            return TrainingError("No space is left on the disk. Free some and start again: finished work is kept.")
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _no_memory(error: BaseException) -> TrainingError | None:

@@ -57,6 +57,28 @@ print("kept:", last_checkpoint(job.work_dir))
     assert f"kept: {disk}/work/checkpoint-" in done.stdout
 
 
+@pytest.mark.skipif(not can_mount(), reason="no file system can be mounted here")
+@pytest.mark.parametrize("size", ["4k", "600k"])  # full before the first table, and among the flavors
+def test_disk_that_is_full_at_the_first_start_leaves_nothing_that_the_next_one_fails_on(
+    size: str, small: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    line = CommandLine(REPOSITORY, disk / "zen")
+    plan = " ".join(line.command("--run-sft", "--config", str(small), "--plan"))
+    command = (
+        f"mount -t tmpfs -o size={size} none {disk}; {plan}; echo first: $?; "
+        f"mount -o remount,size=64m {disk}; {plan}; echo second: $?"
+    )
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command], env=line.variables, capture_output=True, text=True, check=False
+    )
+    assert "first: 1" in done.stdout, done.stdout + done.stderr
+    assert "Error: No space is left on the disk. Free some and start again" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "second: 0" in done.stdout, done.stdout + done.stderr
+
+
 def test_memory_that_does_not_last_is_told_before_the_first_update(tmp_path: Path) -> None:
     # 4 GB of addresses; 4096 rows at once on TRL's own path want many times as many
     config = tmp_path / "large.yaml"

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,25 @@ def test_store_of_another_zenml_is_named_and_left_as_it_is(tmp_path: Path, schem
     assert (found.check, found.level) == ("store", level)
     assert said in found.text
     assert path.read_bytes() == before
+
+
+def test_store_whose_first_start_was_killed_is_named_and_left_as_it_is(tmp_path: Path) -> None:
+    path = store_at(tmp_path / "zenml.db", "0.98.0")
+    with closing(sqlite3.connect(path)) as store:
+        store.execute("CREATE TABLE stack (id TEXT)")
+    before = path.read_bytes()
+    (found,) = checkup.examine_store(path, tmp_path / "locks")
+    assert (found.level, found.text) == ("note", f"{path}, 0 MiB, half made")
+    assert path.read_bytes() == before
+
+
+def test_store_that_a_full_disk_left_empty_is_none_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZENML_CONFIG_PATH", str(tmp_path))
+    path = tmp_path / "local_stores" / "default_zen_store" / "zenml.db"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    found = {each.check: each for each in checkup.examine_zenml()}
+    assert found["store"] == Finding("store", "ok", f"none yet: the first run makes {path}")
 
 
 def test_dead_server_that_the_client_is_connected_to_is_a_problem(
