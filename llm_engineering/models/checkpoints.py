@@ -273,7 +273,8 @@ def load_model(
             folder, dtype=dtype, attn_implementation=None if attention == "auto" else attention, **asked
         )
     except (ValueError, KeyError, OSError, RuntimeError) as error:
-        raise ModelError(f"{folder} is no causal language model that transformers can load: {error}") from error
+        how = "" if quantization is None else " in few bits"
+        raise ModelError(f"{folder} is no causal language model that transformers can load{how}: {error}") from error
     if found["missing_keys"]:
         raise ModelError(
             f"{folder} lacks {len(found['missing_keys'])} of the model's weights, {min(found['missing_keys'])} among "

@@ -123,6 +123,8 @@ def _export(
             if config.dir is not None:
                 place(fresh, folder_of(config.dir, name))
                 export = export.model_copy(update={"path": str(folder_of(config.dir, name))})
+    except ModelError as error:
+        return export.model_copy(update={"problem": f"{name} cannot be made of this model: {error}"})
     except PipelineError as error:
         return export.model_copy(update={"problem": str(error)})
     except OSError as error:
@@ -209,7 +211,7 @@ def _write_gguf(merged: Checkpoint, _: "PreTrainedTokenizerBase", folder: Path) 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["nothing was said"]
-        raise ModelError(f"gguf cannot be made of this model: {GGUF_CONVERTER} ended with {said[-1]!r}.")
+        raise ModelError(f"{GGUF_CONVERTER} ended with {said[-1]!r}.")
 
 
 _WRITERS: dict[ExportFormat, Callable[[Checkpoint, "PreTrainedTokenizerBase", Path], None]] = {
