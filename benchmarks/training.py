@@ -38,9 +38,9 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from llm_engineering.config.schema import ModelConfig
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base
+from llm_engineering.models.flat.forward import FastForward
+from llm_engineering.models.flat.layout import flatten_pairs, flatten_rows
 from llm_engineering.models.hardware import describe_hardware
-from llm_engineering.training.fast_path.forward import FastForward
-from llm_engineering.training.fast_path.layout import flatten_pairs, flatten_rows
 from llm_engineering.training.trainers import PreparedDPOTrainer, PreparedSFTTrainer
 
 BATCH = 8

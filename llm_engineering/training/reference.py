@@ -111,8 +111,8 @@ def score_pairs(
     from accelerate.utils import convert_outputs_to_fp32  # type: ignore[import-untyped]
     from trl.trainer.utils import disable_dropout_in_model
 
+    from llm_engineering.models.flat.linear import take_kernel
     from llm_engineering.training.arguments import reference_arguments
-    from llm_engineering.training.fast_path.linear import take_kernel
     from llm_engineering.training.trainers import REF_COLUMNS, PreparedDPOTrainer
 
     disable_dropout_in_model(model)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from llm_engineering.training.fast_path import attention
-from llm_engineering.training.fast_path.attention import Segments, gathered_keys, gathered_sdpa, visible
-from llm_engineering.training.fast_path.layout import Segment
+from llm_engineering.models.flat import attention
+from llm_engineering.models.flat.attention import Segments, gathered_keys, gathered_sdpa, visible
+from llm_engineering.models.flat.layout import Segment
 
 LAYOUTS = {
     "one": (Segment(0, 9),),

@@ -119,7 +119,7 @@ def test_every_architecture_on_the_list_gives_trls_numbers(task, architecture, m
 
 
 def test_every_architecture_on_the_list_is_tried():
-    from llm_engineering.training.fast_path.support import ARCHITECTURES as LISTED
+    from llm_engineering.models.flat.support import ARCHITECTURES as LISTED
 
     assert set(ARCHITECTURES) == LISTED
 

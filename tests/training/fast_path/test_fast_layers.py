@@ -5,10 +5,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from llm_engineering.training.fast_path import head as head_module
-from llm_engineering.training.fast_path.head import score_tokens
-from llm_engineering.training.fast_path.linear import linear, linear_transposed
-from llm_engineering.training.fast_path.lora import fuse_adapters
+from llm_engineering.models.flat import head as head_module
+from llm_engineering.models.flat.head import score_tokens
+from llm_engineering.models.flat.linear import linear, linear_transposed
+from llm_engineering.models.flat.lora import fuse_adapters
 
 
 def frozen_head(bias, width=12, vocabulary=50):

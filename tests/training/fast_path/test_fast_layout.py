@@ -2,7 +2,7 @@
 
 import torch
 
-from llm_engineering.training.fast_path.layout import Segment, flatten_packed, flatten_pairs, flatten_rows
+from llm_engineering.models.flat.layout import Segment, flatten_packed, flatten_pairs, flatten_rows
 
 PAD = 0
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from counterparts import TRAINERS, OurDPO, OurSFT, make_model
 
-from llm_engineering.training.fast_path import support
+from llm_engineering.models.flat import support
 
 SAVED_HEAD = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
-LOGGER = "llm_engineering.training.fast_path.trainers"
+LOGGER = "llm_engineering.training.fast_path"
 
 
 @pytest.mark.parametrize(

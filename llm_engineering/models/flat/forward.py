@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from llm_engineering.training.fast_path.attention import IMPLEMENTATION, Segments, register
-from llm_engineering.training.fast_path.head import TokenScores, score_tokens
-from llm_engineering.training.fast_path.layout import FlatRows
-from llm_engineering.training.fast_path.lora import fuse_adapters
+from llm_engineering.models.flat.attention import IMPLEMENTATION, Segments, register
+from llm_engineering.models.flat.head import TokenScores, score_tokens
+from llm_engineering.models.flat.layout import FlatRows
+from llm_engineering.models.flat.lora import fuse_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

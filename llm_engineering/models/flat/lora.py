@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llm_engineering.training.fast_path.linear import linear, linear_transposed
+from llm_engineering.models.flat.linear import linear, linear_transposed
 
 
 def fuse_adapters(model: nn.Module) -> int:

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from llm_engineering.training.fast_path.forward import FastForward
-from llm_engineering.training.fast_path.head import TokenScores
-from llm_engineering.training.fast_path.layout import FlatRows, flatten_packed, flatten_pairs, flatten_rows
-from llm_engineering.training.fast_path.support import base_model, has_dropout, reason_against
+from llm_engineering.models.flat.forward import FastForward
+from llm_engineering.models.flat.head import TokenScores
+from llm_engineering.models.flat.layout import FlatRows, flatten_packed, flatten_pairs, flatten_rows
+from llm_engineering.models.flat.support import base_model, has_dropout, reason_against
 
 _log = logging.getLogger(__name__)
 IGNORED = -100

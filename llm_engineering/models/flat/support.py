@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from llm_engineering.training.fast_path.attention import IMPLEMENTATION, TOLERANCE, worst_difference
+from llm_engineering.models.flat.attention import IMPLEMENTATION, TOLERANCE, worst_difference
 
 ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3", "mistral", "gemma", "gemma3_text", "gpt2", "gpt_neox"})
 """``model_type`` of the models that pass the gates (``tests/training/fast_path``).

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm_engineering.training.fast_path.layout import Segment
+from llm_engineering.models.flat.layout import Segment
 
 IMPLEMENTATION = "segments"
 """The name under which transformers knows this attention; without segments it is ``sdpa``."""

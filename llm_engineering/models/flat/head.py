@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from llm_engineering.training.fast_path.linear import linear, linear_transposed
+from llm_engineering.models.flat.linear import linear, linear_transposed
 
 CHUNK_LOGITS = 2**21
 """Logits computed at once: 8 MB in float32, so that they stay in the processor's cache."""
