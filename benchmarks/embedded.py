@@ -66,7 +66,7 @@ def measure(config: RunConfig, folder: Path) -> dict[str, Any]:
     """Train SFT, DPO and the controls with one seed and return metrics of all models on the test split."""
     from llm_engineering.data.loading import load_raw_rows
     from llm_engineering.data.preparation import prepare_rows
-    from llm_engineering.evaluation.scoring import Evaluator, read_held_out
+    from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
     from llm_engineering.models.chat import load_chat_tokenizer
     from llm_engineering.models.checkpoints import locate_base
     from llm_engineering.models.hardware import pick_dtype
@@ -183,9 +183,9 @@ class Bench:
 
     def _imitation_rows(self, pairs: RowSet) -> dict[str, list[dict[str, Any]]]:
         from llm_engineering.data.rowsets import read_rows
-        from llm_engineering.evaluation.answers import read_questions
-        from llm_engineering.evaluation.checkers import load_checker
-        from llm_engineering.evaluation.likelihood import labelled
+        from llm_engineering.scoring.answers import read_questions
+        from llm_engineering.scoring.checkers import load_checker
+        from llm_engineering.scoring.likelihood import labelled
 
         assert self.config.evaluation.checker is not None
         checker = load_checker(self.config.evaluation.checker)

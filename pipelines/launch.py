@@ -29,8 +29,6 @@ from llm_engineering.config.schema import ModelConfig, RunConfig, TransformersTr
 from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, PipelineError, StoreError
-from llm_engineering.evaluation.checkers import load_checker
-from llm_engineering.evaluation.harness import require_tasks
 from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.adapters import require_backend, require_hardware
 from llm_engineering.models.chat import ChatTokenizer, instruct_warning, load_chat_tokenizer
@@ -45,6 +43,8 @@ from llm_engineering.models.export import require_export
 from llm_engineering.models.hardware import require_devices, require_liger
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.wording import higher_is_better
+from llm_engineering.scoring.checkers import load_checker
+from llm_engineering.scoring.harness import require_tasks
 from llm_engineering.tracking.other_trackers import require_trackers
 from llm_engineering.training.arguments import require_shares
 from llm_engineering.training.recipes import comparison_recipes, sweep_recipes

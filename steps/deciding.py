@@ -8,9 +8,9 @@ from zenml.models import ModelVersionResponse
 from llm_engineering.artifacts import Checkpoint, EvaluationReport, Force, PromotionDecision
 from llm_engineering.config.schema import EvaluationConfig, ModelConfig, PromotionConfig
 from llm_engineering.errors import StoreError
+from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.evaluation.incumbents import measure_incumbent, saved_tokenizer
 from llm_engineering.evaluation.promotion import Candidate, decide, forced, settled
-from llm_engineering.evaluation.scoring import Evaluator, read_held_out
 from llm_engineering.models.hardware import pick_dtype
 from steps.fetching import at_hand, described
 from steps.registry import evaluation_of, find_incumbent, last_made, promoted_model, stands_for

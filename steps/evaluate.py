@@ -9,8 +9,8 @@ from zenml import step
 from llm_engineering.artifacts import Checkpoint, EvaluationReport, Folder, MeasuredModels, RowSet
 from llm_engineering.config.schema import EvaluationConfig, ModelConfig
 from llm_engineering.evaluation.changes import write_changes
+from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.evaluation.lineup import own_tokenizers
-from llm_engineering.evaluation.scoring import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.tracking import tracked_stage

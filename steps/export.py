@@ -20,13 +20,13 @@ from llm_engineering.artifacts import (
 )
 from llm_engineering.artifacts import Export as Exported
 from llm_engineering.config.schema import ModelConfig, RunConfig
-from llm_engineering.evaluation.answers import read_probes
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import max_positions
 from llm_engineering.models.export import export_all
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.card import CardFacts, render_card
+from llm_engineering.scoring.answers import read_probes
 from steps.caching import packages
 from steps.context import log_facts
 from steps.facts import run_facts

@@ -9,7 +9,7 @@ from zenml.client import Client
 
 from llm_engineering.artifacts import EvaluationReport, Folder, JudgeReport
 from llm_engineering.config.schema import OpenAIJudge
-from llm_engineering.evaluation.judge import judge_answers, write_verdicts
+from llm_engineering.scoring.judge.judging import judge_answers, write_verdicts
 from steps.context import judge_settings, log_facts
 from steps.resumable import training_folder
 from steps.secrets import judge_key

@@ -15,7 +15,7 @@ from llm_engineering.artifacts import (
     TrainingReport,
 )
 from llm_engineering.config.schema import EvaluationConfig, ModelConfig, PromotionConfig
-from llm_engineering.evaluation.scoring import Evaluator, read_held_out
+from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from steps.context import as_metadata, log_facts

@@ -6,10 +6,10 @@ from zenml import step
 
 from llm_engineering.artifacts import Checkpoint, HarnessReport, MeasuredModels
 from llm_engineering.config.schema import HarnessConfig, ModelConfig
-from llm_engineering.evaluation.harness import measure_tasks
 from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.scoring.harness import measure_tasks
 from steps.context import log_facts
 from steps.fetching import all_at_hand, described, tasks_at_hand
 

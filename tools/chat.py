@@ -24,8 +24,8 @@ from tools.environment import set_environment
 
 if TYPE_CHECKING:
     from llm_engineering.artifacts import Checkpoint
-    from llm_engineering.evaluation.conversation import Conversation
     from llm_engineering.models.streaming import Sampling
+    from llm_engineering.scoring.conversation import Conversation
 
 INTERRUPTED = 130
 NO_UTF8 = "What was asked is not UTF-8. Save it as UTF-8, and ask again."
@@ -98,7 +98,7 @@ class Chat:
         self.sampling = replace(self.sampling, seed=int(text) % 2**32)
 
     def _save(self, text: str) -> None:
-        from llm_engineering.evaluation.conversation import save_conversations
+        from llm_engineering.scoring.conversation import save_conversations
 
         if not text:
             raise ConfigError("/save takes the name of a file.")
@@ -190,7 +190,7 @@ def _find(models: tuple[str, ...]) -> "dict[str, Checkpoint]":
 
 
 def _talk(found: "dict[str, Checkpoint]", sampling: "Sampling", system: str | None, prompt: str | None) -> None:
-    from llm_engineering.evaluation.conversation import open_conversation
+    from llm_engineering.scoring.conversation import open_conversation
 
     console = Console(highlight=False)
     interactive = prompt is None and sys.stdin.isatty()

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from llm_engineering.artifacts import Artifact, Folder, hash_files
-from llm_engineering.evaluation.answers import JudgedAnswers
-from llm_engineering.evaluation.preferences import Logps
+from llm_engineering.scoring.answers import JudgedAnswers
+from llm_engineering.scoring.preferences import Logps
 
 PairOutcome = Literal[
     "learned", "unlearned", "already right", "never learned", "suspected flipped label", "not a number"

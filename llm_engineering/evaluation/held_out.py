@@ -10,9 +10,9 @@ from llm_engineering.artifacts import RowSet
 from llm_engineering.config.schema import EvaluationConfig
 from llm_engineering.data.rendering import IGNORED
 from llm_engineering.data.rowsets import read_rows
-from llm_engineering.evaluation.answers import Question, read_questions
 from llm_engineering.evaluation.changes import PairText
-from llm_engineering.evaluation.likelihood import Row
+from llm_engineering.scoring.answers import Question, read_questions
+from llm_engineering.scoring.likelihood import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

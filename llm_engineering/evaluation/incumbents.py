@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import Checkpoint, ModelScores
 from llm_engineering.errors import ModelError
+from llm_engineering.evaluation.evaluator import Evaluator
 from llm_engineering.evaluation.lineup import speak_alike
-from llm_engineering.evaluation.scoring import Evaluator
 from llm_engineering.models.auto_classes import read_tokenizer
 
 if TYPE_CHECKING:

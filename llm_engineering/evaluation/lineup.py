@@ -9,8 +9,8 @@ from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import ModelConfig
 from llm_engineering.data.rendering import ChatRenderer, TemplateRefusal
 from llm_engineering.errors import ConfigError, ModelError
-from llm_engineering.evaluation.answers import Question
 from llm_engineering.models.chat import load_chat_tokenizer, require_template_tokens
+from llm_engineering.scoring.answers import Question
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

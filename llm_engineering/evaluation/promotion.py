@@ -19,9 +19,9 @@ from llm_engineering.artifacts import (
     PromotionDecision,
 )
 from llm_engineering.config.schema import PromotionConfig
-from llm_engineering.evaluation.metrics import LOWER_IS_BETTER
+from llm_engineering.evaluation.evaluator import parent_of
 from llm_engineering.evaluation.paired import paired_difference
-from llm_engineering.evaluation.scoring import parent_of
+from llm_engineering.scoring.metrics import LOWER_IS_BETTER
 
 ROUNDING = 1e-9
 """1.0 - 0.97 is a little more than 0.03 in binary, and is a loss of 0.03 all the same."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import ComparisonReport, EvaluationReport, Metric, StageName, TrainingReport, Variant
-from llm_engineering.evaluation.metrics import smoothed
 from llm_engineering.reporting.curves import Curve, Points, whole_steps
 from llm_engineering.reporting.drawings import AXES, COLOURS, drawing, look
 from llm_engineering.reporting.variants import swept_keys, values_of
 from llm_engineering.reporting.wording import unit_of, wording
+from llm_engineering.scoring.metrics import smoothed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import TrainingReport
-from llm_engineering.evaluation.metrics import smoothed
 from llm_engineering.reporting.drawings import AXES, COLOURS, drawing
+from llm_engineering.scoring.metrics import smoothed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

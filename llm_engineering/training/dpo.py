@@ -9,11 +9,11 @@ from llm_engineering.artifacts import Checkpoint, ReferenceProof, TrainingReport
 from llm_engineering.config.schema import DPOStageConfig, FullFineTuning, WatchConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.errors import ProofError, TrainingError
-from llm_engineering.evaluation.likelihood import labelled, score_rows
 from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.backends import pick_backend
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, hash_weights
+from llm_engineering.scoring.likelihood import labelled, score_rows
 from llm_engineering.training.arguments import stores_reference
 from llm_engineering.training.memory import enough_memory
 from llm_engineering.training.probes import probes

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from llm_engineering.artifacts import RowSet
 from llm_engineering.data.rowsets import SFT, Row, read_rows, write_rows
 from llm_engineering.errors import DataError
-from llm_engineering.evaluation.answers import read_questions
-from llm_engineering.evaluation.checkers import load_checker
-from llm_engineering.evaluation.likelihood import labelled
+from llm_engineering.scoring.answers import read_questions
+from llm_engineering.scoring.checkers import load_checker
+from llm_engineering.scoring.likelihood import labelled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from llm_engineering.artifacts import Checkpoint, MergeReport, RowSet, StageName
 from llm_engineering.config.schema import ModelConfig
-from llm_engineering.evaluation.answers import read_probes
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.models.merging import merge_adapter
+from llm_engineering.scoring.answers import read_probes
 
 
 def merge_stage(

@@ -11,12 +11,12 @@ from llm_engineering.artifacts import Checkpoint, Judgement, PreferenceReport, R
 from llm_engineering.config.schema import ModelConfig, SampleSettings
 from llm_engineering.data.rowsets import PREFERENCE, Row, read_rows, write_rows
 from llm_engineering.errors import DataError
-from llm_engineering.evaluation.answers import Question, ask, read_questions
-from llm_engineering.evaluation.checkers import load_checker
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model, require_finite
 from llm_engineering.models.generation import Answer
 from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.scoring.answers import Question, ask, read_questions
+from llm_engineering.scoring.checkers import load_checker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

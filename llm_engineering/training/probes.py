@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 from llm_engineering.artifacts import StageName, TrainingSample
 from llm_engineering.config.schema import DPOStageConfig, EvaluationConfig, StageConfig
 from llm_engineering.errors import ConfigError
-from llm_engineering.evaluation.answers import Question, ask, average, read_questions
-from llm_engineering.evaluation.checkers import load_checker
-from llm_engineering.evaluation.likelihood import divergences, labelled
+from llm_engineering.scoring.answers import Question, ask, average, read_questions
+from llm_engineering.scoring.checkers import load_checker
+from llm_engineering.scoring.likelihood import divergences, labelled
 from llm_engineering.training.recovery import writing
 from llm_engineering.training.reference import has_adapter, reference_of
 

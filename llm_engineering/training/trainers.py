@@ -14,9 +14,9 @@ from transformers.trainer_utils import rotate_checkpoints
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from llm_engineering.errors import TrainingError
-from llm_engineering.evaluation.likelihood import LOGITS_AT_ONCE
 from llm_engineering.models.checkpoints import broken_weight
 from llm_engineering.progress import Work
+from llm_engineering.scoring.likelihood import LOGITS_AT_ONCE
 from llm_engineering.training.fast_path import FastDPO, FastSFT
 from llm_engineering.training.finite import FiniteUpdates
 from llm_engineering.training.memory import try_largest_batch

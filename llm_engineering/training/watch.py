@@ -27,7 +27,7 @@ from llm_engineering.config.schema import (
     WatchActions,
     WatchConfig,
 )
-from llm_engineering.evaluation.metrics import smoothed
+from llm_engineering.scoring.metrics import smoothed
 
 Points = Sequence[tuple[int, float]]
 History = Sequence[Mapping[str, float]]

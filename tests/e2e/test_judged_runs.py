@@ -8,7 +8,7 @@ import pytest
 from command_line import REPOSITORY, CommandLine
 from judge_server import Response, serving, verdict
 
-from llm_engineering.evaluation.harness import PACKAGE, find_spec
+from llm_engineering.scoring.harness import PACKAGE, find_spec
 
 KEY = "sk-drill-0123456789abcdefghij"
 SFT_ONLY = """

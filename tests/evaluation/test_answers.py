@@ -5,7 +5,8 @@ import pytest
 from llm_engineering.artifacts import Judgement, Metric
 from llm_engineering.data.rowsets import QUESTIONS, write_rows
 from llm_engineering.errors import ConfigError
-from llm_engineering.evaluation.answers import (
+from llm_engineering.models.generation import Answer
+from llm_engineering.scoring.answers import (
     JudgedAnswers,
     Question,
     ask,
@@ -15,9 +16,8 @@ from llm_engineering.evaluation.answers import (
     read_questions,
     variety,
 )
-from llm_engineering.evaluation.checkers import exact, regex
-from llm_engineering.evaluation.metrics import mean, proportion, summarise
-from llm_engineering.models.generation import Answer
+from llm_engineering.scoring.checkers import exact, regex
+from llm_engineering.scoring.metrics import mean, proportion, summarise
 
 
 def question(unit, prompt_ids=(1, 2), reference="r"):

@@ -4,7 +4,6 @@ from math import nan
 import pytest
 
 from llm_engineering.artifacts import Judgement
-from llm_engineering.evaluation.answers import JudgedAnswers, Question
 from llm_engineering.evaluation.changes import (
     CHANGES_FILE,
     PairText,
@@ -16,6 +15,7 @@ from llm_engineering.evaluation.changes import (
     write_changes,
 )
 from llm_engineering.models.generation import Answer
+from llm_engineering.scoring.answers import JudgedAnswers, Question
 
 
 @pytest.mark.parametrize(

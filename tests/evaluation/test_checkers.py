@@ -5,7 +5,7 @@ import pytest
 from llm_engineering.artifacts import Judgement
 from llm_engineering.embedded import zoo
 from llm_engineering.errors import ConfigError
-from llm_engineering.evaluation.checkers import exact, json_schema, load_checker, numeric, regex, require_references
+from llm_engineering.scoring.checkers import exact, json_schema, load_checker, numeric, regex, require_references
 
 RIGHT = Judgement(correct=True, preferred=True, score=1.0)
 WRONG = Judgement(correct=False, preferred=False, score=0.0)

@@ -10,8 +10,8 @@ from llm_engineering.config.schema import FileSource
 from llm_engineering.data.formats import Conversation as Example
 from llm_engineering.data.formats import choose_format
 from llm_engineering.errors import StoreError
-from llm_engineering.evaluation.conversation import Conversation, open_conversation, save_conversations
 from llm_engineering.models.streaming import Sampling
+from llm_engineering.scoring.conversation import Conversation, open_conversation, save_conversations
 
 BRIEF = Sampling(max_new_tokens=6)
 

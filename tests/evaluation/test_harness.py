@@ -10,9 +10,9 @@ import torch
 from llm_engineering.artifacts import EvaluationReport, HarnessReport, ModelScores
 from llm_engineering.config.schema import HarnessConfig
 from llm_engineering.errors import ConfigError
-from llm_engineering.evaluation import harness
 from llm_engineering.evaluation.evidence import with_evidence
-from llm_engineering.evaluation.harness import measure_tasks, require_tasks, tasks_hash
+from llm_engineering.scoring import harness
+from llm_engineering.scoring.harness import measure_tasks, require_tasks, tasks_hash
 
 installed = pytest.mark.skipif(harness.find_spec("lm_eval") is None, reason="the extra harness is not installed")
 CHOICE = """

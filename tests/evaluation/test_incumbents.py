@@ -8,11 +8,11 @@ import torch
 
 from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import EvaluationConfig
-from llm_engineering.evaluation.answers import Question
+from llm_engineering.evaluation.evaluator import Evaluator, HeldOut
 from llm_engineering.evaluation.incumbents import measure_incumbent, saved_tokenizer
 from llm_engineering.evaluation.lineup import speak_alike
-from llm_engineering.evaluation.scoring import Evaluator, HeldOut
 from llm_engineering.models.checkpoints import describe_checkpoint, save_model
+from llm_engineering.scoring.answers import Question
 
 QUESTION = json.dumps([{"role": "user", "content": "Hello!"}])
 

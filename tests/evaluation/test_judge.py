@@ -16,7 +16,7 @@ from llm_engineering.artifacts import (
 )
 from llm_engineering.config.schema import OpenAIJudge
 from llm_engineering.evaluation.evidence import with_evidence
-from llm_engineering.evaluation.judge import chosen_questions, judge_answers, opponents, write_verdicts
+from llm_engineering.scoring.judge.judging import chosen_questions, judge_answers, opponents, write_verdicts
 
 KEY = "sk-very-secret-0123456789abcdef"
 RIGHT, WRONG = "The otter lives in the river.", "The otter lives on the moon."

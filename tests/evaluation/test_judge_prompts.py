@@ -1,6 +1,6 @@
 import pytest
 
-from llm_engineering.evaluation.judge_prompts import pairwise_messages, read_choice, read_score, response_format
+from llm_engineering.scoring.judge.prompts import pairwise_messages, read_choice, read_score, response_format
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from math import isnan, nan
 import pytest
 
 from llm_engineering.artifacts import Metric
-from llm_engineering.evaluation.preferences import length_baselines, length_note, ranking, rewards
+from llm_engineering.scoring.preferences import length_baselines, length_note, ranking, rewards
 
 LENGTHS = [(10, 9), (10, 5), (4, 8), (5, 5)]
 """Like length and chosen longer; chosen longer; chosen shorter; equal."""

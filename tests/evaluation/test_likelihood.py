@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from llm_engineering.evaluation import likelihood
-from llm_engineering.evaluation.likelihood import Divergence, ScoredTokens, divergences, labelled, score_rows
+from llm_engineering.scoring import likelihood
+from llm_engineering.scoring.likelihood import Divergence, ScoredTokens, divergences, labelled, score_rows
 
 LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
 # After token 0: p = 1/2, 1/4, 1/4. After 1: 1/4, 1/4, 1/2. After 2: all alike.

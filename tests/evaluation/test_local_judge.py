@@ -12,8 +12,8 @@ import pytest
 
 from llm_engineering.artifacts import EvaluationReport, GreedyAnswers, ModelScores
 from llm_engineering.config.schema import OpenAIJudge
-from llm_engineering.evaluation.judge import judge_answers
 from llm_engineering.models.checkpoints import EMBEDDED_FOLDER
+from llm_engineering.scoring.judge.judging import judge_answers
 
 pytestmark = pytest.mark.slow
 

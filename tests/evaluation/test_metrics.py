@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.evaluation.metrics import (
+from llm_engineering.reporting.wording import METRICS
+from llm_engineering.scoring.metrics import (
     LOWER_IS_BETTER,
     by_unit,
     divergence,
@@ -14,7 +15,6 @@ from llm_engineering.evaluation.metrics import (
     rate,
     summarise,
 )
-from llm_engineering.reporting.wording import METRICS
 
 
 @pytest.mark.parametrize(

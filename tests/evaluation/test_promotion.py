@@ -4,8 +4,8 @@ import pytest
 
 from llm_engineering.artifacts import EvaluationReport, Force, Metric, ModelScores, PromotionDecision
 from llm_engineering.config.schema import PromotionConfig
-from llm_engineering.evaluation.metrics import LOWER_IS_BETTER
 from llm_engineering.evaluation.promotion import answered, compare, decide, forced, overtaken, settled, unanswered
+from llm_engineering.scoring.metrics import LOWER_IS_BETTER
 
 RULES = PromotionConfig(tolerances={"preferred_rate": 0.0, "answer_accuracy": 0.03, "repetition": 0.05})
 

@@ -12,12 +12,12 @@ from llm_engineering.artifacts import Judgement
 from llm_engineering.config.schema import EvaluationConfig, ModelConfig, PromotionConfig
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
 from llm_engineering.errors import ConfigError, ModelError
-from llm_engineering.evaluation.likelihood import labelled, score_rows
+from llm_engineering.evaluation.evaluator import Evaluator, parent_of, read_held_out
 from llm_engineering.evaluation.lineup import asked_anew, own_tokenizers
 from llm_engineering.evaluation.paired import paired_differences
 from llm_engineering.evaluation.promotion import decide
-from llm_engineering.evaluation.scoring import Evaluator, parent_of, read_held_out
 from llm_engineering.models.checkpoints import describe_checkpoint, load_model, save_model
+from llm_engineering.scoring.likelihood import labelled, score_rows
 
 EOS = 2
 SHORT = EvaluationConfig(checker=f"{__name__}:speaks_of", max_new_tokens=10, batch_size=4, sampled_answers=2)

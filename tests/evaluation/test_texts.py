@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.evaluation.texts import compression_ratio, distinct, loops, refuses, repetition
+from llm_engineering.scoring.texts import compression_ratio, distinct, loops, refuses, repetition
 
 
 @pytest.mark.parametrize(

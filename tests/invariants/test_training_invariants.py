@@ -18,9 +18,9 @@ from llm_engineering.config.schema import (
     SFTStageConfig,
 )
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
-from llm_engineering.evaluation.likelihood import labelled
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.generation import Answer
+from llm_engineering.scoring.likelihood import labelled
 from llm_engineering.training.arguments import dpo_losses, planned_steps
 from llm_engineering.training.dpo import train_dpo, zero_ratio_loss
 from llm_engineering.training.preferences import Sample, pair_samples

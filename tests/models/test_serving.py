@@ -16,11 +16,11 @@ import pytest
 from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import ModelConfig
 from llm_engineering.errors import ConfigError, ModelError
-from llm_engineering.evaluation.conversation import open_conversation
 from llm_engineering.models import serving
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.serving import require_address, served_name
 from llm_engineering.models.streaming import Sampling
+from llm_engineering.scoring.conversation import open_conversation
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -5,9 +5,9 @@ from xml.etree import ElementTree
 import pytest
 
 from llm_engineering.artifacts import TrainingReport
-from llm_engineering.evaluation.metrics import smoothed
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.curves import training_curves
+from llm_engineering.scoring.metrics import smoothed
 
 
 def with_history(report: TrainingReport, history: list[dict[str, float]]) -> TrainingReport:

@@ -3,9 +3,9 @@ import math
 import pytest
 
 from llm_engineering.artifacts import EvaluationReport, Metric, ModelScores, PromotionDecision
-from llm_engineering.evaluation.metrics import LOWER_IS_BETTER
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.wording import METRICS, best_models, duration, evaluated, headline, quantity, wording
+from llm_engineering.scoring.metrics import LOWER_IS_BETTER
 
 
 def evaluation(metric: str, values: dict[str, float]) -> EvaluationReport:

@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 from transformers.utils import logging
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.evaluation.conversation import open_conversation
 from llm_engineering.models.streaming import Sampling
+from llm_engineering.scoring.conversation import open_conversation
 from tools import chat
 
 Run = Callable[..., Result]
@@ -154,7 +154,7 @@ def test_several_models_are_not_served_at_once(run: Run, model_checkpoints: Call
 def test_what_could_harm_a_terminal_is_not_shown(
     run: Run, model_checkpoints: Callable[[str], Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llm_engineering.evaluation import conversation
+    from llm_engineering.scoring import conversation
 
     told = ["  ", "[red]", "\x1b[31mno", " \r\n\n", "yes  ", "\n"]
     monkeypatch.setattr(conversation, "stream_answer", lambda *_: iter(told))

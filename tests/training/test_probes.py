@@ -14,10 +14,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from llm_engineering.artifacts import TrainingSample
 from llm_engineering.config.schema import DPOStageConfig, EvaluationConfig, LoraAdapter, ModelConfig, SFTStageConfig
 from llm_engineering.data.rowsets import QUESTIONS, write_rows
-from llm_engineering.evaluation.answers import Question, ask
-from llm_engineering.evaluation.likelihood import divergences, labelled
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model
+from llm_engineering.scoring.answers import Question, ask
+from llm_engineering.scoring.likelihood import divergences, labelled
 from llm_engineering.training.dpo import train_dpo
 from llm_engineering.training.probes import SAMPLES, kl_of_samples, read_samples
 from llm_engineering.training.sft import train_sft

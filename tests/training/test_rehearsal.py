@@ -29,7 +29,7 @@ from llm_engineering.config.schema import (
     WatchActions,
     WatchConfig,
 )
-from llm_engineering.evaluation.checkers import load_checker
+from llm_engineering.scoring.checkers import load_checker
 from llm_engineering.training.rehearsal import ORDERED_BY, STEPS, Rehearsal, judge, rehearsal_of
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from llm_engineering.artifacts import EvaluationReport, Metric, ModelScores, TrainingReport
 from llm_engineering.config.schema import RunConfig, WatchActions, WatchConfig
-from llm_engineering.evaluation.metrics import smoothed
+from llm_engineering.scoring.metrics import smoothed
 from llm_engineering.training.watch import (
     REMEDIES,
     acting,

@@ -18,16 +18,16 @@ from llm_engineering.artifacts import (
 )
 from llm_engineering.config.schema import EvaluationConfig
 from llm_engineering.data.rendering import ChatRenderer
-from llm_engineering.evaluation.answers import JudgedAnswers, Question, ask, mean_of_rounds, variety
 from llm_engineering.evaluation.changes import Change, answer_changes, count_outcomes, pair_changes
-from llm_engineering.evaluation.checkers import Checker, load_checker
 from llm_engineering.evaluation.held_out import HeldOut, pair_texts
 from llm_engineering.evaluation.held_out import read_held_out as read_held_out  # what an Evaluator is made with
-from llm_engineering.evaluation.likelihood import divergences, labelled, score_rows
 from llm_engineering.evaluation.lineup import asked_anew
-from llm_engineering.evaluation.metrics import divergence, held_out_loss, summarise
-from llm_engineering.evaluation.preferences import length_baselines, length_note, ranking, rewards
 from llm_engineering.models.checkpoints import broken_weight, load_model
+from llm_engineering.scoring.answers import JudgedAnswers, Question, ask, mean_of_rounds, variety
+from llm_engineering.scoring.checkers import Checker, load_checker
+from llm_engineering.scoring.likelihood import divergences, labelled, score_rows
+from llm_engineering.scoring.metrics import divergence, held_out_loss, summarise
+from llm_engineering.scoring.preferences import length_baselines, length_note, ranking, rewards
 
 if TYPE_CHECKING:
     import torch

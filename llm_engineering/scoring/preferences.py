@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from math import isfinite, nan
 
 from llm_engineering.artifacts import Metric
-from llm_engineering.evaluation.metrics import by_unit, mean, rate
+from llm_engineering.scoring.metrics import by_unit, mean, rate
 
 LIKE_LENGTH = 0.1
 """Answers are of like length if they differ by at most this share of the longer one's tokens."""

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from llm_engineering.config.schema import OpenAIJudge
 from llm_engineering.data.private import mask_private
-from llm_engineering.evaluation.judge_prompts import Message, Mode, response_format
 from llm_engineering.progress import Work
+from llm_engineering.scoring.judge.prompts import Message, Mode, response_format
 
 if TYPE_CHECKING:
     from openai import APIError, APIStatusError, AsyncOpenAI

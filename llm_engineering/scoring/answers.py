@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import Judgement, Metric, RowSet
 from llm_engineering.data.rowsets import read_rows
-from llm_engineering.evaluation.checkers import Checker, require_references
-from llm_engineering.evaluation.metrics import by_unit
-from llm_engineering.evaluation.texts import compression_ratio, distinct, loops, refuses, repetition, words
 from llm_engineering.models.generation import Answer, generate_answers
+from llm_engineering.scoring.checkers import Checker, require_references
+from llm_engineering.scoring.metrics import by_unit
+from llm_engineering.scoring.texts import compression_ratio, distinct, loops, refuses, repetition, words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -25,9 +25,9 @@ from llm_engineering.artifacts import (
     hash_files,
 )
 from llm_engineering.config.schema import OpenAIJudge
-from llm_engineering.evaluation.judge_endpoint import Endpoint, JudgeReply, JudgeRequest
-from llm_engineering.evaluation.judge_prompts import pairwise_messages, read_choice, read_score, rubric_messages
-from llm_engineering.evaluation.metrics import by_unit, mean, rate
+from llm_engineering.scoring.judge.endpoint import Endpoint, JudgeReply, JudgeRequest
+from llm_engineering.scoring.judge.prompts import pairwise_messages, read_choice, read_score, rubric_messages
+from llm_engineering.scoring.metrics import by_unit, mean, rate
 
 ENOUGH = 0.5
 """Share of the questions that need a verdict for a metric to be made: what is missing is seldom missing by chance."""

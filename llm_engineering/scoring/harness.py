@@ -21,8 +21,8 @@ from llm_engineering.artifacts import Checkpoint, HarnessReport, Metric, hash_fi
 from llm_engineering.config.problems import nearest
 from llm_engineering.config.schema import HarnessConfig
 from llm_engineering.errors import ConfigError
-from llm_engineering.evaluation.metrics import rate
 from llm_engineering.models.checkpoints import load_model
+from llm_engineering.scoring.metrics import rate
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,1 @@
+"""What measures one model: likelihoods, answers, checkers, judges, texts, metrics."""
