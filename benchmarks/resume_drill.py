@@ -33,8 +33,8 @@ from llm_engineering.artifacts import Checkpoint, RowSet, StageName
 from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.config.schema import NoTracking, RunConfig, StageConfig
 from llm_engineering.errors import PipelineError
+from llm_engineering.planning.rehearsal import without_gpu
 from llm_engineering.training.recovery import MANIFEST, step_of
-from llm_engineering.training.rehearsal import without_gpu
 from tools.environment import set_environment
 
 Moment = Literal["while training", "while writing a checkpoint"]
@@ -156,7 +156,7 @@ def drilled_base(config: RunConfig, folder: Path) -> Checkpoint:
     """Return the model that is trained, in both stages: the embedded one, else a tiny one of the same architecture."""
     from llm_engineering.models.chat import load_chat_tokenizer
     from llm_engineering.models.checkpoints import locate_base, locate_description
-    from llm_engineering.models.tiny import write_tiny_model
+    from llm_engineering.planning.tiny import write_tiny_model
 
     if config.model.base == "embedded":
         return locate_base(config.model)

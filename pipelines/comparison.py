@@ -8,7 +8,7 @@ from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.data.loading import Origins
-from llm_engineering.training.recipes import comparison_recipes, parents
+from llm_engineering.planning.recipes import comparison_recipes, parents
 from pipelines.pieces import Pieces
 from pipelines.variants import Bench, Made, entries, shared_data
 from steps.compare_variants import compare_variants

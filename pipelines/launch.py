@@ -41,13 +41,13 @@ from llm_engineering.models.checkpoints import (
 )
 from llm_engineering.models.export import require_export
 from llm_engineering.models.hardware import require_devices, require_liger
+from llm_engineering.planning.recipes import comparison_recipes, sweep_recipes
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.wording import higher_is_better
 from llm_engineering.scoring.checkers import load_checker
 from llm_engineering.scoring.harness import require_tasks
 from llm_engineering.tracking.other_trackers import require_trackers
 from llm_engineering.training.arguments import require_shares
-from llm_engineering.training.recipes import comparison_recipes, sweep_recipes
 from llm_engineering.training.watch import judged_anew
 from pipelines import training as pipelines
 from pipelines.comparison import comparison

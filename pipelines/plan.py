@@ -16,9 +16,9 @@ from llm_engineering.config.schema import RunConfig, StageConfig
 from llm_engineering.data.loading import Origins, load_raw_rows
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.planning.estimate import Estimate
+from llm_engineering.planning.recipes import Training, imitation_settings
 from llm_engineering.training.arguments import planned_steps
-from llm_engineering.training.estimate import Estimate
-from llm_engineering.training.recipes import Training, imitation_settings
 from pipelines.comparison import wire_comparison
 from pipelines.launch import PIPELINES, Job, Launch, configured, packed
 from pipelines.pieces import Pieces

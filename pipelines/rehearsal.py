@@ -13,10 +13,10 @@ from llm_engineering.data.sources import count_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_description
 from llm_engineering.models.hardware import count_devices, describe_hardware, matmul_speed, pick_device, pick_dtype
-from llm_engineering.models.shape import read_shape
-from llm_engineering.models.tiny import write_tiny_model
-from llm_engineering.training.estimate import GPU_SPEED, Estimate, Machine, estimate, rows_of
-from llm_engineering.training.rehearsal import rehearsal_of
+from llm_engineering.planning.estimate import GPU_SPEED, Estimate, Machine, estimate, rows_of
+from llm_engineering.planning.rehearsal import rehearsal_of
+from llm_engineering.planning.shape import read_shape
+from llm_engineering.planning.tiny import write_tiny_model
 from pipelines.launch import Job, find_version_model, warnings_of
 from steps.artifact_sources import find_artifacts, load_artifacts
 from steps.fetching import described

@@ -8,7 +8,7 @@ from typing import Literal
 from llm_engineering.artifacts import Checkpoint, Variant
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.data.loading import Origins
-from llm_engineering.training.recipes import Recipe, Training, clean_checker, imitation_settings
+from llm_engineering.planning.recipes import Recipe, Training, clean_checker, imitation_settings
 from pipelines.evidence import add_evidence
 from pipelines.pieces import PieceError, Pieces, identity
 from pipelines.training import Output, Rows, dpo_stage, prepared_rows, sampled_preferences, sft_stage

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from llm_engineering.artifacts import PromotionDecision
     from llm_engineering.config import RunConfig
+    from llm_engineering.planning.estimate import Estimate
     from llm_engineering.reporting.bundle import RunReports
-    from llm_engineering.training.estimate import Estimate
     from pipelines.launch import Launch
     from pipelines.plan import Plan
     from pipelines.stacks.target import Target
@@ -297,7 +297,7 @@ def _header(launch: "Launch") -> dict[str, str]:
 
 def _models(launch: "Launch") -> str:
     """Return how many models a comparison or a sweep makes."""
-    from llm_engineering.training.recipes import comparison_recipes, sweep_recipes
+    from llm_engineering.planning.recipes import comparison_recipes, sweep_recipes
 
     if launch.job == "comparison":
         return f" · {len(comparison_recipes(launch.config)[0])} models"
@@ -338,8 +338,8 @@ def _show_submission(target: "Target", plan: "Plan", console: RunConsole) -> Non
 
 
 def _show_estimates(estimates: "list[Estimate]", console: RunConsole) -> None:
-    from llm_engineering.training.estimate import LEFT_OUT
-    from llm_engineering.training.estimate_text import estimate_facts
+    from llm_engineering.planning.estimate import LEFT_OUT
+    from llm_engineering.planning.estimate_text import estimate_facts
 
     for found in estimates:
         console.print(f"\nEstimate for {found.machine.name}", style="bold", markup=False)

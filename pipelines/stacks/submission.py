@@ -7,7 +7,7 @@ from zenml.entrypoints.step_entrypoint_configuration import StepEntrypointConfig
 from zenml.orchestrators.utils import get_config_environment_vars
 
 from llm_engineering.config.stacks import Machine
-from llm_engineering.training.estimate import Estimate, Range
+from llm_engineering.planning.estimate import Estimate, Range
 from pipelines.stacks.settings import MODEL_STEPS, gpus_asked
 from pipelines.stacks.target import Target
 

@@ -8,10 +8,10 @@ from transformers import LlamaConfig
 from llm_engineering.artifacts import StageName
 from llm_engineering.config.loader import CONFIGS_DIR, load_config
 from llm_engineering.config.schema import TorchrunHardware
-from llm_engineering.models.shape import read_shape
+from llm_engineering.planning.estimate import Machine, StageRows, estimate
+from llm_engineering.planning.estimate_text import span_of_bytes
+from llm_engineering.planning.shape import read_shape
 from llm_engineering.training.arguments import require_shares
-from llm_engineering.training.estimate import Machine, StageRows, estimate
-from llm_engineering.training.estimate_text import span_of_bytes
 
 PRESETS = sorted(path.stem for path in (CONFIGS_DIR / "hardware").glob("*.yaml"))
 LLAMA = {"vocab_size": 128256, "num_key_value_heads": 8, "architectures": ["LlamaForCausalLM"]}

@@ -5,7 +5,7 @@ import pytest
 from llm_engineering.config.loader import load_config
 from llm_engineering.config.schema import EvaluationConfig, OpenAIJudge, RunConfig
 from llm_engineering.errors import ConfigError
-from llm_engineering.training.rehearsal import rehearsal_of
+from llm_engineering.planning.rehearsal import rehearsal_of
 from tools.environment import _may_need_hub
 
 JUDGE = {"base_url": "https://api.openai.com/v1", "model": "gpt"}

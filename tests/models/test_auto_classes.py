@@ -17,7 +17,7 @@ from llm_engineering.errors import ModelError
 from llm_engineering.models.auto_classes import read_config, read_tokenizer
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model, locate_base, locate_description, save_model
-from llm_engineering.models.shape import read_shape
+from llm_engineering.planning.shape import read_shape
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("llm_engineering", "steps", "pipelines", "tools", "benchmarks")

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeo
 from llm_engineering.artifacts import hash_files
 from llm_engineering.errors import ModelError
 from llm_engineering.models.checkpoints import EMBEDDED_FOLDER
-from llm_engineering.models.tiny import tiny_config, write_tiny_model
+from llm_engineering.planning.tiny import tiny_config, write_tiny_model
 
 
 @pytest.mark.parametrize("family", FAMILIES)

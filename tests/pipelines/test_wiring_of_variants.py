@@ -98,7 +98,7 @@ def test_a_sweep_of_the_data_prepares_it_for_every_value() -> None:
 
 def test_where_measuring_all_fails_each_is_measured_alone() -> None:
     from llm_engineering.data.loading import Origins
-    from llm_engineering.training.recipes import Recipe
+    from llm_engineering.planning.recipes import Recipe
     from pipelines.pieces import PieceError, Pieces
     from pipelines.training import Rows
     from pipelines.variants import Bench, Made

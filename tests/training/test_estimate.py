@@ -26,8 +26,7 @@ from llm_engineering.config.schema import (
     TorchrunHardware,
 )
 from llm_engineering.models.checkpoints import EMBEDDED_FOLDER
-from llm_engineering.models.shape import LinearLayers, ModelShape, read_shape
-from llm_engineering.training.estimate import (
+from llm_engineering.planning.estimate import (
     Estimate,
     Machine,
     Range,
@@ -38,7 +37,8 @@ from llm_engineering.training.estimate import (
     stage_memory,
     trained_parameters,
 )
-from llm_engineering.training.estimate_text import estimate_facts, span_of_bytes, span_of_seconds
+from llm_engineering.planning.estimate_text import estimate_facts, span_of_bytes, span_of_seconds
+from llm_engineering.planning.shape import LinearLayers, ModelShape, read_shape
 
 GPU = Machine("a GPU", on_gpu=True, speed=1e14, measured=False)
 CPU = Machine("a CPU", on_gpu=False, speed=1e11, measured=True)

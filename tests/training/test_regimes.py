@@ -4,7 +4,7 @@ import pytest
 
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.errors import ConfigError
-from llm_engineering.training.recipes import comparison_recipes, imitation_settings, nll_weight, parents, sweep_recipes
+from llm_engineering.planning.recipes import comparison_recipes, imitation_settings, nll_weight, parents, sweep_recipes
 
 SFT = {"sft": [{"path": "rows.jsonl"}]}
 PAIRS = {"preference": [{"path": "pairs.jsonl"}]}

@@ -29,8 +29,8 @@ from llm_engineering.config.schema import (
     WatchActions,
     WatchConfig,
 )
+from llm_engineering.planning.rehearsal import ORDERED_BY, STEPS, Rehearsal, judge, rehearsal_of
 from llm_engineering.scoring.checkers import load_checker
-from llm_engineering.training.rehearsal import ORDERED_BY, STEPS, Rehearsal, judge, rehearsal_of
 
 
 def rehearsed(**changes: Any) -> Rehearsal:

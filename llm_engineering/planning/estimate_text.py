@@ -1,6 +1,6 @@
 """An estimate in words: rounded, and always a range."""
 
-from llm_engineering.training.estimate import USED_SHARE, Estimate, Machine, Range, StageEstimate
+from llm_engineering.planning.estimate import USED_SHARE, Estimate, Machine, Range, StageEstimate
 
 SMALLEST_SHOWN = 0.02
 """Share of the peak from which on a part of the memory is named."""

@@ -17,7 +17,7 @@ from llm_engineering.config.schema import (
     RunConfig,
     StageConfig,
 )
-from llm_engineering.models.shape import ModelShape
+from llm_engineering.planning.shape import ModelShape
 from llm_engineering.training.arguments import planned_steps, stores_reference
 
 MARGIN = 1.25

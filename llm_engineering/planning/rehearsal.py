@@ -24,7 +24,7 @@ UNJUDGED = 10**6
 """Logged points before which the watch says nothing: curves of a random model mean nothing."""
 LONGEST_NAME = 60
 """Characters of the run's name that are kept, so that what is added leaves a valid name."""
-ORDERED_BY = "llm_engineering.training.rehearsal:judge"
+ORDERED_BY = "llm_engineering.planning.rehearsal:judge"
 GPU_ONLY: dict[str, tuple[tuple[object, ...], object]] = {
     "dtype": (("bfloat16", "float16", "tf32"), "float32"),
     "attention": (("flash_attention_2",), "auto"),

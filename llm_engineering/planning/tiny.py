@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_engineering.errors import ModelError
 from llm_engineering.models.auto_classes import build_model
-from llm_engineering.models.shape import read_architecture
+from llm_engineering.planning.shape import read_architecture
 
 if TYPE_CHECKING:
     import torch
