@@ -20,8 +20,8 @@ import click
 from rich.console import Console
 
 from llm_engineering.artifacts import Checkpoint, Metric, RowSet
-from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from tools.environment import set_environment
 
 SHOWN = (

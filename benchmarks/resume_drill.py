@@ -30,8 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llm_engineering.artifacts import Checkpoint, RowSet, StageName
-from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.config.schema import NoTracking, RunConfig, StageConfig
+from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import PipelineError
 from llm_engineering.planning.rehearsal import without_gpu
 from llm_engineering.training.recovery import MANIFEST, step_of

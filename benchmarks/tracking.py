@@ -25,8 +25,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.config.schema import CometTracking, NoTracking, RunConfig
+from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from tools.environment import set_environment
 
 

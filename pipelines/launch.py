@@ -24,8 +24,8 @@ from llm_engineering.artifacts import (
     PromotionDecision,
     TrackerLink,
 )
-from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import ModelConfig, RunConfig, TransformersTracking
+from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, PipelineError, StoreError

@@ -12,8 +12,8 @@ from zenml import pipeline
 from zenml.steps import BaseStep
 
 from llm_engineering.artifacts import Checkpoint, MeasuredModels
-from llm_engineering.config.loader import dump_config
 from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.data.loading import Origins
 from llm_engineering.training.arguments import pairs_seen, stores_reference
 from pipelines.evidence import add_evidence

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_engineering.artifacts import Force, PromotionDecision
-from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
+from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import PipelineError
 from tools.command import Command, print_error
 from tools.environment import set_environment

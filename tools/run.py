@@ -12,7 +12,7 @@ sys.path.append(str(Path.cwd()))  # a checker of the user's own may lie there
 
 import click
 
-from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
+from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import PipelineError, StoreError, TrainingError, no_space
 from llm_engineering.models.backends import pick_backend
 from tools.command import Command, print_error, version_option

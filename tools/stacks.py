@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llm_engineering.config.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.config.stacks import OpenStack, read_stack, shipped_stacks
+from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import ConfigError, PipelineError
 from tools.command import Command, Group, print_error
 from tools.environment import set_environment

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from llm_engineering.config.layers import Node, Place, assign, from_plain
-from llm_engineering.config.problems import describe
 from llm_engineering.config.schema import SWEEP_KEYS, GridSweep, RandomSweep, RunConfig, SweepRange, SweepValue
+from llm_engineering.config.yaml.layers import Node, Place, assign, from_plain
+from llm_engineering.config.yaml.problems import describe
 from llm_engineering.errors import ConfigError
 
 MAX_RUNS = 256

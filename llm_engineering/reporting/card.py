@@ -12,7 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llm_engineering.artifacts import Checkpoint, Export, ModelScores, TrainingReport
-from llm_engineering.config.loader import dump_block
 from llm_engineering.config.schema import (
     ArtifactSource,
     EmbeddedSource,
@@ -21,6 +20,7 @@ from llm_engineering.config.schema import (
     HubSource,
     RunConfig,
 )
+from llm_engineering.config.yaml.loader import dump_block
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.page import harmless
 from llm_engineering.reporting.wording import (

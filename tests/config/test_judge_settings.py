@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.config.loader import load_config
 from llm_engineering.config.schema import EvaluationConfig, OpenAIJudge, RunConfig
+from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.errors import ConfigError
 from llm_engineering.planning.rehearsal import rehearsal_of
 from tools.environment import _may_need_hub

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from llm_engineering.config import loader
-from llm_engineering.config.layers import MAX_NODES
-from llm_engineering.config.loader import CONFIGS_DIR, DEFAULT_CONFIG, dump_config, load_config
-from llm_engineering.config.problems import nearest, one_of
 from llm_engineering.config.schema import CometTracking, DoraAdapter, FileSource, LoraAdapter, NoTracking, RunConfig
+from llm_engineering.config.yaml import loader
+from llm_engineering.config.yaml.layers import MAX_NODES
+from llm_engineering.config.yaml.loader import CONFIGS_DIR, DEFAULT_CONFIG, dump_config, load_config
+from llm_engineering.config.yaml.problems import nearest, one_of
 from llm_engineering.errors import ConfigError
 
 TOP_LEVEL = ", ".join(RunConfig.model_fields)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.config.loader import CONFIGS_DIR, load_config
 from llm_engineering.config.schema import HubSource
+from llm_engineering.config.yaml.loader import CONFIGS_DIR, load_config
 from llm_engineering.data.sources import read_source
 from llm_engineering.errors import DataError, ModelError
 from llm_engineering.models.checkpoints import EMBEDDED_FOLDER, locate_base, locate_description

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.config.loader import CONFIGS_DIR
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.config.stacks import (
     OpenStack,
     read_stack,
     shipped_stacks,
 )
+from llm_engineering.config.yaml.loader import CONFIGS_DIR
 from llm_engineering.errors import ConfigError
 from llm_engineering.requirements import image_tag
 

@@ -35,7 +35,7 @@ from pathlib import Path
 import resume_drill
 from llm_engineering.errors import TrainingError
 from llm_engineering.training.recovery import last_checkpoint
-from llm_engineering.config.loader import load_config
+from llm_engineering.config.yaml.loader import load_config
 
 config = resume_drill.scaled(load_config([{str(small)!r}]), steps=16, rows=60)
 inputs = resume_drill.prepare(config, ["sft"], Path({str(tmp_path / "inputs")!r}))

@@ -15,7 +15,7 @@ import click
 from click.testing import CliRunner
 from zenml.client import Client
 
-from llm_engineering.config.loader import load_config
+from llm_engineering.config.yaml.loader import load_config
 from pipelines.launch import prepare, start
 from pipelines.store import open_store
 from tools import compare, promote

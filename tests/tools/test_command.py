@@ -6,7 +6,7 @@ import shlex
 import pytest
 from click.testing import CliRunner, Result
 
-from llm_engineering.config.loader import load_config
+from llm_engineering.config.yaml.loader import load_config
 from tools import run
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.config.loader import CONFIGS_DIR, load_config
 from llm_engineering.config.schema import (
     DataConfig,
     DPOStageConfig,
@@ -29,6 +28,7 @@ from llm_engineering.config.schema import (
     WatchActions,
     WatchConfig,
 )
+from llm_engineering.config.yaml.loader import CONFIGS_DIR, load_config
 from llm_engineering.planning.rehearsal import ORDERED_BY, STEPS, Rehearsal, judge, rehearsal_of
 from llm_engineering.scoring.checkers import load_checker
 

@@ -5,8 +5,8 @@ import torch
 from torch.utils.data import SequentialSampler
 
 from llm_engineering.artifacts import RowSet
-from llm_engineering.config.loader import load_config
 from llm_engineering.config.schema import DPOStageConfig, SFTStageConfig, TorchrunHardware
+from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.errors import ConfigError, ProofError
 from llm_engineering.models import hardware
 from llm_engineering.models.hardware import require_devices

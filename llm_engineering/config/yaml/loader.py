@@ -8,13 +8,13 @@ from pathlib import Path
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from llm_engineering.config.layers import Node, Place, apply_overrides, from_plain, merge, read_file
-from llm_engineering.config.problems import describe, nearest
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.config.sweeping import expand
+from llm_engineering.config.yaml.layers import Node, Place, apply_overrides, from_plain, merge, read_file
+from llm_engineering.config.yaml.problems import describe, nearest
 from llm_engineering.errors import ConfigError
 
-CONFIGS_DIR = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS_DIR = Path(__file__).resolve().parents[3] / "configs"
 DEFAULT_CONFIG = CONFIGS_DIR / "training.yaml"
 _KEYWORDS = {"base": {"embedded"}, "chat_template": {"auto", "model", "chatml", "llama3", "alpaca"}}
 

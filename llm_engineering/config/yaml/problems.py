@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
-from llm_engineering.config.layers import Node, Place
+from llm_engineering.config.yaml.layers import Node, Place
 
 MAX_SHOWN = 5
 _EXPECTED = {
