@@ -7,9 +7,9 @@ from pathlib import Path
 
 from llm_engineering.config.schema import CometTracking, OpenAIJudge, RunConfig, TransformersTracking
 from llm_engineering.errors import ConfigError
-from steps.caching import REPOSITORY
-from steps.places import Place
-from steps.tracking import has_stack_tracker
+from steps.runtime.caching import REPOSITORY
+from steps.runtime.places import Place
+from steps.runtime.tracking import has_stack_tracker
 
 MAKE_A_SECRET = "store it as a ZenML secret and give it to the stack (`zenml stack update --secret NAME`)"
 

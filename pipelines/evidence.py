@@ -9,10 +9,10 @@ from typing import Any
 from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.scoring.harness import tasks_hash
-from steps.caching import with_code_dependencies
 from steps.gather_evidence import gather_evidence
 from steps.judge import judge
 from steps.run_harness import run_harness
+from steps.runtime.caching import with_code_dependencies
 
 
 def add_evidence(

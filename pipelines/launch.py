@@ -57,16 +57,16 @@ from pipelines.packing import Packer
 from pipelines.stacks.target import Target
 from pipelines.store import alive
 from pipelines.sweep import sweep, sweep_metric
-from steps.artifact_sources import find_artifacts
-from steps.caching import packages
-from steps.facts import origin, place_of, run_facts
-from steps.fetching import described
-from steps.places import HERE, Place, place_of_steps
-from steps.provenance import code_facts, recorded
-from steps.registry import has_folder, model_version, promoted_model
-from steps.secrets import judge_key
-from steps.tracking import comet_account
-from steps.work import release_work_folders
+from steps.runtime.artifact_sources import find_artifacts
+from steps.runtime.caching import packages
+from steps.runtime.facts import origin, place_of, run_facts
+from steps.runtime.fetching import described
+from steps.runtime.places import HERE, Place, place_of_steps
+from steps.runtime.provenance import code_facts, recorded
+from steps.runtime.registry import has_folder, model_version, promoted_model
+from steps.runtime.secrets import judge_key
+from steps.runtime.tracking import comet_account
+from steps.runtime.work import release_work_folders
 
 Job = Literal["training", "sft", "dpo", "evaluation", "comparison", "sweep"]
 PIPELINES: dict[Job, Any] = {

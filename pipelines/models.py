@@ -9,8 +9,8 @@ from llm_engineering.config.schema import ModelConfig, RunConfig
 from llm_engineering.errors import StoreError
 from llm_engineering.models.checkpoints import locate_base
 from pipelines.launch import find_version_model
-from steps.fetching import at_hand
-from steps.registry import has_folder, model_names, model_version, promoted_model, version_model, was_promoted
+from steps.runtime.fetching import at_hand
+from steps.runtime.registry import has_folder, model_names, model_version, promoted_model, version_model, was_promoted
 
 
 def find_model(name: str) -> Checkpoint:

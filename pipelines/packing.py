@@ -32,9 +32,9 @@ from llm_engineering.data.files import find_files
 from llm_engineering.data.loading import Origins
 from llm_engineering.models.chat import TEMPLATE_TOKENS, read_template
 from llm_engineering.models.checkpoints import EMBEDDED_FOLDER
-from steps.fetching import STORED
-from steps.materializers import FILES, FolderMaterializer
-from steps.places import Place
+from steps.runtime.fetching import STORED
+from steps.runtime.materializers import FILES, FolderMaterializer
+from steps.runtime.places import Place
 
 MODELS, DATA, TASKS = "submitted_models", "submitted_data", "submitted_tasks"
 """The artifacts whose versions are what was stored for steps that run elsewhere."""

@@ -14,8 +14,8 @@ from zenml.steps.entrypoint_function_utils import StepArtifact
 
 from llm_engineering.errors import PipelineError
 from pipelines.training import Output
-from steps.caching import with_code_dependencies
-from steps.work import release_work_folders
+from steps.runtime.caching import with_code_dependencies
+from steps.runtime.work import release_work_folders
 
 LONGEST_NAME = 60
 """Characters of a model's name that stand in the name of a step."""

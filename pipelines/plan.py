@@ -25,8 +25,8 @@ from pipelines.pieces import Pieces
 from pipelines.rehearsal import estimates
 from pipelines.sweep import job_of, wire_sweep
 from pipelines.variants import Bench, Made
-from steps.artifact_sources import load_artifacts
-from steps.work import plan_folder
+from steps.runtime.artifact_sources import load_artifacts
+from steps.runtime.work import plan_folder
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from llm_engineering.config.schema import PromotionConfig
 from llm_engineering.evaluation.promotion import unanswered
 from pipelines.store import alive
 from steps.promote_version import judge_version, move_stage
-from steps.registry import record_decision
+from steps.runtime.registry import record_decision
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 2

@@ -18,8 +18,8 @@ from llm_engineering.planning.rehearsal import rehearsal_of
 from llm_engineering.planning.shape import read_shape
 from llm_engineering.planning.tiny import write_tiny_model
 from pipelines.launch import Job, find_version_model, warnings_of
-from steps.artifact_sources import find_artifacts, load_artifacts
-from steps.fetching import described
+from steps.runtime.artifact_sources import find_artifacts, load_artifacts
+from steps.runtime.fetching import described
 
 LONG = 3600.0
 """Seconds from which on a training on this CPU is estimated on a GPU as well."""

@@ -21,8 +21,8 @@ from zenml.utils.io_utils import get_global_config_directory
 
 from llm_engineering.errors import StoreError, no_space
 from pipelines.checkup import is_half_made
-from steps.caching import REPOSITORY
-from steps.work import sweep_work_folders
+from steps.runtime.caching import REPOSITORY
+from steps.runtime.work import sweep_work_folders
 
 SECONDS_TO_ANSWER = 5.0
 SECONDS_TO_WRITE = 60.0

@@ -18,7 +18,6 @@ from llm_engineering.data.loading import Origins
 from llm_engineering.training.arguments import pairs_seen, stores_reference
 from pipelines.evidence import add_evidence
 from steps.build_preferences import build_preferences
-from steps.caching import checker_hash, with_code_dependencies
 from steps.evaluate import evaluate, evaluate_models
 from steps.export import export
 from steps.format_datasets import format_datasets
@@ -27,6 +26,7 @@ from steps.merge import merge_dpo, merge_sft
 from steps.preview_data import preview_data
 from steps.promote import promote
 from steps.report import report
+from steps.runtime.caching import checker_hash, with_code_dependencies
 from steps.score_reference import score_reference
 from steps.show_outcomes import show_outcomes
 from steps.train_dpo import train_dpo

@@ -12,11 +12,11 @@ from llm_engineering.planning.recipes import Recipe, Training, clean_checker, im
 from pipelines.evidence import add_evidence
 from pipelines.pieces import PieceError, Pieces, identity
 from pipelines.training import Output, Rows, dpo_stage, prepared_rows, sampled_preferences, sft_stage
-from steps.caching import checker_hash
 from steps.compare_variants import Entry
 from steps.evaluate_variants import evaluate_variants
 from steps.imitation_rows import imitation_rows
 from steps.merge import merge_dpo, merge_sft
+from steps.runtime.caching import checker_hash
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Thin ZenML wrappers: load what a step needs, call one library function, log metadata, return."""
 
-from steps import materializers
+from steps.runtime import materializers
 
 __all__ = ["materializers"]
 """Importing it tells ZenML how folders are stored."""

@@ -7,9 +7,9 @@ from zenml import step
 from llm_engineering.artifacts import Checkpoint, PreferenceReport, RowSet
 from llm_engineering.config.schema import ModelConfig, SampleSettings
 from llm_engineering.training import preferences as library
-from steps.context import log_facts
-from steps.fetching import at_hand
-from steps.work import scratch_folder
+from steps.runtime.context import log_facts
+from steps.runtime.fetching import at_hand
+from steps.runtime.work import scratch_folder
 
 
 @step

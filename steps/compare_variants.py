@@ -19,9 +19,9 @@ from llm_engineering.evaluation.variants import compare
 from llm_engineering.reporting.comparison import render_comparison
 from llm_engineering.reporting.wording import higher_is_better
 from llm_engineering.training.watch import judged_anew
-from steps.caching import packages
-from steps.context import log_facts, watch
-from steps.facts import run_facts
+from steps.runtime.caching import packages
+from steps.runtime.context import log_facts, watch
+from steps.runtime.facts import run_facts
 
 
 class Entry(BaseModel):

@@ -14,10 +14,10 @@ from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.tracking import tracked_stage
-from steps.context import archive_folder, kept_archive, log_facts, run_name, tracking
-from steps.fetching import all_at_hand, described
-from steps.tracking import stage_origin
-from steps.work import scratch_folder
+from steps.runtime.context import archive_folder, kept_archive, log_facts, run_name, tracking
+from steps.runtime.fetching import all_at_hand, described
+from steps.runtime.tracking import stage_origin
+from steps.runtime.work import scratch_folder
 
 
 @step

@@ -10,7 +10,7 @@ from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from steps.evaluate import tracked_evaluation
-from steps.fetching import all_at_hand
+from steps.runtime.fetching import all_at_hand
 
 
 @step

@@ -27,11 +27,11 @@ from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.card import CardFacts, render_card
 from llm_engineering.scoring.answers import read_probes
-from steps.caching import packages
-from steps.context import log_facts
-from steps.facts import run_facts
-from steps.fetching import at_hand, described
-from steps.work import scratch_folder
+from steps.runtime.caching import packages
+from steps.runtime.context import log_facts
+from steps.runtime.facts import run_facts
+from steps.runtime.fetching import at_hand, described
+from steps.runtime.work import scratch_folder
 
 
 @step(enable_cache=False)

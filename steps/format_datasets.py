@@ -8,9 +8,9 @@ from llm_engineering.artifacts import Checkpoint, DatasetReport, Folder, RowSet
 from llm_engineering.config.schema import DataConfig, ModelConfig
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer
-from steps.context import log_facts
-from steps.fetching import described
-from steps.work import scratch_folder
+from steps.runtime.context import log_facts
+from steps.runtime.fetching import described
+from steps.runtime.work import scratch_folder
 
 
 @step

@@ -10,10 +10,10 @@ from zenml.client import Client
 from llm_engineering.artifacts import EvaluationReport, Folder, JudgeReport
 from llm_engineering.config.schema import OpenAIJudge
 from llm_engineering.scoring.judge.judging import judge_answers, write_verdicts
-from steps.context import judge_settings, log_facts
-from steps.resumable import training_folder
-from steps.secrets import judge_key
-from steps.work import keep_work_folder
+from steps.runtime.context import judge_settings, log_facts
+from steps.runtime.resumable import training_folder
+from steps.runtime.secrets import judge_key
+from steps.runtime.work import keep_work_folder
 
 _log = logging.getLogger(__name__)
 

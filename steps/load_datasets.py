@@ -7,9 +7,9 @@ from zenml import step
 from llm_engineering.artifacts import RowSet
 from llm_engineering.config.schema import DataConfig
 from llm_engineering.data.loading import Origins, load_raw_rows
-from steps.artifact_sources import load_artifacts
-from steps.context import log_facts
-from steps.work import scratch_folder
+from steps.runtime.artifact_sources import load_artifacts
+from steps.runtime.context import log_facts
+from steps.runtime.work import scratch_folder
 
 
 @step

@@ -7,9 +7,9 @@ from zenml import step
 from llm_engineering.artifacts import Checkpoint, MergeReport, RowSet, StageName
 from llm_engineering.config.schema import ModelConfig
 from llm_engineering.training.merging import merge_stage
-from steps.context import log_facts
-from steps.fetching import at_hand
-from steps.work import scratch_folder
+from steps.runtime.context import log_facts
+from steps.runtime.fetching import at_hand
+from steps.runtime.work import scratch_folder
 
 
 @step

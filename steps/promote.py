@@ -18,10 +18,10 @@ from llm_engineering.config.schema import EvaluationConfig, ModelConfig, Promoti
 from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
-from steps.context import as_metadata, log_facts
-from steps.deciding import decide_on
-from steps.fetching import described
-from steps.registry import record_decision
+from steps.runtime.context import as_metadata, log_facts
+from steps.runtime.deciding import decide_on
+from steps.runtime.fetching import described
+from steps.runtime.registry import record_decision
 
 
 @step(enable_cache=False)

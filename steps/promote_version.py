@@ -7,9 +7,9 @@ from zenml import get_step_context, step
 from llm_engineering.artifacts import Force, PromotionDecision
 from llm_engineering.config.schema import PromotionConfig
 from llm_engineering.evaluation.promotion import answered, overtaken
-from steps.context import log_facts
-from steps.deciding import gate
-from steps.registry import find_incumbent, model_version, record_decision
+from steps.runtime.context import log_facts
+from steps.runtime.deciding import gate
+from steps.runtime.registry import find_incumbent, model_version, record_decision
 
 
 @step(enable_cache=False)

@@ -18,10 +18,10 @@ from llm_engineering.artifacts import (
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.html import render_report
 from llm_engineering.training.watch import judged_anew
-from steps.caching import packages
-from steps.context import log_facts, watch
-from steps.facts import run_facts, show_in_dashboard
-from steps.publishing import publish
+from steps.runtime.caching import packages
+from steps.runtime.context import log_facts, watch
+from steps.runtime.facts import run_facts, show_in_dashboard
+from steps.runtime.publishing import publish
 
 
 @step(enable_cache=False)

@@ -10,8 +10,8 @@ from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.scoring.harness import measure_tasks
-from steps.context import log_facts
-from steps.fetching import all_at_hand, described, tasks_at_hand
+from steps.runtime.context import log_facts
+from steps.runtime.fetching import all_at_hand, described, tasks_at_hand
 
 
 @step

@@ -8,9 +8,9 @@ from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet
 from llm_engineering.config.schema import AdapterConfig, ModelConfig
 from llm_engineering.models.backends import pick_backend
 from llm_engineering.training.reference import Scoring, store_reference
-from steps.context import log_facts
-from steps.fetching import at_hand
-from steps.work import scratch_folder
+from steps.runtime.context import log_facts
+from steps.runtime.fetching import at_hand
+from steps.runtime.work import scratch_folder
 
 
 @step

@@ -7,9 +7,9 @@ from zenml import step
 from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig, SFTStageConfig, WatchConfig
 from llm_engineering.training import launcher as library
-from steps.context import log_facts, with_kept_archive
-from steps.resumable import training_folder
-from steps.stages import stage_inputs
+from steps.runtime.context import log_facts, with_kept_archive
+from steps.runtime.resumable import training_folder
+from steps.runtime.stages import stage_inputs
 
 
 @step

@@ -70,7 +70,7 @@ def _compare_runs(left: str, right: str) -> "RunDifferences":
     from pipelines.store import open_store
 
     open_store()
-    from steps.run_records import compare_stored, find_run
+    from steps.runtime.run_records import compare_stored, find_run
 
     return compare_stored(find_run(left), find_run(right))
 

@@ -66,7 +66,7 @@ def _newest_run() -> tuple[str, Path]:
     open_store()
     from zenml.client import Client
 
-    from steps.facts import run_facts
+    from steps.runtime.facts import run_facts
 
     found = Client().list_pipeline_runs(pipeline="training", status="completed", sort_by="desc:created", size=1).items
     if not found:

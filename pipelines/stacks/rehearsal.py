@@ -28,7 +28,7 @@ from pipelines.stacks.standins.posted import Cloud, StandIn
 from pipelines.stacks.standins.s3 import AWS, aws_standin
 from pipelines.stacks.standins.sagemaker import sagemaker_standin
 from pipelines.stacks.standins.zenml_server import ZenMLServer, zenml_server
-from steps.caching import REPOSITORY
+from steps.runtime.caching import REPOSITORY
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from llm_engineering.data.sources import read_source
 from llm_engineering.models.checkpoints import locate_base
 from pipelines.packing import Packer
 from pipelines.store import open_store
-from steps.artifact_sources import load_artifacts
-from steps.places import HERE, Place
+from steps.runtime.artifact_sources import load_artifacts
+from steps.runtime.places import HERE, Place
 
 open_store()
 folder = Path(sys.argv[1])

@@ -6,7 +6,7 @@ from llm_engineering.config.schema import RunConfig
 from llm_engineering.errors import ConfigError
 from pipelines import elsewhere
 from pipelines.elsewhere import require_reachable
-from steps.places import HERE, Place
+from steps.runtime.places import HERE, Place
 
 AWAY = Place(here=False, orchestrated_here=False)
 

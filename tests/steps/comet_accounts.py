@@ -11,7 +11,7 @@ from zenml.enums import StackComponentType
 from llm_engineering.config.schema import CometTracking, NoTracking, TrackingConfig
 from llm_engineering.errors import ConfigError
 from pipelines.store import open_store
-from steps.tracking import comet_account
+from steps.runtime.tracking import comet_account
 
 found: dict[str, list[str | None] | str] = {}
 

@@ -18,8 +18,8 @@ from llm_engineering.errors import ConfigError
 from pipelines.store import open_store
 from steps.gather_evidence import gather_evidence
 from steps.judge import judge
-from steps.secrets import judge_key
-from steps.work import release_work_folders, sweep_work_folders, work_root
+from steps.runtime.secrets import judge_key
+from steps.runtime.work import release_work_folders, sweep_work_folders, work_root
 
 KEY = "sk-of-a-zenml-secret-0123456789"
 open_store()

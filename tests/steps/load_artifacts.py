@@ -12,10 +12,10 @@ from llm_engineering.config.schema import DataConfig
 from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.errors import StoreError
 from pipelines.store import open_store
-from steps.artifact_sources import find_artifacts
-from steps.caching import with_code_dependencies
 from steps.load_datasets import load_datasets
-from steps.work import release_work_folders
+from steps.runtime.artifact_sources import find_artifacts
+from steps.runtime.caching import with_code_dependencies
+from steps.runtime.work import release_work_folders
 
 open_store()
 folder = Path(sys.argv[1])

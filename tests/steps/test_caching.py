@@ -4,8 +4,9 @@ import pytest
 from zenml.utils import source_utils
 
 from llm_engineering.errors import ConfigError
-from steps import caching
-from steps.caching import (
+from steps.load_datasets import load_datasets
+from steps.runtime import caching
+from steps.runtime.caching import (
     PACKAGES,
     checker_hash,
     code_dependencies,
@@ -13,7 +14,6 @@ from steps.caching import (
     package_versions_with_backend,
     with_code_dependencies,
 )
-from steps.load_datasets import load_datasets
 
 
 def test_a_step_depends_on_what_it_imports_through_others() -> None:

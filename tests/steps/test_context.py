@@ -1,7 +1,7 @@
 import json
 from math import inf, nan
 
-from steps.context import as_metadata
+from steps.runtime.context import as_metadata
 
 
 def test_metadata_holds_no_number_that_json_has_none_for() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.facts import origin
+from steps.runtime.facts import origin
 
 
 def git(folder: Path, *words: str) -> str:

@@ -6,8 +6,8 @@ from llm_engineering.artifacts import Checkpoint, Folder, FromPackage, hash_cont
 from llm_engineering.config.schema import ModelConfig
 from llm_engineering.errors import ModelError, StoreError
 from llm_engineering.models.checkpoints import locate_base
-from steps.fetching import at_hand, described
-from steps.stores import download_whole, upload
+from steps.runtime.fetching import at_hand, described
+from steps.runtime.stores import download_whole, upload
 
 
 def test_the_bundled_base_is_found_where_the_package_is() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from llm_engineering.artifacts import RowSet, hash_files
-from steps.materializers import FILES, FolderMaterializer
+from steps.runtime.materializers import FILES, FolderMaterializer
 
 
 @pytest.fixture

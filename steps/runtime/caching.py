@@ -17,7 +17,7 @@ from zenml.steps import BaseStep
 
 from llm_engineering.errors import ConfigError
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("accelerate", "datasets", "peft", "tokenizers", "torch", "transformers", "trl")
 BACKEND_PACKAGES = ("unsloth", "unsloth_zoo")
 """Count where they are imported: they patch the others."""

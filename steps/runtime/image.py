@@ -33,7 +33,7 @@ def require_same_packages(submitted: Mapping[str, str], running: Mapping[str, st
     Builds of one version, such as ``2.13.0+cpu`` and ``2.13.0+cu130``, count as the same.
 
     Args:
-        submitted: Versions by package, from :func:`steps.caching.packages` where the run was submitted.
+        submitted: Versions by package, from :func:`steps.runtime.caching.packages` where the run was submitted.
         running: The same, here.
 
     Raises:

@@ -13,9 +13,9 @@ from llm_engineering.evaluation.changes import CHANGES_FILE
 from llm_engineering.models.hardware import describe_machine
 from llm_engineering.reporting.bundle import ModelVersion, RunFacts, RunReports
 from llm_engineering.reporting.summary import build_summary
-from steps.caching import REPOSITORY
-from steps.materializers import FILES, FolderMaterializer
-from steps.stores import is_remote
+from steps.runtime.caching import REPOSITORY
+from steps.runtime.materializers import FILES, FolderMaterializer
+from steps.runtime.stores import is_remote
 
 
 def origin(seed: int, repository: Path = REPOSITORY) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from zenml.materializers.pydantic_materializer import PydanticMaterializer
 from llm_engineering.artifacts import Checkpoint, Folder, FromStore, ReferenceLogProbs, RowSet, TrainingReport
 from llm_engineering.errors import StoreError
 from llm_engineering.reporting.html import render_training
-from steps.fetching import at_hand
-from steps.stores import download_whole, is_remote, upload
-from steps.work import input_folder
+from steps.runtime.fetching import at_hand
+from steps.runtime.stores import download_whole, is_remote, upload
+from steps.runtime.work import input_folder
 
 _READ_ONLY = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _FACTS = "folder.json"
@@ -55,7 +55,7 @@ class FolderMaterializer(BaseMaterializer):
         """Return the folder where it is stored, or a local copy of what is stored remotely.
 
         A model that is stored remotely is copied by whoever wants its files
-        (:func:`~steps.fetching.at_hand`): many steps only ask what it is.
+        (:func:`~steps.runtime.fetching.at_hand`): many steps only ask what it is.
 
         Raises:
             StoreError: Somebody has removed or changed it.

@@ -10,9 +10,9 @@ from zenml import get_step_context, log_metadata
 
 from llm_engineering.artifacts import TrackerLink, TrainingReport
 from llm_engineering.config.schema import HardwareConfig, OpenAIJudge, TrackingConfig, WatchConfig
-from steps.places import place_of_steps
-from steps.stores import is_remote, store_address, upload_file
-from steps.work import work_root
+from steps.runtime.places import place_of_steps
+from steps.runtime.stores import is_remote, store_address, upload_file
+from steps.runtime.work import work_root
 
 
 def run_name() -> str:

@@ -6,9 +6,9 @@ from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.schema import AdapterConfig, EvaluationConfig, ModelConfig
 from llm_engineering.models.backends import pick_backend
 from llm_engineering.training.stage import StageInputs
-from steps.context import archive_folder, experiment_name, hardware, sources, tracking, watch
-from steps.fetching import at_hand
-from steps.tracking import stage_origin
+from steps.runtime.context import archive_folder, experiment_name, hardware, sources, tracking, watch
+from steps.runtime.fetching import at_hand
+from steps.runtime.tracking import stage_origin
 
 
 def stage_inputs(

@@ -15,7 +15,7 @@ from llm_engineering.config.schema import CometTracking, TrackingConfig
 from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.tracking import Account, Origin
 from llm_engineering.tracking.origin import experiment_key
-from steps.context import run_name, run_settings, tracking
+from steps.runtime.context import run_name, run_settings, tracking
 
 if TYPE_CHECKING:
     from zenml.integrations.comet.flavors.comet_experiment_tracker_flavor import CometExperimentTrackerConfig

@@ -12,9 +12,9 @@ from llm_engineering.artifacts import Checkpoint, DatasetReport, EvaluationRepor
 from llm_engineering.data.row_changes import row_changes
 from llm_engineering.errors import StoreError
 from llm_engineering.reporting.differences import RunDifferences, RunRecord, compare_runs
-from steps.fetching import described
-from steps.provenance import recorded_code
-from steps.registry import model_version
+from steps.runtime.fetching import described
+from steps.runtime.provenance import recorded_code
+from steps.runtime.registry import model_version
 
 T = TypeVar("T")
 LISTED = 10

@@ -12,8 +12,8 @@ from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.evaluation.incumbents import measure_incumbent, saved_tokenizer
 from llm_engineering.evaluation.promotion import Candidate, decide, forced, settled
 from llm_engineering.models.hardware import pick_dtype
-from steps.fetching import at_hand, described
-from steps.registry import evaluation_of, find_incumbent, last_made, promoted_model, stands_for
+from steps.runtime.fetching import at_hand, described
+from steps.runtime.registry import evaluation_of, find_incumbent, last_made, promoted_model, stands_for
 
 
 def decide_on(

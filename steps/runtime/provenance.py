@@ -9,7 +9,7 @@ from zenml import log_metadata
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
-from steps.caching import REPOSITORY, code_dependencies, packages
+from steps.runtime.caching import REPOSITORY, code_dependencies, packages
 
 STEPS = (
     "load_datasets",

@@ -2,7 +2,7 @@
 
 They lie on the local artifact store's file system, so that hard links work; on the volume that
 ``LLM_ENGINEERING_WORK_DIR`` names, where the stack gives its steps one; else in ZenML's local folder, and what a
-training can be taken up from is mirrored into the artifact store (:mod:`steps.resumable`).
+training can be taken up from is mirrored into the artifact store (:mod:`steps.runtime.resumable`).
 
 A training's folder is named by the step's cache key, that is, by the hash of everything that shapes its result: a run
 that was killed finds its checkpoints when it is started again. Folders are removed once the step's artifacts are safe.
@@ -28,8 +28,8 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import StepRunResponse
 
-from steps.image import require_submitted_packages
-from steps.stores import entries, is_remote, remove, store_address
+from steps.runtime.image import require_submitted_packages
+from steps.runtime.stores import entries, is_remote, remove, store_address
 
 _log = logging.getLogger(__name__)
 VOLUME = "LLM_ENGINEERING_WORK_DIR"

@@ -18,9 +18,9 @@ from llm_engineering.models.checkpoints import (
     fetch_hub_model,
     locate_base,
 )
-from steps.context import run_settings
-from steps.stores import download, download_whole
-from steps.work import input_folder
+from steps.runtime.context import run_settings
+from steps.runtime.stores import download, download_whole
+from steps.runtime.work import input_folder
 
 STORED = "artifact:"
 """How a path begins that stands for a stored folder; the id of the artifact's version follows."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from zenml import get_step_context
 
-from steps.image import require_submitted_packages
-from steps.mirror import mirrored
-from steps.work import completed_step, is_locked, mirror_root, open_folder, work_root
+from steps.runtime.image import require_submitted_packages
+from steps.runtime.mirror import mirrored
+from steps.runtime.work import completed_step, is_locked, mirror_root, open_folder, work_root
 
 _log = logging.getLogger(__name__)
 

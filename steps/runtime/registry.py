@@ -10,7 +10,7 @@ from zenml.models import ModelVersionResponse, StepRunResponse
 
 from llm_engineering.artifacts import Checkpoint, EvaluationReport, ModelScores, PromotionDecision
 from llm_engineering.errors import StoreError
-from steps.context import as_metadata
+from steps.runtime.context import as_metadata
 
 T = TypeVar("T")
 Trained = Literal["dpo", "sft"]

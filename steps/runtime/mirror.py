@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from llm_engineering.training.recovery import MANIFEST, is_whole, last_checkpoint, step_of
-from steps.stores import download, files_below, remove, upload, upload_file
+from steps.runtime.stores import download, files_below, remove, upload, upload_file
 
 _log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 1.0

@@ -1,0 +1,1 @@
+"""What steps stand on: stores, work folders, context, inputs, tracking, facts, the registry, cache keys."""
