@@ -8,7 +8,7 @@ from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.schema import ModelConfig, RunConfig
 from llm_engineering.errors import StoreError
 from llm_engineering.models.checkpoints import locate_base
-from pipelines.launch import find_version_model
+from pipelines.launching.launch import find_version_model
 from steps.runtime.fetching import at_hand
 from steps.runtime.registry import has_folder, model_names, model_version, promoted_model, version_model, was_promoted
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from zenml.client import Client
 
 from llm_engineering.config.yaml.loader import load_config
-from pipelines.launch import prepare, start
+from pipelines.launching.launch import prepare, start
 from pipelines.store import open_store
 from tools import compare, promote
 from tools.terminal import Lines

@@ -12,7 +12,7 @@ from llm_engineering.config.schema import ModelConfig, RunConfig
 from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.sources import read_source
 from llm_engineering.models.checkpoints import locate_base
-from pipelines.packing import Packer
+from pipelines.launching.packing import Packer
 from pipelines.store import open_store
 from steps.runtime.artifact_sources import load_artifacts
 from steps.runtime.places import HERE, Place

@@ -4,8 +4,8 @@ import pytest
 
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.errors import ConfigError
-from pipelines import elsewhere
-from pipelines.elsewhere import require_reachable
+from pipelines.launching import elsewhere
+from pipelines.launching.elsewhere import require_reachable
 from steps.runtime.places import HERE, Place
 
 AWAY = Place(here=False, orchestrated_here=False)

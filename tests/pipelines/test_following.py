@@ -9,8 +9,8 @@ import requests
 from zenml.enums import ExecutionStatus
 
 from llm_engineering.errors import DataError, StoppedFollowing, TrainingError
-from pipelines import following
-from pipelines.following import failure_of, follow
+from pipelines.launching import follow as following
+from pipelines.launching.follow import failure_of, follow
 
 
 def step(name: str, status: ExecutionStatus, **facts: Any) -> SimpleNamespace:

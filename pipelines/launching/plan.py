@@ -20,9 +20,9 @@ from llm_engineering.planning.estimate import Estimate
 from llm_engineering.planning.recipes import Training, imitation_settings
 from llm_engineering.training.arguments import planned_steps
 from pipelines.comparison import wire_comparison
-from pipelines.launch import PIPELINES, Job, Launch, configured, packed
+from pipelines.launching.launch import PIPELINES, Job, Launch, configured, packed
+from pipelines.launching.rehearsal import estimates
 from pipelines.pieces import Pieces
-from pipelines.rehearsal import estimates
 from pipelines.sweep import job_of, wire_sweep
 from pipelines.variants import Bench, Made
 from steps.runtime.artifact_sources import load_artifacts

@@ -51,9 +51,9 @@ from llm_engineering.training.arguments import require_shares
 from llm_engineering.training.watch import judged_anew
 from pipelines import training as pipelines
 from pipelines.comparison import comparison
-from pipelines.elsewhere import require_reachable
-from pipelines.following import failure_of, follow, submitting
-from pipelines.packing import Packer
+from pipelines.launching.elsewhere import require_reachable
+from pipelines.launching.follow import failure_of, follow, submitting
+from pipelines.launching.packing import Packer
 from pipelines.stacks.target import Target
 from pipelines.store import alive
 from pipelines.sweep import sweep, sweep_metric

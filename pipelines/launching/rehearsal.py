@@ -17,7 +17,7 @@ from llm_engineering.planning.estimate import GPU_SPEED, Estimate, Machine, esti
 from llm_engineering.planning.rehearsal import rehearsal_of
 from llm_engineering.planning.shape import read_shape
 from llm_engineering.planning.tiny import write_tiny_model
-from pipelines.launch import Job, find_version_model, warnings_of
+from pipelines.launching.launch import Job, find_version_model, warnings_of
 from steps.runtime.artifact_sources import find_artifacts, load_artifacts
 from steps.runtime.fetching import described
 
