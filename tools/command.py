@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from tools.printable import printable
+from tools.console.printable import printable
 
 REPOSITORY = Path(__file__).parents[1]
 SHOWN = ("zenml", "torch", "transformers", "trl", "peft")

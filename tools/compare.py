@@ -12,8 +12,8 @@ from rich.console import Console
 from llm_engineering.config.schema import RunConfig
 from llm_engineering.errors import PipelineError, StoreError
 from tools.command import Command, print_error
+from tools.console.terminal import take_over_logging
 from tools.environment import set_environment
-from tools.terminal import take_over_logging
 
 if TYPE_CHECKING:
     from llm_engineering.reporting.differences import RunDifferences

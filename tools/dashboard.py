@@ -15,8 +15,8 @@ from llm_engineering.config.schema import RunConfig
 from llm_engineering.errors import PipelineError, StoreError
 from llm_engineering.own_pages import HOST_VARIABLE, OwnPages
 from tools.command import Command, print_error
+from tools.console.terminal import take_over_logging
 from tools.environment import set_environment
-from tools.terminal import take_over_logging
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

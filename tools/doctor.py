@@ -26,8 +26,8 @@ from llm_engineering.checkup.services import examine_comet, examine_hub
 from llm_engineering.checkup.software import examine_commands, examine_packages, examine_python
 from pipelines.checkup import examine_zenml
 from tools.command import Command
+from tools.console.terminal import open_console
 from tools.environment import keep_calm
-from tools.terminal import open_console
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_engineering.checkup.finding import Check, Finding, examine
-from tools.printable import printable
+from tools.console.printable import printable
 
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 

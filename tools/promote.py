@@ -16,8 +16,8 @@ from llm_engineering.artifacts import Force, PromotionDecision
 from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import PipelineError
 from tools.command import Command, print_error
+from tools.console.terminal import take_over_logging
 from tools.environment import set_environment
-from tools.terminal import take_over_logging
 
 if TYPE_CHECKING:
     from llm_engineering.config import RunConfig

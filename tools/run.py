@@ -16,8 +16,8 @@ from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import PipelineError, StoreError, TrainingError, no_space
 from llm_engineering.models.backends import pick_backend
 from tools.command import Command, print_error, version_option
+from tools.console.terminal import RunConsole, facts_table, open_console, take_over_logging
 from tools.environment import set_environment
-from tools.terminal import RunConsole, facts_table, open_console, take_over_logging
 
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse

@@ -24,9 +24,9 @@ from llm_engineering.config.stacks import OpenStack, read_stack, shipped_stacks
 from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import ConfigError, PipelineError
 from tools.command import Command, Group, print_error
+from tools.console.terminal import take_over_logging
 from tools.environment import set_environment
 from tools.findings import show, show_findings
-from tools.terminal import take_over_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -281,7 +281,7 @@ def rehearse(
     for ended_by in (signal.SIGINT, signal.SIGTERM):  # either way servers and jobs are stopped
         signal.signal(ended_by, signal.default_int_handler)
     with _one_sentence(verbose=verbose, opens_store=False):
-        from pipelines.stacks.rehearsal import rehearse as rehearsed
+        from tools.stack_rehearsal.rehearsal import rehearse as rehearsed
 
         load_config(configs or [DEFAULT_CONFIG], overrides)  # a mistake is said before any server starts
         problems = 0

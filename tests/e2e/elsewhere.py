@@ -8,7 +8,7 @@ from typing import Any
 
 from command_line import REPOSITORY, CommandLine
 
-from pipelines.stacks.rehearsal import Rehearsal
+from tools.stack_rehearsal.rehearsal import Rehearsal
 
 OWN_FILES = """
 name: own
@@ -62,7 +62,7 @@ class Submitter:
     def register(self, stack: str) -> list[str]:
         """Register a shipped stack, and return the words that send a run to it."""
         from llm_engineering.config.stacks import read_stack
-        from pipelines.stacks.rehearsal import commands_of
+        from tools.stack_rehearsal.rehearsal import commands_of
 
         register, _ = commands_of(read_stack(stack), self.rehearsal.values, [])
         self.do(*register[1:])
@@ -71,7 +71,7 @@ class Submitter:
 
 def keys_of(rehearsal: Rehearsal, prefix: str = "") -> Sequence[str]:
     """Return the names of what lies in the bucket."""
-    from pipelines.stacks.standins.s3 import client_of
+    from tools.stack_rehearsal.standins.s3 import client_of
 
     aws = rehearsal.surroundings.cloud
     found = client_of("s3", aws).list_objects_v2(Bucket=aws.bucket, Prefix=prefix)

@@ -13,7 +13,7 @@ from elsewhere import numbers
 
 from llm_engineering.config.stacks import read_stack
 from llm_engineering.errors import StoreError
-from pipelines.stacks.rehearsal import require_packages
+from tools.stack_rehearsal.rehearsal import require_packages
 
 pytestmark = pytest.mark.slow
 

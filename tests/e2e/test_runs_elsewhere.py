@@ -15,7 +15,7 @@ from command_line import REPOSITORY, CommandLine
 from elsewhere import OWN_FILES, Submitter, keys_of, numbers
 
 from llm_engineering.errors import StoreError
-from pipelines.stacks.rehearsal import Rehearsal, require_packages, standing_in
+from tools.stack_rehearsal.rehearsal import Rehearsal, require_packages, standing_in
 
 pytestmark = pytest.mark.slow
 TRAINED_IN_MINUTES = """

@@ -19,7 +19,7 @@ from llm_engineering.config.yaml.loader import load_config
 from pipelines.launching.launch import prepare, start
 from pipelines.store import open_store
 from tools import compare, promote
-from tools.terminal import Lines
+from tools.console.terminal import Lines
 
 folder = Path(sys.argv[1])
 CONFIG = """

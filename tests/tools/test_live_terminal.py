@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[2]
 RUN = """
 import logging, sys, time, warnings
 from llm_engineering.progress import Progress, Work, log, tell
-from tools.terminal import open_console, take_over_logging
+from tools.console.terminal import open_console, take_over_logging
 
 def training(step, **facts):
     progress = Progress("SFT", step, 400, "steps", loss=1.5 / step, speed=6991.0, speed_unit="tokens",

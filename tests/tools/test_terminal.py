@@ -4,7 +4,7 @@ import logging
 import pytest
 from rich.console import Console
 
-from tools.terminal import Lines
+from tools.console.terminal import Lines
 
 
 @pytest.fixture

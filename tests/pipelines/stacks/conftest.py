@@ -9,7 +9,7 @@ import pytest
 from rehearsed import Open, Rehearsed
 
 from llm_engineering.errors import StoreError
-from pipelines.stacks.rehearsal import REPOSITORY, require_packages, standing_in
+from tools.stack_rehearsal.rehearsal import REPOSITORY, require_packages, standing_in
 
 HERE = Path(__file__).parent
 

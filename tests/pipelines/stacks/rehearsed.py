@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.stacks.rehearsal import Rehearsal
-from pipelines.stacks.standins.jobs import Job
-from pipelines.stacks.standins.posted import Posted, step_of
+from tools.stack_rehearsal.rehearsal import Rehearsal
+from tools.stack_rehearsal.standins.jobs import Job
+from tools.stack_rehearsal.standins.posted import Posted, step_of
 
 DEADLINE = 300.0
 """How long a submitted step may take to begin, in seconds; 15 on two idle cores."""

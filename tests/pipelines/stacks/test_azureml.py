@@ -10,15 +10,15 @@ import pytest
 from rehearsed import Open
 from small_pipeline import IMAGE as REGISTRY_IMAGE
 
-from pipelines.stacks.standins.jobs import Image, Machine
-from pipelines.stacks.standins.loopback import Recording
+from tools.stack_rehearsal.standins.jobs import Image, Machine
+from tools.stack_rehearsal.standins.loopback import Recording
 
 REASON = "azure-ai-ml is not installed here: run with .venv-stacks (`make stacks-env`)"
 ml = pytest.importorskip("azure.ai.ml", reason=REASON)
 from azure.ai.ml import entities  # noqa: E402
 
 if TYPE_CHECKING:
-    from pipelines.stacks.standins.azureml import AzureML
+    from tools.stack_rehearsal.standins.azureml import AzureML
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the client's own deprecations
 DEADLINE = 30.0
@@ -28,7 +28,7 @@ FINISH = 'mkdir -p "$(dirname "$AZURE_ML_OUTPUT_COMPLETED")" && echo done > "$AZ
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["AzureML"]:
-    from pipelines.stacks.standins.azureml import azureml_standin
+    from tools.stack_rehearsal.standins.azureml import azureml_standin
 
     machine, recording = Machine(tmp_path / "machine", Image(Path(sys.executable))), Recording(tmp_path / "put.jsonl")
     with azureml_standin(machine, recording, tmp_path / "azure") as workspace:
@@ -41,7 +41,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Azure
 def client(stand_in: "AzureML") -> "ml.MLClient":
     from azure.identity import DefaultAzureCredential
 
-    from pipelines.stacks.standins.azureml import GROUP, SUBSCRIPTION, WORKSPACE
+    from tools.stack_rehearsal.standins.azureml import GROUP, SUBSCRIPTION, WORKSPACE
 
     return ml.MLClient(DefaultAzureCredential(), SUBSCRIPTION, GROUP, WORKSPACE)
 
@@ -134,7 +134,7 @@ GPUS = {"mode": "compute-cluster", "compute_name": "gpus", "size": "Standard_NC2
 
 @pytest.mark.slow
 def test_a_pipeline_runs_as_it_was_submitted(standing: Open) -> None:
-    from pipelines.stacks.standins.azureml import GROUP, SUBSCRIPTION, WORKSPACE, AzureML
+    from tools.stack_rehearsal.standins.azureml import GROUP, SUBSCRIPTION, WORKSPACE, AzureML
 
     configuration = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "workspace": WORKSPACE}
     with standing("azureml") as rehearsed:
@@ -168,7 +168,7 @@ def test_a_pipeline_runs_as_it_was_submitted(standing: Open) -> None:
 
 @pytest.mark.slow
 def test_the_step_operator_sends_one_step_to_the_cluster_and_waits_for_it(standing: Open) -> None:
-    from pipelines.stacks.standins.azureml import GROUP, SUBSCRIPTION, WORKSPACE, AzureML
+    from tools.stack_rehearsal.standins.azureml import GROUP, SUBSCRIPTION, WORKSPACE, AzureML
 
     configuration = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "workspace_name": WORKSPACE}
     with standing("azureml") as rehearsed:

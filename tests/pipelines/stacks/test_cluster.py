@@ -14,9 +14,9 @@ import zenml.integrations.kubernetes.kube_utils  # noqa: F401 - mends the client
 from kubernetes.client import ApiClient, ApiException, BatchV1Api, CoreV1Api
 from kubernetes.config import new_client_from_config
 
-from pipelines.stacks.standins.jobs import Image, Machine
-from pipelines.stacks.standins.kubernetes import Cluster, kubernetes_standin
-from pipelines.stacks.standins.loopback import Recording
+from tools.stack_rehearsal.standins.jobs import Image, Machine
+from tools.stack_rehearsal.standins.kubernetes import Cluster, kubernetes_standin
+from tools.stack_rehearsal.standins.loopback import Recording
 
 NAMESPACE = "training"
 DEADLINE = 60.0

@@ -10,7 +10,7 @@ import pytest
 
 from llm_engineering.checkup.finding import Finding
 from llm_engineering.config.stacks import Component, Machine, StackConfig
-from pipelines.stacks.conformity import (
+from tools.stack_rehearsal.conformity import (
     examine_code,
     examine_entry_points,
     examine_environments,
@@ -21,10 +21,10 @@ from pipelines.stacks.conformity import (
     examine_run,
     examine_secrets,
 )
-from pipelines.stacks.outcome import Outcome, StepOutcome
-from pipelines.stacks.standins.jobs import Image
-from pipelines.stacks.standins.jobs import Machine as Place
-from pipelines.stacks.standins.posted import Limits, Posted
+from tools.stack_rehearsal.outcome import Outcome, StepOutcome
+from tools.stack_rehearsal.standins.jobs import Image
+from tools.stack_rehearsal.standins.jobs import Machine as Place
+from tools.stack_rehearsal.standins.posted import Limits, Posted
 
 IMAGE = "registry/llm-engineering:1"
 STACK = StackConfig(

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.stacks.standins.jobs import Image, Job, Machine
+from tools.stack_rehearsal.standins.jobs import Image, Job, Machine
 
 DEADLINE = 20.0
 

@@ -4,7 +4,7 @@ import pytest
 from rehearsed import Open
 from small_pipeline import IMAGE
 
-from pipelines.stacks.standins.kubernetes import CONTEXT, Cluster, Collection
+from tools.stack_rehearsal.standins.kubernetes import CONTEXT, Cluster, Collection
 
 pytestmark = pytest.mark.slow
 

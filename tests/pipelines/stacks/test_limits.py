@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("botocore", reason="needs the extra rehearsal: make stacks-env")
 pytest.importorskip("kubernetes", reason="needs the extra rehearsal: make stacks-env")
 
-from pipelines.stacks.standins.aws_shapes import faults_of as faults_of_request
-from pipelines.stacks.standins.kubernetes_rules import faults_of as faults_of_manifest
-from pipelines.stacks.standins.sagemaker import definition_faults
+from tools.stack_rehearsal.standins.aws_shapes import faults_of as faults_of_request
+from tools.stack_rehearsal.standins.kubernetes_rules import faults_of as faults_of_manifest
+from tools.stack_rehearsal.standins.sagemaker import definition_faults
 
 TRAINING = {
     "AlgorithmSpecification": {"TrainingImage": "registry/image:tag", "TrainingInputMode": "File"},

@@ -10,13 +10,13 @@ import pytest
 from rehearsed import Open
 from small_pipeline import IMAGE
 
-from pipelines.stacks.standins.jobs import Image, Machine
-from pipelines.stacks.standins.loopback import Recording
+from tools.stack_rehearsal.standins.jobs import Image, Machine
+from tools.stack_rehearsal.standins.loopback import Recording
 
 modal = pytest.importorskip("modal", reason="modal is not installed here: run with .venv-stacks (`make stacks-env`)")
 
 if TYPE_CHECKING:
-    from pipelines.stacks.standins.modal import ModalStandIn, Sandbox
+    from tools.stack_rehearsal.standins.modal import ModalStandIn, Sandbox
 
 DEADLINE = 20.0
 REGISTRY_IMAGE = "registry.example/llm-engineering:1"
@@ -24,7 +24,7 @@ REGISTRY_IMAGE = "registry.example/llm-engineering:1"
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["ModalStandIn"]:
-    from pipelines.stacks.standins.modal import ModalStandIn
+    from tools.stack_rehearsal.standins.modal import ModalStandIn
 
     machine = Machine(tmp_path / "machine", Image(Path(sys.executable)))
     monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.modal.toml
@@ -39,11 +39,13 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Modal
 def test_every_method_of_the_stand_in_is_one_of_the_installed_modal() -> None:
     from modal_proto import api_pb2
 
-    from pipelines.stacks.standins.modal import METHODS, SERVICE
+    from tools.stack_rehearsal.standins.modal import METHODS, SERVICE
 
     known = api_pb2.DESCRIPTOR.services_by_name[SERVICE].methods_by_name
     gone = sorted(METHODS.keys() - known.keys())
-    assert not gone, f"modal {modal.__version__} has no {gone}: change pipelines/stacks/standins/modal.py, or pin modal"
+    assert not gone, (
+        f"modal {modal.__version__} has no {gone}: change tools/stack_rehearsal/standins/modal.py, or pin modal"
+    )
 
 
 def create(*command: str, **asked: object) -> "modal.Sandbox":

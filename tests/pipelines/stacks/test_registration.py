@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.stacks.standins.zenml_server import zenml_server
+from tools.stack_rehearsal.standins.zenml_server import zenml_server
 
 REPOSITORY = Path(__file__).parents[3]
 VALUES = [

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from llm_engineering.config.stacks import read_stack
 from llm_engineering.errors import ConfigError
-from pipelines.stacks.rehearsal import STANDINS, commands_of, flavors_of, standing_in
+from tools.stack_rehearsal.rehearsal import STANDINS, commands_of, flavors_of, standing_in
 from tools.stacks import main
 
 

@@ -4,7 +4,7 @@ import pytest
 from rehearsed import Open
 from small_pipeline import IMAGE
 
-from pipelines.stacks.standins.sagemaker import SageMaker
+from tools.stack_rehearsal.standins.sagemaker import SageMaker
 
 pytestmark = pytest.mark.slow
 

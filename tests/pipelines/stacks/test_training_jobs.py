@@ -14,10 +14,10 @@ pytest.importorskip("moto", reason="needs the extra rehearsal: make stacks-env")
 import boto3
 from botocore.exceptions import ClientError
 
-from pipelines.stacks.standins.jobs import Image, Machine
-from pipelines.stacks.standins.loopback import Recording
-from pipelines.stacks.standins.s3 import REGION, aws_standin
-from pipelines.stacks.standins.sagemaker import SageMaker, sagemaker_standin
+from tools.stack_rehearsal.standins.jobs import Image, Machine
+from tools.stack_rehearsal.standins.loopback import Recording
+from tools.stack_rehearsal.standins.s3 import REGION, aws_standin
+from tools.stack_rehearsal.standins.sagemaker import SageMaker, sagemaker_standin
 
 ROLE = "arn:aws:iam::123456789012:role/rehearsal"
 DEADLINE = 60.0

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from small_pipeline import IMAGE as REGISTRY_IMAGE
 
-from pipelines.stacks.standins.jobs import Image, Machine
-from pipelines.stacks.standins.loopback import Recording
-from pipelines.stacks.standins.zenml_server import zenml_server
+from tools.stack_rehearsal.standins.jobs import Image, Machine
+from tools.stack_rehearsal.standins.loopback import Recording
+from tools.stack_rehearsal.standins.zenml_server import zenml_server
 
 REASON = "Google Cloud's packages are not installed here: run with .venv-vertex (`make vertex-env`)"
 aiplatform = pytest.importorskip("google.cloud.aiplatform", reason=REASON)
@@ -23,8 +23,8 @@ from kfp import dsl  # noqa: E402
 from kfp.compiler import Compiler  # noqa: E402
 
 if TYPE_CHECKING:
-    from pipelines.stacks.standins.google_cloud import GoogleCloud
-    from pipelines.stacks.standins.vertex import VertexStandIn
+    from tools.stack_rehearsal.standins.google_cloud import GoogleCloud
+    from tools.stack_rehearsal.standins.vertex import VertexStandIn
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 DEADLINE = 30.0
@@ -34,7 +34,7 @@ IMAGE = "europe-docker.pkg.dev/rehearsal/images/llm-engineering:1"
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator["GoogleCloud"]:
     """One for all tests: gRPC reads certificates once a process."""
-    from pipelines.stacks.standins.google_cloud import google_cloud_standin
+    from tools.stack_rehearsal.standins.google_cloud import google_cloud_standin
 
     with google_cloud_standin(tmp_path_factory.mktemp("cloud")) as cloud, pytest.MonkeyPatch.context() as patch:
         for name, value in cloud.environment.items():
@@ -45,7 +45,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator["GoogleCloud"]:
 
 @pytest.fixture
 def stand_in(cloud: "GoogleCloud", tmp_path: Path) -> Iterator["VertexStandIn"]:
-    from pipelines.stacks.standins.vertex import VertexStandIn
+    from tools.stack_rehearsal.standins.vertex import VertexStandIn
 
     machine = Machine(tmp_path / "machine", Image(Path(sys.executable)))
     with VertexStandIn(cloud, machine, Recording(tmp_path / "submitted.jsonl")) as vertex:

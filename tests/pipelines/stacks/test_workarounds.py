@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.stacks.rehearsal import REPOSITORY
+from tools.stack_rehearsal.rehearsal import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

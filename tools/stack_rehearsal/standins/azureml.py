@@ -30,10 +30,10 @@ import jwt
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from pipelines.stacks.standins.internet import Internet
-from pipelines.stacks.standins.jobs import Job, Machine
-from pipelines.stacks.standins.loopback import Recording, serving
-from pipelines.stacks.standins.posted import Posted
+from tools.stack_rehearsal.standins.internet import Internet
+from tools.stack_rehearsal.standins.jobs import Job, Machine
+from tools.stack_rehearsal.standins.loopback import Recording, serving
+from tools.stack_rehearsal.standins.posted import Posted
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
 GROUP, WORKSPACE, REGION, TENANT = "rehearsal", "rehearsal", "westeurope", "rehearsal"

@@ -1,6 +1,6 @@
 """What became of the latest run on a server: asked by a process of its own, whose ZenML client is on that server.
 
-``python -m pipelines.stacks.outcome`` prints an :class:`Outcome` as JSON, and ``null`` where there is no run.
+``python -m tools.stack_rehearsal.outcome`` prints an :class:`Outcome` as JSON, and ``null`` where there is no run.
 """
 
 import json

@@ -22,10 +22,10 @@ from pathlib import Path
 from threading import RLock, Thread
 from typing import TYPE_CHECKING, Any
 
-from pipelines.stacks.standins.jobs import Job, Machine
-from pipelines.stacks.standins.kubernetes_rules import MODELS, Manifest, faults_of
-from pipelines.stacks.standins.loopback import Recording, serving
-from pipelines.stacks.standins.posted import Posted
+from tools.stack_rehearsal.standins.jobs import Job, Machine
+from tools.stack_rehearsal.standins.kubernetes_rules import MODELS, Manifest, faults_of
+from tools.stack_rehearsal.standins.loopback import Recording, serving
+from tools.stack_rehearsal.standins.posted import Posted
 
 if TYPE_CHECKING:
     from starlette.requests import Request

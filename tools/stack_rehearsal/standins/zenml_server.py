@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.errors import StoreError
-from pipelines.stacks.standins.loopback import listening_socket, url_of
+from tools.stack_rehearsal.standins.loopback import listening_socket, url_of
 
 if TYPE_CHECKING:
     import httpx

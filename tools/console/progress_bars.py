@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_engineering.progress import Progress, time_text
-from tools.printable import printable
+from tools.console.printable import printable
 
 INDENT = "  "
 LONGEST_LABEL = 26

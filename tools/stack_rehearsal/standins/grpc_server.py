@@ -11,8 +11,8 @@ from grpclib.const import Cardinality, Handler
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server, Stream
 
-from pipelines.stacks.standins.loop import Loop
-from pipelines.stacks.standins.loopback import listening_socket
+from tools.stack_rehearsal.standins.loop import Loop
+from tools.stack_rehearsal.standins.loopback import listening_socket
 
 
 @dataclass(frozen=True)

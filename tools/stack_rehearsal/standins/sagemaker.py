@@ -18,11 +18,11 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from pipelines.stacks.settings import SAGEMAKER_SDK
-from pipelines.stacks.standins.aws_shapes import faults_of, sagemaker_model
-from pipelines.stacks.standins.jobs import Job, Machine
-from pipelines.stacks.standins.loopback import Recording, serving
-from pipelines.stacks.standins.posted import Limits, Posted
-from pipelines.stacks.standins.s3 import ACCOUNT, AWS, REGION, client_of
+from tools.stack_rehearsal.standins.aws_shapes import faults_of, sagemaker_model
+from tools.stack_rehearsal.standins.jobs import Job, Machine
+from tools.stack_rehearsal.standins.loopback import Recording, serving
+from tools.stack_rehearsal.standins.posted import Limits, Posted
+from tools.stack_rehearsal.standins.s3 import ACCOUNT, AWS, REGION, client_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request

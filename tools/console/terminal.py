@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_engineering import progress
-from tools.printable import printable
-from tools.progress_bars import Bars
+from tools.console.printable import printable
+from tools.console.progress_bars import Bars
 
 _OURS = ("llm_engineering", "pipelines", "steps", "tools")
 _STARTED = re.compile(r"Step `(?P<step>.+)` has started")

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from pipelines.stacks.standins.internet import Internet
-from pipelines.stacks.standins.loopback import HOST, listening_socket, serving
+from tools.stack_rehearsal.standins.internet import Internet
+from tools.stack_rehearsal.standins.loopback import HOST, listening_socket, serving
 
 PROJECT = "rehearsal"
 PROJECT_NUMBER = "1"

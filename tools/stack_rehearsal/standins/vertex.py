@@ -35,11 +35,11 @@ from google.cloud.resourcemanager_v3.types import projects
 from google.protobuf import empty_pb2
 from google.protobuf.json_format import MessageToDict
 
-from pipelines.stacks.standins.google_cloud import ACCOUNT, PROJECT, PROJECT_NUMBER, GoogleCloud
-from pipelines.stacks.standins.grpc_server import GrpcServer, Method
-from pipelines.stacks.standins.jobs import Job, Machine
-from pipelines.stacks.standins.loopback import Recording
-from pipelines.stacks.standins.posted import Limits, Posted, step_of
+from tools.stack_rehearsal.standins.google_cloud import ACCOUNT, PROJECT, PROJECT_NUMBER, GoogleCloud
+from tools.stack_rehearsal.standins.grpc_server import GrpcServer, Method
+from tools.stack_rehearsal.standins.jobs import Job, Machine
+from tools.stack_rehearsal.standins.loopback import Recording
+from tools.stack_rehearsal.standins.posted import Limits, Posted, step_of
 
 JOB_ID = re.compile(r"[a-z][-a-z0-9]{0,127}")
 """What Vertex AI takes as the id of a pipeline's run."""

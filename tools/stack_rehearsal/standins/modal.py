@@ -26,10 +26,10 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message_factory import GetMessageClass
 from modal_proto import api_pb2
 
-from pipelines.stacks.standins.grpc_server import GrpcServer, Method
-from pipelines.stacks.standins.jobs import Job, Machine
-from pipelines.stacks.standins.loopback import Recording
-from pipelines.stacks.standins.posted import Posted, step_of
+from tools.stack_rehearsal.standins.grpc_server import GrpcServer, Method
+from tools.stack_rehearsal.standins.jobs import Job, Machine
+from tools.stack_rehearsal.standins.loopback import Recording
+from tools.stack_rehearsal.standins.posted import Posted, step_of
 
 SERVICE = "ModalClient"
 BUILDER = "2025.06"

@@ -1,7 +1,7 @@
 """Rehearse a stack on this machine: submit to stand-ins, run what was submitted, and say whether it is as it should be.
 
 Nothing leaves the machine, and nobody pays. ZenML's own code submits, as it would to the platform; a stand-in takes the
-command and the environment out of each request and runs them here (:mod:`pipelines.stacks.standins`).
+command and the environment out of each request and runs them here (:mod:`tools.stack_rehearsal.standins`).
 docs/rehearsing_stacks.md says what that proves and what it does not.
 """
 
@@ -19,16 +19,16 @@ from pydantic import TypeAdapter
 from llm_engineering.checkup.finding import Finding
 from llm_engineering.config.stacks import OpenStack, StackConfig
 from llm_engineering.errors import ConfigError, StoreError
-from pipelines.stacks.conformity import CODE, examine_code, examine_secrets, examine_submission
-from pipelines.stacks.outcome import Outcome
-from pipelines.stacks.standins.jobs import Image, Machine
-from pipelines.stacks.standins.kubernetes import kubernetes_standin
-from pipelines.stacks.standins.loopback import Recording
-from pipelines.stacks.standins.posted import Cloud, StandIn
-from pipelines.stacks.standins.s3 import AWS, aws_standin
-from pipelines.stacks.standins.sagemaker import sagemaker_standin
-from pipelines.stacks.standins.zenml_server import ZenMLServer, zenml_server
 from steps.runtime.caching import REPOSITORY
+from tools.stack_rehearsal.conformity import CODE, examine_code, examine_secrets, examine_submission
+from tools.stack_rehearsal.outcome import Outcome
+from tools.stack_rehearsal.standins.jobs import Image, Machine
+from tools.stack_rehearsal.standins.kubernetes import kubernetes_standin
+from tools.stack_rehearsal.standins.loopback import Recording
+from tools.stack_rehearsal.standins.posted import Cloud, StandIn
+from tools.stack_rehearsal.standins.s3 import AWS, aws_standin
+from tools.stack_rehearsal.standins.sagemaker import sagemaker_standin
+from tools.stack_rehearsal.standins.zenml_server import ZenMLServer, zenml_server
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ Opening = Callable[[Surroundings], AbstractContextManager[StandIn]]
 
 
 def _azureml(around: Surroundings) -> AbstractContextManager[StandIn]:
-    from pipelines.stacks.standins.azureml import azureml_standin
+    from tools.stack_rehearsal.standins.azureml import azureml_standin
 
     return azureml_standin(around.machine, around.recording, around.folder / "azure")
 
 
 def _vertex(around: Surroundings) -> AbstractContextManager[StandIn]:
-    from pipelines.stacks.standins.google_cloud import GoogleCloud
-    from pipelines.stacks.standins.vertex import VertexStandIn
+    from tools.stack_rehearsal.standins.google_cloud import GoogleCloud
+    from tools.stack_rehearsal.standins.vertex import VertexStandIn
 
     assert isinstance(around.cloud, GoogleCloud)
     return VertexStandIn(around.cloud, around.machine, around.recording)
@@ -91,7 +91,7 @@ def _sagemaker(around: Surroundings) -> AbstractContextManager[StandIn]:
 
 
 def _modal(around: Surroundings) -> AbstractContextManager[StandIn]:
-    from pipelines.stacks.standins.modal import ModalStandIn
+    from tools.stack_rehearsal.standins.modal import ModalStandIn
 
     return ModalStandIn(around.machine, around.recording)
 
@@ -169,7 +169,7 @@ class Rehearsal:
 
     def outcome(self) -> Outcome | None:
         """Return what became of the run."""
-        command = [sys.executable, "-m", "pipelines.stacks.outcome"]
+        command = [sys.executable, "-m", "tools.stack_rehearsal.outcome"]
         done = subprocess.run(
             command, env=self.environment, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True
         )
@@ -237,7 +237,7 @@ def _opening(flavor: str, store: str) -> Opening:
 def _cloud(store: str, folder: Path) -> AbstractContextManager[Cloud]:
     if store == "s3":
         return aws_standin()
-    from pipelines.stacks.standins.google_cloud import google_cloud_standin
+    from tools.stack_rehearsal.standins.google_cloud import google_cloud_standin
 
     return google_cloud_standin(folder / "google")
 

@@ -14,8 +14,8 @@ from typing import Literal, Self
 
 import trustme
 
-from pipelines.stacks.standins.loop import Loop
-from pipelines.stacks.standins.loopback import HOST, listening_socket
+from tools.stack_rehearsal.standins.loop import Loop
+from tools.stack_rehearsal.standins.loopback import HOST, listening_socket
 
 
 class Internet:

@@ -10,7 +10,7 @@ from io import BytesIO
 from threading import Thread
 from typing import Any, BinaryIO
 
-from pipelines.stacks.standins.loopback import HOST
+from tools.stack_rehearsal.standins.loopback import HOST
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"

@@ -7,10 +7,10 @@ from typing import BinaryIO
 
 from llm_engineering.checkup.finding import Finding
 from llm_engineering.config.stacks import Machine, StackConfig
-from pipelines.stacks.outcome import Outcome
 from pipelines.stacks.settings import MODEL_STEPS
-from pipelines.stacks.standins.jobs import Job
-from pipelines.stacks.standins.posted import Limits, Posted, step_of
+from tools.stack_rehearsal.outcome import Outcome
+from tools.stack_rehearsal.standins.jobs import Job
+from tools.stack_rehearsal.standins.posted import Limits, Posted, step_of
 
 CODE = ("llm_engineering", "steps", "pipelines", "configs")
 """What has to be in the code archive: the rooms that steps import, and what these read."""
