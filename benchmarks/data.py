@@ -119,7 +119,8 @@ def prepare_here(kind: str, path: Path, model: Path, *, audit: bool) -> float:
     import scipy.sparse.csgraph  # noqa: F401
     import transformers  # noqa: F401
 
-    from llm_engineering.config.schema import DataConfig, ModelConfig
+    from llm_engineering.config.data import DataConfig
+    from llm_engineering.config.model import ModelConfig
     from llm_engineering.data.loading import load_raw_rows
     from llm_engineering.data.preparation import prepare_rows
     from llm_engineering.models.chat import load_chat_tokenizer

@@ -20,7 +20,7 @@ import click
 from rich.console import Console
 
 from llm_engineering.artifacts import Checkpoint, Metric, RowSet
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from tools.environment import set_environment
 

@@ -25,7 +25,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from llm_engineering.config.schema import CometTracking, NoTracking, RunConfig
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.tracking import CometTracking, NoTracking
 from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from tools.environment import set_environment
 

@@ -35,7 +35,7 @@ from torch.utils.data import SequentialSampler
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from llm_engineering.config.schema import ModelConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.flat.forward import FastForward

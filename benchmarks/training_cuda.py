@@ -29,7 +29,7 @@ from training import InOrder, StockDPO, adapter, lengths, with_sampler
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
 from trl import DPOConfig, SFTConfig, SFTTrainer
 
-from llm_engineering.config.schema import ModelConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.training.trainers import PreparedDPOTrainer, PreparedSFTTrainer

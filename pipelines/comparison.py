@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from zenml import pipeline
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.data.loading import Origins
 from llm_engineering.planning.recipes import comparison_recipes, parents

@@ -5,7 +5,8 @@ from pathlib import Path
 from zenml.client import Client
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import ModelConfig, RunConfig
+from llm_engineering.config.model import ModelConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.errors import StoreError
 from llm_engineering.models.checkpoints import locate_base
 from pipelines.launching.launch import find_version_model

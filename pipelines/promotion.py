@@ -12,7 +12,7 @@ from zenml.enums import ExecutionStatus, RunWaitConditionResolution, RunWaitCond
 from zenml.models import ModelVersionResponse, PipelineRunResponse
 
 from llm_engineering.artifacts import Force, PromotionDecision
-from llm_engineering.config.schema import PromotionConfig
+from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.promotion import unanswered
 from pipelines.store import alive
 from steps.promote_version import judge_version, move_stage

@@ -12,7 +12,7 @@ from zenml import pipeline
 from zenml.steps import BaseStep
 
 from llm_engineering.artifacts import Checkpoint, MeasuredModels
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.data.loading import Origins
 from llm_engineering.training.arguments import pairs_seen, stores_reference

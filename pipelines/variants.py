@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from llm_engineering.artifacts import Checkpoint, Variant
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.data.loading import Origins
 from llm_engineering.planning.recipes import Recipe, Training, clean_checker, imitation_settings
 from pipelines.evidence import add_evidence

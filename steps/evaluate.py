@@ -7,7 +7,8 @@ from typing import Annotated
 from zenml import step
 
 from llm_engineering.artifacts import Checkpoint, EvaluationReport, Folder, MeasuredModels, RowSet
-from llm_engineering.config.schema import EvaluationConfig, ModelConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.evaluation.changes import write_changes
 from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.evaluation.lineup import own_tokenizers

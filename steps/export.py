@@ -19,7 +19,8 @@ from llm_engineering.artifacts import (
     TrainingReport,
 )
 from llm_engineering.artifacts import Export as Exported
-from llm_engineering.config.schema import ModelConfig, RunConfig
+from llm_engineering.config.model import ModelConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import max_positions
 from llm_engineering.models.export import export_all

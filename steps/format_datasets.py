@@ -5,7 +5,8 @@ from typing import Annotated
 from zenml import step
 
 from llm_engineering.artifacts import Checkpoint, DatasetReport, Folder, RowSet
-from llm_engineering.config.schema import DataConfig, ModelConfig
+from llm_engineering.config.data import DataConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from steps.runtime.context import log_facts

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 from llm_engineering.artifacts import Checkpoint, RowSet
-from llm_engineering.config.schema import ModelConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.training import imitation as library
 from steps.runtime.context import log_facts

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 
 from llm_engineering.artifacts import RowSet
-from llm_engineering.config.schema import DataConfig
+from llm_engineering.config.data import DataConfig
 from llm_engineering.data.loading import Origins, load_raw_rows
 from steps.runtime.artifact_sources import load_artifacts
 from steps.runtime.context import log_facts

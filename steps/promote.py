@@ -14,7 +14,9 @@ from llm_engineering.artifacts import (
     RowSet,
     TrainingReport,
 )
-from llm_engineering.config.schema import EvaluationConfig, ModelConfig, PromotionConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.model import ModelConfig
+from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import get_step_context, step
 
 from llm_engineering.artifacts import Force, PromotionDecision
-from llm_engineering.config.schema import PromotionConfig
+from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.promotion import answered, overtaken
 from steps.runtime.context import log_facts
 from steps.runtime.deciding import gate

@@ -5,7 +5,8 @@ from typing import Annotated
 from zenml import step
 
 from llm_engineering.artifacts import Checkpoint, HarnessReport, MeasuredModels
-from llm_engineering.config.schema import HarnessConfig, ModelConfig
+from llm_engineering.config.evaluation import HarnessConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype

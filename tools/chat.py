@@ -16,7 +16,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from llm_engineering.config.schema import ModelConfig, RunConfig
+from llm_engineering.config.model import ModelConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import ConfigError, PipelineError
 from tools.command import Command, print_error

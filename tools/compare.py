@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import click
 from rich.console import Console
 
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.errors import PipelineError, StoreError
 from tools.command import Command, print_error
 from tools.console.terminal import take_over_logging

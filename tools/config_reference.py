@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import click
 from ruamel.yaml import YAML
 
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 
 Schema: TypeAlias = dict[str, Any]
 """A part of the JSON schema that pydantic makes of the configuration."""

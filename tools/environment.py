@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llm_engineering.config.schema import RunConfig
+    from llm_engineering.config.run import RunConfig
 
 _CALM = {
     "AUTO_OPEN_DASHBOARD": "false",
@@ -42,7 +42,7 @@ def set_environment(config: "RunConfig") -> None:
 
 
 def _may_need_hub(config: "RunConfig") -> bool:
-    from llm_engineering.config.schema import HubSource
+    from llm_engineering.config.data import HubSource
 
     base = config.model.base
     base_is_local = base == "embedded" or "@" in base or Path(base).exists()

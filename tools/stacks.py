@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stacks import OpenStack, read_stack, shipped_stacks
 from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import ConfigError, PipelineError

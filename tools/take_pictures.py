@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import click
 
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.errors import PipelineError, StoreError
 from tools.command import Command, print_error
 from tools.environment import set_environment

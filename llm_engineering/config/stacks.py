@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
-from llm_engineering.config.schema import Block
+from llm_engineering.config.block import Block
 from llm_engineering.config.yaml.layers import Node, Place, read_file
 from llm_engineering.config.yaml.loader import CONFIGS_DIR
 from llm_engineering.config.yaml.problems import describe, nearest

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from llm_engineering.config.schema import SWEEP_KEYS, GridSweep, RandomSweep, RunConfig, SweepRange, SweepValue
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.sweep import SWEEP_KEYS, GridSweep, RandomSweep, SweepRange, SweepValue
 from llm_engineering.config.yaml.layers import Node, Place, assign, from_plain
 from llm_engineering.config.yaml.problems import describe
 from llm_engineering.errors import ConfigError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from llm_engineering.artifacts import ASKED_FOR, DropReason, RowKind, SourceLedger, Split
-from llm_engineering.config.schema import DataConfig, RowSource
+from llm_engineering.config.data import DataConfig, RowSource
 from llm_engineering.data.formats.choice import listed
 from llm_engineering.data.tokens import TrainingRow
 from llm_engineering.errors import DataError

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from llm_engineering.artifacts import RowSet
-from llm_engineering.config.schema import ArtifactSource, DataConfig, FileSource
+from llm_engineering.config.data import ArtifactSource, DataConfig, FileSource
 from llm_engineering.data.files import find_files, hash_data_files
 from llm_engineering.data.rowsets import BATCH_ROWS, RAW, RowWriter, source_split
 from llm_engineering.data.sources import RawRow, read_source

@@ -21,7 +21,7 @@ from llm_engineering.artifacts import (
     Split,
     hash_files,
 )
-from llm_engineering.config.schema import DataConfig
+from llm_engineering.config.data import DataConfig
 from llm_engineering.data.audit import Auditor
 from llm_engineering.data.examples import (
     KEPT,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_engineering.artifacts import DropReason
-from llm_engineering.config.schema import DataConfig, Finding, RowSource
+from llm_engineering.config.data import DataConfig, Finding, RowSource
 from llm_engineering.data.examples import KEPT, KINDS, NOT_PLACED, REASONS, SPLITS, Keys, Records
 from llm_engineering.data.near_duplicates import Indices, Mask, NearIndex, mix
 from llm_engineering.errors import DataError, ProofError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, AnyStr, NamedTuple, TypeVar
 
 from llm_engineering.artifacts import Folder, RowSet
-from llm_engineering.config.schema import ArtifactSource, EmbeddedSource, FileSource, HubSource, RowSource
+from llm_engineering.config.data import ArtifactSource, EmbeddedSource, FileSource, HubSource, RowSource
 from llm_engineering.data.files import CHUNK, PACKED_CHUNK, DataFile, find_files, stored_files
 from llm_engineering.data.nesting import MAX_NESTING, too_deep
 from llm_engineering.data.rowsets import BATCH_ROWS

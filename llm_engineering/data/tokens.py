@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llm_engineering.config.schema import DataConfig, RowSource
+from llm_engineering.config.data import DataConfig, RowSource
 from llm_engineering.data.formats import Example, RowProblem
 from llm_engineering.data.rendering import IGNORED, ChatRenderer, Rendered
 from llm_engineering.errors import ConfigError, DataError, ProofError

@@ -16,7 +16,7 @@ from llm_engineering.artifacts import (
     ModelScores,
     SampleAnswers,
 )
-from llm_engineering.config.schema import EvaluationConfig
+from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.evaluation.changes import Change, answer_changes, count_outcomes, pair_changes
 from llm_engineering.evaluation.held_out import HeldOut, pair_texts

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from llm_engineering.artifacts import RowSet
-from llm_engineering.config.schema import EvaluationConfig
+from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.data.rendering import IGNORED
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.evaluation.changes import PairText

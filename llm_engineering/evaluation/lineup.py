@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import ModelConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.data.rendering import ChatRenderer, TemplateRefusal
 from llm_engineering.errors import ConfigError, ModelError
 from llm_engineering.models.chat import load_chat_tokenizer, require_template_tokens

@@ -18,7 +18,7 @@ from llm_engineering.artifacts import (
     PromotionCheck,
     PromotionDecision,
 )
-from llm_engineering.config.schema import PromotionConfig
+from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.evaluator import parent_of
 from llm_engineering.evaluation.paired import paired_difference
 from llm_engineering.scoring.metrics import LOWER_IS_BETTER

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from llm_engineering.config.schema import (
+from llm_engineering.config.hardware import HardwareConfig
+from llm_engineering.config.model import (
     AdapterConfig,
     DoraAdapter,
     FullFineTuning,
-    HardwareConfig,
     ModelConfig,
     QloraAdapter,
     UnslothBackend,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.artifacts import Checkpoint, Export, ExportParity
-from llm_engineering.config.schema import ExportConfig, ExportFormat, HubExport, Likeness
+from llm_engineering.config.export import ExportConfig, ExportFormat, HubExport, Likeness
 from llm_engineering.errors import ConfigError, ModelError, PipelineError, ProofError, StoreError
 from llm_engineering.models.auto_classes import read_model
 from llm_engineering.models.checkpoints import hash_weights, load_model, save_model

@@ -3,7 +3,8 @@
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
-from llm_engineering.config.schema import HardwareConfig, Optimizer, TorchrunHardware
+from llm_engineering.config.hardware import HardwareConfig, TorchrunHardware
+from llm_engineering.config.stage import Optimizer
 from llm_engineering.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llm_engineering.config.schema import HubExport
+from llm_engineering.config.export import HubExport
 from llm_engineering.errors import StoreError
 
 STALE = ["*.safetensors", "*.safetensors.index.json", "*.gguf"]

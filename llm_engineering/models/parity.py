@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import ExportParity
-from llm_engineering.config.schema import Likeness
+from llm_engineering.config.export import Likeness
 from llm_engineering.errors import ProofError
 from llm_engineering.models.generation import generate_answers
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import ModelConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.errors import ConfigError, ModelError
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.own_pages import HOST_VARIABLE, OwnPages, in_address

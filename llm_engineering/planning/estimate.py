@@ -9,14 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llm_engineering.artifacts import DatasetReport, RowKind, StageName
-from llm_engineering.config.schema import (
-    DoraAdapter,
-    DPOStageConfig,
-    FullFineTuning,
-    QloraAdapter,
-    RunConfig,
-    StageConfig,
-)
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.model import DoraAdapter, FullFineTuning, QloraAdapter
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.stage import StageConfig
 from llm_engineering.planning.shape import ModelShape
 from llm_engineering.training.arguments import planned_steps, stores_reference
 

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from llm_engineering.config.schema import RegimeName, RunConfig, SFTStageConfig, SweepValue
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.sft import SFTStageConfig
+from llm_engineering.config.sweep import RegimeName, SweepValue
 from llm_engineering.config.sweeping import sweep_runs
 from llm_engineering.errors import ConfigError
 

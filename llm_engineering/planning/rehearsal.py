@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_engineering.artifacts import Judgement
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.training.arguments import stores_reference
 
 ROWS = 500

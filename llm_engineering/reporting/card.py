@@ -12,14 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llm_engineering.artifacts import Checkpoint, Export, ModelScores, TrainingReport
-from llm_engineering.config.schema import (
-    ArtifactSource,
-    EmbeddedSource,
-    FileSource,
-    FullFineTuning,
-    HubSource,
-    RunConfig,
-)
+from llm_engineering.config.data import ArtifactSource, EmbeddedSource, FileSource, HubSource
+from llm_engineering.config.model import FullFineTuning
+from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import dump_block
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.page import harmless

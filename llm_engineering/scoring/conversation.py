@@ -8,7 +8,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import ModelConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.errors import StoreError
 from llm_engineering.models.chat import load_chat_tokenizer

@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.artifacts import Checkpoint, HarnessReport, Metric, hash_files
-from llm_engineering.config.schema import HarnessConfig
+from llm_engineering.config.evaluation import HarnessConfig
 from llm_engineering.config.yaml.problems import nearest
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.checkpoints import load_model

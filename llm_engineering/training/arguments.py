@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.artifacts import StageName
-from llm_engineering.config.schema import (
-    DPOStageConfig,
-    HardwareConfig,
-    LocalHardware,
-    ModelConfig,
-    SFTStageConfig,
-    StageConfig,
-)
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.hardware import HardwareConfig, LocalHardware
+from llm_engineering.config.model import ModelConfig
+from llm_engineering.config.sft import SFTStageConfig
+from llm_engineering.config.stage import StageConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.hardware import pick_dtype, pick_optimizer, require_liger
 from llm_engineering.training.processes.strategy import strategy_arguments

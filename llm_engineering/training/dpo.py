@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.artifacts import Checkpoint, ReferenceProof, TrainingReport
-from llm_engineering.config.schema import DPOStageConfig, FullFineTuning, WatchConfig
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.model import FullFineTuning
+from llm_engineering.config.watch import WatchConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.errors import ProofError, TrainingError
 from llm_engineering.models.adapters import adapter_config, load_for_training

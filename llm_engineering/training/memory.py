@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.artifacts import StageName
-from llm_engineering.config.schema import AdapterConfig, StageConfig
+from llm_engineering.config.model import AdapterConfig
+from llm_engineering.config.stage import StageConfig
 from llm_engineering.errors import TrainingError
 
 if TYPE_CHECKING:

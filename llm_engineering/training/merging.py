@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llm_engineering.artifacts import Checkpoint, MergeReport, RowSet, StageName
-from llm_engineering.config.schema import ModelConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.models.merging import merge_adapter

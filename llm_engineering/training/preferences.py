@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_engineering.artifacts import Checkpoint, Judgement, PreferenceReport, RowSet
-from llm_engineering.config.schema import ModelConfig, SampleSettings
+from llm_engineering.config.data import SampleSettings
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.data.rowsets import PREFERENCE, Row, read_rows, write_rows
 from llm_engineering.errors import DataError
 from llm_engineering.models.chat import load_chat_tokenizer

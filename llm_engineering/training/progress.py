@@ -8,7 +8,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from llm_engineering import progress
 from llm_engineering.artifacts import StageName, Verdict
-from llm_engineering.config.schema import WatchConfig
+from llm_engineering.config.watch import WatchConfig
 from llm_engineering.tracking import Tracker
 from llm_engineering.training.watch import acting, history_of, judge
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llm_engineering.artifacts import Checkpoint, ReferenceKey, ReferenceLogProbs, RowSet, hash_files
-from llm_engineering.config.schema import AdapterConfig, FullFineTuning, ModelConfig, QloraAdapter
+from llm_engineering.config.model import AdapterConfig, FullFineTuning, ModelConfig, QloraAdapter
 from llm_engineering.data.rowsets import REFERENCE, read_rows, write_rows
 from llm_engineering.errors import ProofError
 from llm_engineering.models.adapters import adapter_config, load_for_training

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: cross-entropy on the answer tokens, by an adapter on the frozen base or by all weights."""
 
 from llm_engineering.artifacts import Checkpoint, TrainingReport
-from llm_engineering.config.schema import SFTStageConfig
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.backends import pick_backend

@@ -11,19 +11,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet, StageName, TrainingReport, Verdict
-from llm_engineering.config.schema import (
-    AdapterConfig,
-    EvaluationConfig,
-    HardwareConfig,
-    LocalHardware,
-    LoraAdapter,
-    ModelConfig,
-    NoTracking,
-    StageConfig,
-    TrackingConfig,
-    TransformersTracking,
-    WatchConfig,
-)
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.hardware import HardwareConfig, LocalHardware
+from llm_engineering.config.model import AdapterConfig, LoraAdapter, ModelConfig
+from llm_engineering.config.stage import StageConfig
+from llm_engineering.config.tracking import NoTracking, TrackingConfig, TransformersTracking
+from llm_engineering.config.watch import WatchConfig
 from llm_engineering.models.checkpoints import describe_checkpoint, save_model
 from llm_engineering.models.hardware import describe_hardware
 from llm_engineering.models.sharding import size_of, whole

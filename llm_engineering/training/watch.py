@@ -13,7 +13,7 @@ from statistics import fmean, median
 from typing import Any
 
 from llm_engineering.artifacts import EvaluationReport, StageName, TrainingReport, Verdict, VerdictName
-from llm_engineering.config.schema import (
+from llm_engineering.config.watch import (
     CollapsedWatch,
     DisplacedWatch,
     GradientWatch,

@@ -5,7 +5,9 @@ import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 
-from llm_engineering.config.schema import CometTracking, OpenAIJudge, RunConfig, TransformersTracking
+from llm_engineering.config.evaluation import OpenAIJudge
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.tracking import CometTracking, TransformersTracking
 from llm_engineering.errors import ConfigError
 from steps.runtime.caching import REPOSITORY
 from steps.runtime.places import Place

@@ -24,7 +24,9 @@ from llm_engineering.artifacts import (
     PromotionDecision,
     TrackerLink,
 )
-from llm_engineering.config.schema import ModelConfig, RunConfig, TransformersTracking
+from llm_engineering.config.model import ModelConfig
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.tracking import TransformersTracking
 from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.tokens import require_length

@@ -27,7 +27,9 @@ from llm_engineering.artifacts import (
     hash_contents,
     hash_files,
 )
-from llm_engineering.config.schema import FileSource, ModelConfig, RunConfig, TemplateText
+from llm_engineering.config.data import FileSource
+from llm_engineering.config.model import ModelConfig, TemplateText
+from llm_engineering.config.run import RunConfig
 from llm_engineering.data.files import find_files
 from llm_engineering.data.loading import Origins
 from llm_engineering.models.chat import TEMPLATE_TOKENS, read_template

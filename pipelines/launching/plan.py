@@ -12,7 +12,8 @@ from zenml.models.v2.core.step_run import StepRunInputResponse
 from zenml.orchestrators.cache_utils import generate_cache_key, get_cached_step_run
 
 from llm_engineering.artifacts import Checkpoint, DatasetReport
-from llm_engineering.config.schema import RunConfig, StageConfig
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.stage import StageConfig
 from llm_engineering.data.loading import Origins, load_raw_rows
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer

@@ -8,7 +8,8 @@ from pathlib import Path
 from zenml.utils.io_utils import get_global_config_directory
 
 from llm_engineering.artifacts import Checkpoint, DatasetReport, RowKind
-from llm_engineering.config.schema import QloraAdapter, RunConfig
+from llm_engineering.config.model import QloraAdapter
+from llm_engineering.config.run import RunConfig
 from llm_engineering.data.sources import count_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_description

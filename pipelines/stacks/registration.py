@@ -10,7 +10,7 @@ from zenml.enums import StackComponentType
 from zenml.models import ComponentResponse, ServiceConnectorResponse, StackResponse
 from zenml.stack.utils import validate_stack_component_config
 
-from llm_engineering.config.schema import Block
+from llm_engineering.config.block import Block
 from llm_engineering.config.stacks import Component, ComponentKind, StackConfig
 from llm_engineering.errors import ConfigError, StoreError
 from pipelines.stacks.settings import require_honest_gpus

@@ -6,7 +6,9 @@ from typing import Any
 from zenml.config import DockerSettings
 from zenml.config.retry_config import StepRetryConfig
 
-from llm_engineering.config.schema import QloraAdapter, RunConfig, TorchrunHardware
+from llm_engineering.config.hardware import TorchrunHardware
+from llm_engineering.config.model import QloraAdapter
+from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stacks import Machine, StackConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.requirements import image_tag, tag_of

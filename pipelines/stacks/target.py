@@ -7,7 +7,7 @@ from typing import Any
 
 from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
 
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stacks import StackConfig
 from llm_engineering.errors import ConfigError
 from pipelines.stacks.checks import require_integrations, require_secrets

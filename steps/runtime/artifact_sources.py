@@ -6,7 +6,7 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.models import ArtifactVersionResponse
 
-from llm_engineering.config.schema import ArtifactSource, DataConfig
+from llm_engineering.config.data import ArtifactSource, DataConfig
 from llm_engineering.errors import StoreError
 
 _READABLE = ("list", "str", "Path", "PosixPath", "DataFrame", "Table", "Dataset", "Folder", "RowSet")

@@ -6,7 +6,9 @@ from typing import Any
 from zenml.models import ModelVersionResponse
 
 from llm_engineering.artifacts import Checkpoint, EvaluationReport, Force, PromotionDecision
-from llm_engineering.config.schema import EvaluationConfig, ModelConfig, PromotionConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.model import ModelConfig
+from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.errors import StoreError
 from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.evaluation.incumbents import measure_incumbent, saved_tokenizer

@@ -10,7 +10,8 @@ from zenml import get_step_context
 from zenml.client import Client
 
 from llm_engineering.artifacts import Checkpoint, Folder, FromHub, FromPackage, FromStore
-from llm_engineering.config.schema import HarnessConfig, ModelConfig
+from llm_engineering.config.evaluation import HarnessConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.errors import ModelError, StoreError
 from llm_engineering.models.checkpoints import (
     DESCRIPTION,

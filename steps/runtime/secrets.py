@@ -4,7 +4,7 @@ import os
 
 from zenml.client import Client
 
-from llm_engineering.config.schema import OpenAIJudge
+from llm_engineering.config.evaluation import OpenAIJudge
 from llm_engineering.errors import ConfigError
 
 

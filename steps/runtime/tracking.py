@@ -11,7 +11,7 @@ from zenml.enums import StackComponentType
 from zenml.models import PipelineRunResponse, StepRunResponse
 
 from llm_engineering.artifacts import TrackerLink
-from llm_engineering.config.schema import CometTracking, TrackingConfig
+from llm_engineering.config.tracking import CometTracking, TrackingConfig
 from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.tracking import Account, Origin
 from llm_engineering.tracking.origin import experiment_key

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from llm_engineering.config import schema
-from llm_engineering.config.schema import Block
+from llm_engineering.config.block import Block
 
 ROOT = Path(__file__).parents[2]
 BY_NAME = {

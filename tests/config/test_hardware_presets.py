@@ -6,7 +6,7 @@ import pytest
 from transformers import LlamaConfig
 
 from llm_engineering.artifacts import StageName
-from llm_engineering.config.schema import TorchrunHardware
+from llm_engineering.config.hardware import TorchrunHardware
 from llm_engineering.config.yaml.loader import CONFIGS_DIR, load_config
 from llm_engineering.planning.estimate import Machine, StageRows, estimate
 from llm_engineering.planning.estimate_text import span_of_bytes

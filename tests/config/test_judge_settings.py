@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.config.schema import EvaluationConfig, OpenAIJudge, RunConfig
+from llm_engineering.config.evaluation import EvaluationConfig, OpenAIJudge
+from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.errors import ConfigError
 from llm_engineering.planning.rehearsal import rehearsal_of

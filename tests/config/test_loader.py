@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from llm_engineering.config.schema import CometTracking, DoraAdapter, FileSource, LoraAdapter, NoTracking, RunConfig
+from llm_engineering.config.data import FileSource
+from llm_engineering.config.model import DoraAdapter, LoraAdapter
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.tracking import CometTracking, NoTracking
 from llm_engineering.config.yaml import loader
 from llm_engineering.config.yaml.layers import MAX_NODES
 from llm_engineering.config.yaml.loader import CONFIGS_DIR, DEFAULT_CONFIG, dump_config, load_config

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from llm_engineering.config.schema import EvaluationConfig
+from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.errors import ConfigError
 from tools import run

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.config.schema import HubSource
+from llm_engineering.config.data import HubSource
 from llm_engineering.config.yaml.loader import CONFIGS_DIR, load_config
 from llm_engineering.data.sources import read_source
 from llm_engineering.errors import DataError, ModelError

@@ -5,22 +5,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from llm_engineering.config.schema import (
-    Block,
-    CometTracking,
-    DataConfig,
-    DoraAdapter,
-    DPOStageConfig,
-    EmbeddedSource,
-    FileSource,
-    HubSource,
-    LoraAdapter,
-    NoTracking,
-    RunConfig,
-    SampledSource,
-    SampleSettings,
-    SFTStageConfig,
-)
+from llm_engineering.config.block import Block
+from llm_engineering.config.data import DataConfig, EmbeddedSource, FileSource, HubSource, SampledSource, SampleSettings
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.model import DoraAdapter, LoraAdapter
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.sft import SFTStageConfig
+from llm_engineering.config.tracking import CometTracking, NoTracking
 
 
 def subclasses(block: type[Block]) -> list[type[Block]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stacks import (
     OpenStack,
     read_stack,

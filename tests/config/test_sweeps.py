@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.config.schema import GridSweep, RandomSweep, RunConfig, SweepRange
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.sweep import GridSweep, RandomSweep, SweepRange
 from llm_engineering.config.sweeping import sweep_runs
 from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.errors import ConfigError

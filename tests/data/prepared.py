@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_engineering.artifacts import RowSet, SourceLedger
-from llm_engineering.config.schema import DataConfig
+from llm_engineering.config.data import DataConfig
 from llm_engineering.data.ledger import QUARANTINE
 from llm_engineering.data.loading import load_raw_rows
 from llm_engineering.data.preparation import PreparedRows, prepare_rows

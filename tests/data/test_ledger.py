@@ -10,7 +10,7 @@ from prepared import LONG, Prepare, Row, chat, fates, pair, placed_rows, prepare
 from pydantic import ValidationError
 
 from llm_engineering.artifacts import DropReason, SourceLedger
-from llm_engineering.config.schema import DataConfig
+from llm_engineering.config.data import DataConfig
 from llm_engineering.data.loading import load_raw_rows
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.errors import DataError

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.config.schema import DataConfig
+from llm_engineering.config.data import DataConfig
 from llm_engineering.data import loading
 from llm_engineering.data.loading import file_hashes, load_raw_rows
 from llm_engineering.data.rowsets import read_batches, read_rows

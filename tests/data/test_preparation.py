@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prepared import Prepare, Row, chat, fates, pair, placed_rows, prepare_in, sft
 
-from llm_engineering.config.schema import DataConfig
+from llm_engineering.config.data import DataConfig
 from llm_engineering.data.examples import prompt_key
 from llm_engineering.data.preparation import PreparedRows
 from llm_engineering.data.rendering import IGNORED

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared import LONG, OTHER, Row, chat, pair, placed_rows, prepare_in, quarantined, sft
 
-from llm_engineering.config.schema import FileSource
+from llm_engineering.config.data import FileSource
 from llm_engineering.data import loading
 from llm_engineering.data.examples import opening
 from llm_engineering.data.formats import choose_format

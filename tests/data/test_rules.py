@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from prepared import LONG, OTHER, Prepare, Row, chat, fates, pair, placed_rows, quarantined, sft
 
-from llm_engineering.config.schema import DataConfig, FileSource
+from llm_engineering.config.data import DataConfig, FileSource
 from llm_engineering.data.examples import RECORD
 from llm_engineering.data.preparation import PreparedRows
 from llm_engineering.data.rules import EVAL, TEST, TRAIN, Fates, draw_splits, prove_splits

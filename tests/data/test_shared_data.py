@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.config.schema import DataConfig, ModelConfig
+from llm_engineering.config.data import DataConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.data.loading import load_raw_rows
 from llm_engineering.data.preparation import PreparedRows, prepare_rows
 from llm_engineering.data.rowsets import read_rows

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from llm_engineering.config.schema import ArtifactSource, EmbeddedSource, FileSource, HubSource
+from llm_engineering.config.data import ArtifactSource, EmbeddedSource, FileSource, HubSource
 from llm_engineering.data.rowsets import RAW, SFT, read_rows, write_rows
 from llm_engineering.data.sources import read_source
 from llm_engineering.errors import DataError

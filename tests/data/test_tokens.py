@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.config.schema import DataConfig, FileSource
+from llm_engineering.config.data import DataConfig, FileSource
 from llm_engineering.data.formats import Conversation, Example, Pair, RowProblem
 from llm_engineering.data.rendering import IGNORED, ChatRenderer, Rendered
 from llm_engineering.data.tokens import RowMaker, TrainingRow, require_length

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from llm_engineering.artifacts import DropReason
-from llm_engineering.config.schema import FileSource
+from llm_engineering.config.data import FileSource
 from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.data.formats import FORMATS, Conversation, Example, choose_format
 from tools import run

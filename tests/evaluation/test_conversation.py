@@ -6,7 +6,7 @@ from threading import Event
 import pytest
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import FileSource
+from llm_engineering.config.data import FileSource
 from llm_engineering.data.formats import Conversation as Example
 from llm_engineering.data.formats import choose_format
 from llm_engineering.errors import StoreError

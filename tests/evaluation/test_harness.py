@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llm_engineering.artifacts import EvaluationReport, HarnessReport, ModelScores
-from llm_engineering.config.schema import HarnessConfig
+from llm_engineering.config.evaluation import HarnessConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.evaluation.evidence import with_evidence
 from llm_engineering.scoring import harness

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from llm_engineering.config.schema import EvaluationConfig
+from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
 from llm_engineering.evaluation.held_out import pair_texts, read_held_out
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import EvaluationConfig
+from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.evaluation.evaluator import Evaluator, HeldOut
 from llm_engineering.evaluation.incumbents import measure_incumbent, saved_tokenizer
 from llm_engineering.evaluation.lineup import speak_alike

@@ -14,7 +14,7 @@ from llm_engineering.artifacts import (
     ModelScores,
     SampleAnswers,
 )
-from llm_engineering.config.schema import OpenAIJudge
+from llm_engineering.config.evaluation import OpenAIJudge
 from llm_engineering.evaluation.evidence import with_evidence
 from llm_engineering.scoring.judge.judging import chosen_questions, judge_answers, opponents, write_verdicts
 

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from llm_engineering.artifacts import EvaluationReport, Force, Metric, ModelScores, PromotionDecision
-from llm_engineering.config.schema import PromotionConfig
+from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.promotion import answered, compare, decide, forced, overtaken, settled, unanswered
 from llm_engineering.scoring.metrics import LOWER_IS_BETTER
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from llm_engineering.artifacts import Judgement
-from llm_engineering.config.schema import EvaluationConfig, ModelConfig, PromotionConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.model import ModelConfig
+from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
 from llm_engineering.errors import ConfigError, ModelError
 from llm_engineering.evaluation.evaluator import Evaluator, parent_of, read_held_out

@@ -9,14 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_engineering.artifacts import Judgement
-from llm_engineering.config.schema import (
-    DPOStageConfig,
-    EvaluationConfig,
-    LoraAdapter,
-    ModelConfig,
-    NoTracking,
-    SFTStageConfig,
-)
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.model import LoraAdapter, ModelConfig
+from llm_engineering.config.sft import SFTStageConfig
+from llm_engineering.config.tracking import NoTracking
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.generation import Answer

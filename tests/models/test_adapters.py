@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import DoraAdapter, LoraAdapter
+from llm_engineering.config.model import DoraAdapter, LoraAdapter
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.checkpoints import load_model

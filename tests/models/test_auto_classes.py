@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from llm_engineering.config.schema import ModelConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.errors import ModelError
 from llm_engineering.models.auto_classes import read_config, read_tokenizer
 from llm_engineering.models.chat import load_chat_tokenizer

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from llm_engineering.config.schema import FullFineTuning, ModelConfig, PeftBackend, UnslothBackend
+from llm_engineering.config.model import FullFineTuning, ModelConfig, PeftBackend, UnslothBackend
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.adapters import require_hardware
 from llm_engineering.models.backends import pick_backend

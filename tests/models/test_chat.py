@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import ModelConfig, SpecialTokens
+from llm_engineering.config.model import ModelConfig, SpecialTokens
 from llm_engineering.errors import ConfigError, ModelError
 from llm_engineering.models.chat import TEMPLATES, ChatTokenizer, instruct_warning, load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llm_engineering.artifacts import Checkpoint, hash_files
-from llm_engineering.config.schema import DoraAdapter, LoraAdapter, ModelConfig
+from llm_engineering.config.model import DoraAdapter, LoraAdapter, ModelConfig
 from llm_engineering.errors import ModelError
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import ChatTokenizer

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from llm_engineering.artifacts import Checkpoint, Export, ExportParity, hash_files
-from llm_engineering.config.schema import ExportConfig, HubExport, Likeness, ModelConfig, ParityConfig
+from llm_engineering.config.export import ExportConfig, HubExport, Likeness, ParityConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.models.checkpoints import describe_checkpoint, locate_base

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import LoraAdapter
+from llm_engineering.config.model import LoraAdapter
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.models.checkpoints import load_model

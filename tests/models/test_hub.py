@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.config.schema import ExportConfig, HubExport
+from llm_engineering.config.export import ExportConfig, HubExport
 from llm_engineering.errors import StoreError
 from llm_engineering.models.export import require_export
 from llm_engineering.models.hub import push, require_hub

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from llm_engineering.artifacts import Checkpoint, MergeReport
-from llm_engineering.config.schema import DoraAdapter, LoraAdapter
+from llm_engineering.config.model import DoraAdapter, LoraAdapter
 from llm_engineering.errors import ModelError, ProofError
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import ChatTokenizer

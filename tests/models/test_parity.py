@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import Likeness
+from llm_engineering.config.export import Likeness
 from llm_engineering.errors import ProofError
 from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.models.checkpoints import load_model

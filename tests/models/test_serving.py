@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import ModelConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.errors import ConfigError, ModelError
 from llm_engineering.models import serving
 from llm_engineering.models.checkpoints import locate_base

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.errors import ConfigError
 from pipelines.launching import elsewhere
 from pipelines.launching.elsewhere import require_reachable

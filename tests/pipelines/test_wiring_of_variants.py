@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llm_engineering.artifacts import Checkpoint
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what ZenML imports

@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from llm_engineering.artifacts import Checkpoint, Export, ExportParity, MergeReport
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.card import CardFacts, base_license, code, escaped, fenced, render_card
 

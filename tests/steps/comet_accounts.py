@@ -8,7 +8,7 @@ from pathlib import Path
 from zenml.client import Client
 from zenml.enums import StackComponentType
 
-from llm_engineering.config.schema import CometTracking, NoTracking, TrackingConfig
+from llm_engineering.config.tracking import CometTracking, NoTracking, TrackingConfig
 from llm_engineering.errors import ConfigError
 from pipelines.store import open_store
 from steps.runtime.tracking import comet_account

@@ -8,7 +8,7 @@ from typing import Any
 from zenml import pipeline, save_artifact
 from zenml.client import Client
 
-from llm_engineering.config.schema import DataConfig
+from llm_engineering.config.data import DataConfig
 from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.errors import StoreError
 from pipelines.store import open_store

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from llm_engineering.artifacts import Checkpoint, Folder, FromPackage, hash_contents, hash_files
-from llm_engineering.config.schema import ModelConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.errors import ModelError, StoreError
 from llm_engineering.models.checkpoints import locate_base
 from steps.runtime.fetching import at_hand, described

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.config.schema import OpenAIJudge
+from llm_engineering.config.evaluation import OpenAIJudge
 from llm_engineering.errors import ConfigError
 from steps.runtime.secrets import judge_key
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from tools.environment import set_environment
 
 

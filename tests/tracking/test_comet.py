@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fake_comet import FakeComet
 
-from llm_engineering.config.schema import CometTracking, NoTracking
+from llm_engineering.config.tracking import CometTracking, NoTracking
 from llm_engineering.errors import StoreError
 from llm_engineering.tracking import Account, Origin, Tracker, tracked_stage
 from llm_engineering.tracking.archives import read_archive, sweep_dead

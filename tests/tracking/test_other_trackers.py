@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.config.schema import TransformersTracking
+from llm_engineering.config.tracking import TransformersTracking
 from llm_engineering.errors import ConfigError
 from llm_engineering.tracking import tracked_stage
 from llm_engineering.tracking.other_trackers import require_trackers

@@ -11,7 +11,9 @@ from token_rows import CHOSEN, EOS, PROMPTS, REJECTED
 from transformers import TrainerCallback
 
 from llm_engineering.artifacts import Checkpoint, RowSet
-from llm_engineering.config.schema import EvaluationConfig, LoraAdapter, ModelConfig, NoTracking
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.model import LoraAdapter, ModelConfig
+from llm_engineering.config.tracking import NoTracking
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import (

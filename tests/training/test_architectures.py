@@ -9,15 +9,11 @@ import torch
 from architectures import FAMILIES, write_family
 
 from llm_engineering.artifacts import Checkpoint, StageName, TrainingReport
-from llm_engineering.config.schema import (
-    DPOStageConfig,
-    EvaluationConfig,
-    LoraAdapter,
-    ModelConfig,
-    NoTracking,
-    SFTStageConfig,
-    SpecialTokens,
-)
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.model import LoraAdapter, ModelConfig, SpecialTokens
+from llm_engineering.config.sft import SFTStageConfig
+from llm_engineering.config.tracking import NoTracking
 from llm_engineering.data.formats import Conversation, Pair
 from llm_engineering.data.rendering import ChatRenderer, Rendered
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows

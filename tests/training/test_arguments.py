@@ -5,15 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from llm_engineering.config.schema import (
-    DoraAdapter,
-    DPOStageConfig,
-    FullFineTuning,
-    LoraAdapter,
-    ModelConfig,
-    QloraAdapter,
-    SFTStageConfig,
-)
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.model import DoraAdapter, FullFineTuning, LoraAdapter, ModelConfig, QloraAdapter
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.adapters import adapter_config, quantization
 from llm_engineering.models.checkpoints import load_model

@@ -11,15 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llm_engineering.config.schema import (
-    DoraAdapter,
-    DPOStageConfig,
-    LoraAdapter,
-    ModelConfig,
-    PeftBackend,
-    SFTStageConfig,
-    UnslothBackend,
-)
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.model import DoraAdapter, LoraAdapter, ModelConfig, PeftBackend, UnslothBackend
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.errors import ModelError
 from llm_engineering.models.backends import pick_backend
 from llm_engineering.models.chat import load_chat_tokenizer

@@ -5,7 +5,10 @@ import json
 import pytest
 import torch
 
-from llm_engineering.config.schema import DataConfig, DPOStageConfig, LoraAdapter, ModelConfig, SFTStageConfig
+from llm_engineering.config.data import DataConfig
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.model import LoraAdapter, ModelConfig
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.data.loading import load_raw_rows
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.data.rowsets import read_rows

@@ -9,7 +9,9 @@ from loss_formulas import EVERY_LOSS, answer_logps, dpo_loss
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from llm_engineering.config.schema import DoraAdapter, DPOStageConfig, LoraAdapter, ModelConfig, SFTStageConfig
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.model import DoraAdapter, LoraAdapter, ModelConfig
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.errors import ProofError
 from llm_engineering.models.adapters import adapter_config

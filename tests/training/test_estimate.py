@@ -9,22 +9,13 @@ import pytest
 from transformers import GPT2Config, LlamaConfig
 
 from llm_engineering.artifacts import DatasetReport, Histogram, StageName
-from llm_engineering.config.schema import (
-    DataConfig,
-    DoraAdapter,
-    DPOStageConfig,
-    EvaluationConfig,
-    FileSource,
-    FullFineTuning,
-    LoraAdapter,
-    ModelConfig,
-    QloraAdapter,
-    RunConfig,
-    SampledSource,
-    SampleSettings,
-    SFTStageConfig,
-    TorchrunHardware,
-)
+from llm_engineering.config.data import DataConfig, FileSource, SampledSource, SampleSettings
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.hardware import TorchrunHardware
+from llm_engineering.config.model import DoraAdapter, FullFineTuning, LoraAdapter, ModelConfig, QloraAdapter
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.models.checkpoints import EMBEDDED_FOLDER
 from llm_engineering.planning.estimate import (
     Estimate,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from llm_engineering.config.schema import DPOStageConfig, SFTStageConfig
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.training.dpo import train_dpo
 from llm_engineering.training.sft import train_sft
 

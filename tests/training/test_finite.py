@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from llm_engineering.config.schema import DPOStageConfig, LoraAdapter, ModelConfig, SFTStageConfig
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.model import LoraAdapter, ModelConfig
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.errors import ModelError, TrainingError
 from llm_engineering.models.adapters import adapter_config, load_for_training

@@ -5,7 +5,9 @@ import torch
 from token_rows import CHOSEN, PROMPTS
 from transformers import AutoModelForCausalLM
 
-from llm_engineering.config.schema import DPOStageConfig, FullFineTuning, ModelConfig, SFTStageConfig
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.model import FullFineTuning, ModelConfig
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model
 from llm_engineering.models.merging import merge_adapter

@@ -3,7 +3,9 @@ from itertools import count
 import pytest
 import torch
 
-from llm_engineering.config.schema import DoraAdapter, DPOStageConfig, LoraAdapter, SFTStageConfig
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.model import DoraAdapter, LoraAdapter
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.errors import TrainingError
 from llm_engineering.training import memory

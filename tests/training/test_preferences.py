@@ -5,7 +5,8 @@ import json
 import pytest
 
 from llm_engineering.artifacts import Judgement
-from llm_engineering.config.schema import ModelConfig, SampleSettings
+from llm_engineering.config.data import SampleSettings
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, read_rows, write_rows
 from llm_engineering.errors import DataError
 from llm_engineering.models.chat import load_chat_tokenizer

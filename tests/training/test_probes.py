@@ -12,7 +12,10 @@ from token_rows import PROMPTS
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llm_engineering.artifacts import TrainingSample
-from llm_engineering.config.schema import DPOStageConfig, EvaluationConfig, LoraAdapter, ModelConfig, SFTStageConfig
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.model import LoraAdapter, ModelConfig
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.data.rowsets import QUESTIONS, write_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model

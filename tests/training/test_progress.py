@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llm_engineering.config.schema import WatchActions, WatchConfig
+from llm_engineering.config.watch import WatchActions, WatchConfig
 from llm_engineering.progress import time_text
 from llm_engineering.training.progress import Progress, TrackSeries, Watch
 

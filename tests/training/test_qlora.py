@@ -9,7 +9,9 @@ from token_rows import PROMPTS
 
 pytest.importorskip("bitsandbytes")
 
-from llm_engineering.config.schema import DPOStageConfig, LoraAdapter, ModelConfig, QloraAdapter, SFTStageConfig
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.model import LoraAdapter, ModelConfig, QloraAdapter
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.errors import ModelError
 from llm_engineering.models import adapters
 from llm_engineering.models.adapters import load_for_training

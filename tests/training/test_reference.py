@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from llm_engineering.artifacts import ReferenceLogProbs
-from llm_engineering.config.schema import DPOStageConfig, FullFineTuning, LoraAdapter, ModelConfig, QloraAdapter
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.model import FullFineTuning, LoraAdapter, ModelConfig, QloraAdapter
 from llm_engineering.data.rowsets import PREFERENCE, REFERENCE, read_rows, write_rows
 from llm_engineering.errors import ProofError
 from llm_engineering.training import dpo

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.planning.recipes import comparison_recipes, imitation_settings, nll_weight, parents, sweep_recipes
 

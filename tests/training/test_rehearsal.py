@@ -4,30 +4,24 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.config.schema import (
+from llm_engineering.config.data import (
     DataConfig,
-    DPOStageConfig,
     EmbeddedSource,
-    EvaluationConfig,
-    ExportConfig,
     FileSource,
     HubSource,
-    LocalHardware,
-    LoraAdapter,
-    ModelConfig,
-    NoTracking,
-    PeftBackend,
-    QloraAdapter,
     RulesConfig,
-    RunConfig,
     SampledSource,
     SampleSettings,
-    SFTStageConfig,
-    TorchrunHardware,
-    UnslothBackend,
-    WatchActions,
-    WatchConfig,
 )
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.export import ExportConfig
+from llm_engineering.config.hardware import LocalHardware, TorchrunHardware
+from llm_engineering.config.model import LoraAdapter, ModelConfig, PeftBackend, QloraAdapter, UnslothBackend
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.sft import SFTStageConfig
+from llm_engineering.config.tracking import NoTracking
+from llm_engineering.config.watch import WatchActions, WatchConfig
 from llm_engineering.config.yaml.loader import CONFIGS_DIR, load_config
 from llm_engineering.planning.rehearsal import ORDERED_BY, STEPS, Rehearsal, judge, rehearsal_of
 from llm_engineering.scoring.checkers import load_checker

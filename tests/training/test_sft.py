@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from llm_engineering.artifacts import Judgement
-from llm_engineering.config.schema import EvaluationConfig, LoraAdapter, ModelConfig, QloraAdapter, SFTStageConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.model import LoraAdapter, ModelConfig, QloraAdapter
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.data.rowsets import SFT, read_rows, write_rows
 from llm_engineering.errors import ConfigError, TrainingError
 from llm_engineering.models.adapters import adapter_config, load_for_training

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.config.schema import CometTracking, SFTStageConfig, TransformersTracking
+from llm_engineering.config.sft import SFTStageConfig
+from llm_engineering.config.tracking import CometTracking, TransformersTracking
 from llm_engineering.tracking import Origin
 from llm_engineering.tracking.archives import read_archive
 from llm_engineering.training.arguments import examples_seen

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from llm_engineering.artifacts import EvaluationReport, Metric, ModelScores, TrainingReport
-from llm_engineering.config.schema import RunConfig, WatchActions, WatchConfig
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.watch import WatchActions, WatchConfig
 from llm_engineering.scoring.metrics import smoothed
 from llm_engineering.training.watch import (
     REMEDIES,

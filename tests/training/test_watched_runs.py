@@ -13,15 +13,11 @@ import pytest
 import torch
 from token_rows import CHOSEN, NEARLY, PROMPTS, REJECTED
 
-from llm_engineering.config.schema import (
-    DPOStageConfig,
-    EvaluationConfig,
-    GradientWatch,
-    ModelConfig,
-    SFTStageConfig,
-    WatchActions,
-    WatchConfig,
-)
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.model import ModelConfig
+from llm_engineering.config.sft import SFTStageConfig
+from llm_engineering.config.watch import GradientWatch, WatchActions, WatchConfig
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.training.dpo import train_dpo

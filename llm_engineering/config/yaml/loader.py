@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from llm_engineering.config.schema import RunConfig
+from llm_engineering.config.run import RunConfig
 from llm_engineering.config.sweeping import expand
 from llm_engineering.config.yaml.layers import Node, Place, apply_overrides, from_plain, merge, read_file
 from llm_engineering.config.yaml.problems import describe, nearest

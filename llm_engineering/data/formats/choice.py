@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_engineering.artifacts import RowKind
-from llm_engineering.config.schema import RowSource
+from llm_engineering.config.data import RowSource
 from llm_engineering.data.formats.columns import Row
 from llm_engineering.data.formats.content import Conversation, Example, RowProblem
 from llm_engineering.data.formats.registry import (

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from llm_engineering.config.schema import BackendConfig, UnslothBackend
+from llm_engineering.config.model import BackendConfig, UnslothBackend
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from llm_engineering.config.schema import OpenAIJudge
+from llm_engineering.config.evaluation import OpenAIJudge
 from llm_engineering.data.private import mask_private
 from llm_engineering.progress import Work
 from llm_engineering.scoring.judge.prompts import Message, Mode, response_format

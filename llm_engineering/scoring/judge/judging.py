@@ -24,7 +24,7 @@ from llm_engineering.artifacts import (
     VerdictProblem,
     hash_files,
 )
-from llm_engineering.config.schema import OpenAIJudge
+from llm_engineering.config.evaluation import OpenAIJudge
 from llm_engineering.scoring.judge.endpoint import Endpoint, JudgeReply, JudgeRequest
 from llm_engineering.scoring.judge.prompts import pairwise_messages, read_choice, read_score, rubric_messages
 from llm_engineering.scoring.metrics import by_unit, mean, rate

@@ -6,7 +6,7 @@ training.
 
 from typing import Any
 
-from llm_engineering.config.schema import HardwareConfig, TorchrunHardware
+from llm_engineering.config.hardware import HardwareConfig, TorchrunHardware
 from llm_engineering.errors import ProofError
 
 FSDP = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
-from llm_engineering.config.schema import HardwareConfig, LocalHardware
+from llm_engineering.config.hardware import HardwareConfig, LocalHardware
 from llm_engineering.training.processes.batches import Row, RowsWithStandIn, SharedBatches
 from llm_engineering.training.processes.strategy import prove_strategy
 

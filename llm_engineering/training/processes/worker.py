@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llm_engineering import progress
-from llm_engineering.config.schema import NoTracking
+from llm_engineering.config.tracking import NoTracking
 from llm_engineering.training.processes.link import Failed, Link, LogToLink, Told
 from llm_engineering.training.processes.task import Result, SFTTask, Task, read_task
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.config.schema import FileSource
+from llm_engineering.config.data import FileSource
 from llm_engineering.data.formats import Conversation, RowProblem, choose_format
 
 

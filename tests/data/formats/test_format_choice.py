@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llm_engineering.artifacts import RowKind
-from llm_engineering.config.schema import FileSource
+from llm_engineering.config.data import FileSource
 from llm_engineering.data.formats import FORMATS, Conversation, Reading, RowProblem, choose_format
 from llm_engineering.errors import DataError
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_engineering.artifacts import DropReason
-from llm_engineering.config.schema import FileSource
+from llm_engineering.config.data import FileSource
 from llm_engineering.data.formats import (
     FORMATS,
     Conversation,

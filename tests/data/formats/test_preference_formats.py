@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.config.schema import FileSource
+from llm_engineering.config.data import FileSource
 from llm_engineering.data.formats import Pair, RowProblem, choose_format
 
 

@@ -7,7 +7,9 @@ import pytest
 from zenml.stack import Flavor
 from zenml.stack.flavor_registry import FlavorRegistry
 
-from llm_engineering.config.schema import QloraAdapter, RunConfig, TorchrunHardware
+from llm_engineering.config.hardware import TorchrunHardware
+from llm_engineering.config.model import QloraAdapter
+from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stacks import StackConfig, read_stack, shipped_stacks
 from llm_engineering.errors import ConfigError
 from pipelines.stacks.settings import MODEL_STEPS, gpus_asked, require_honest_gpus, require_image, run_options

@@ -11,7 +11,7 @@ from peft import LoraConfig
 from transformers import PrinterCallback
 from trl import DPOConfig, SFTConfig, SFTTrainer
 
-from llm_engineering.config.schema import ModelConfig
+from llm_engineering.config.model import ModelConfig
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base
 

@@ -11,7 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llm_engineering.config.schema import DPOStageConfig, FullFineTuning, LoraAdapter, SFTStageConfig, TorchrunHardware
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.hardware import TorchrunHardware
+from llm_engineering.config.model import FullFineTuning, LoraAdapter
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.errors import ProofError
 from llm_engineering.training.launcher import train_dpo, train_sft
 

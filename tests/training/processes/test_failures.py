@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from llm_engineering import progress
-from llm_engineering.config.schema import SFTStageConfig, TorchrunHardware
+from llm_engineering.config.hardware import TorchrunHardware
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.errors import ModelError, TrainingError
 from llm_engineering.training.launcher import train_sft
 from llm_engineering.training.processes.task import SFTTask, write_task

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from llm_engineering import progress
-from llm_engineering.config.schema import DPOStageConfig, SFTStageConfig, TorchrunHardware
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.hardware import TorchrunHardware
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.errors import TrainingError
 from llm_engineering.training.launcher import train_dpo, train_sft
 from llm_engineering.training.recovery import last_checkpoint, step_of

@@ -6,16 +6,12 @@ from pathlib import Path
 import pytest
 from token_rows import CHOSEN, NEARLY, PROMPTS
 
-from llm_engineering.config.schema import (
-    CometTracking,
-    DPOStageConfig,
-    EvaluationConfig,
-    GradientWatch,
-    SFTStageConfig,
-    TorchrunHardware,
-    WatchActions,
-    WatchConfig,
-)
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.hardware import TorchrunHardware
+from llm_engineering.config.sft import SFTStageConfig
+from llm_engineering.config.tracking import CometTracking
+from llm_engineering.config.watch import GradientWatch, WatchActions, WatchConfig
 from llm_engineering.data.rowsets import PREFERENCE, write_rows
 from llm_engineering.errors import TrainingError
 from llm_engineering.tracking.archives import read_archive

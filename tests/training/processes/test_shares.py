@@ -5,7 +5,9 @@ import torch
 from torch.utils.data import SequentialSampler
 
 from llm_engineering.artifacts import RowSet
-from llm_engineering.config.schema import DPOStageConfig, SFTStageConfig, TorchrunHardware
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.hardware import TorchrunHardware
+from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.errors import ConfigError, ProofError
 from llm_engineering.models import hardware
