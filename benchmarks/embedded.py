@@ -19,9 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import click
 from rich.console import Console
 
-from llm_engineering.artifacts import Checkpoint, Metric, RowSet
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
+from llm_engineering.reports.evaluation import Metric
+from llm_engineering.reports.folders import Checkpoint, RowSet
 from tools.environment import set_environment
 
 SHOWN = (

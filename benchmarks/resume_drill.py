@@ -29,13 +29,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from llm_engineering.artifacts import Checkpoint, RowSet, StageName
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stage import StageConfig
 from llm_engineering.config.tracking import NoTracking
 from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import PipelineError
 from llm_engineering.planning.rehearsal import without_gpu
+from llm_engineering.reports.folders import Checkpoint, RowSet, StageName
 from llm_engineering.training.recovery import MANIFEST, step_of
 from tools.environment import set_environment
 

@@ -6,8 +6,8 @@ Each has its own step, so that another judge or another task generates and judge
 from collections.abc import Callable
 from typing import Any
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.run import RunConfig
+from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.scoring.harness import tasks_hash
 from steps.gather_evidence import gather_evidence
 from steps.judge import judge

@@ -11,9 +11,9 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus, RunWaitConditionResolution, RunWaitConditionStatus
 from zenml.models import ModelVersionResponse, PipelineRunResponse
 
-from llm_engineering.artifacts import Force, PromotionDecision
 from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.promotion import unanswered
+from llm_engineering.reports.promotion import Force, PromotionDecision
 from pipelines.store import alive
 from steps.promote_version import judge_version, move_stage
 from steps.runtime.registry import record_decision

@@ -4,11 +4,11 @@ from typing import Literal
 
 from zenml import pipeline
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.data.loading import Origins
 from llm_engineering.planning.recipes import sweep_recipes
+from llm_engineering.reports.folders import Checkpoint
 from pipelines.pieces import Pieces
 from pipelines.variants import Bench, Made, by_rows, entries, shared_data
 from steps.compare_variants import compare_variants

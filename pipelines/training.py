@@ -11,10 +11,10 @@ from typing import Any
 from zenml import pipeline
 from zenml.steps import BaseStep
 
-from llm_engineering.artifacts import Checkpoint, MeasuredModels
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.data.loading import Origins
+from llm_engineering.reports.folders import Checkpoint, MeasuredModels
 from llm_engineering.training.arguments import pairs_seen, stores_reference
 from pipelines.evidence import add_evidence
 from steps.build_preferences import build_preferences

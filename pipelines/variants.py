@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from llm_engineering.artifacts import Checkpoint, Variant
 from llm_engineering.config.run import RunConfig
 from llm_engineering.data.loading import Origins
 from llm_engineering.planning.recipes import Recipe, Training, clean_checker, imitation_settings
+from llm_engineering.reports.evaluation import Variant
+from llm_engineering.reports.folders import Checkpoint
 from pipelines.evidence import add_evidence
 from pipelines.pieces import PieceError, Pieces, identity
 from pipelines.training import Output, Rows, dpo_stage, prepared_rows, sampled_preferences, sft_stage

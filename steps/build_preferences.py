@@ -4,9 +4,10 @@ from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, PreferenceReport, RowSet
 from llm_engineering.config.data import SampleSettings
 from llm_engineering.config.model import ModelConfig
+from llm_engineering.reports.data import PreferenceReport
+from llm_engineering.reports.folders import Checkpoint, RowSet
 from llm_engineering.training import preferences as library
 from steps.runtime.context import log_facts
 from steps.runtime.fetching import at_hand

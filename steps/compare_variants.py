@@ -7,17 +7,12 @@ from zenml import get_step_context, step
 from zenml.client import Client
 from zenml.types import HTMLString
 
-from llm_engineering.artifacts import (
-    ComparisonReport,
-    DatasetReport,
-    EvaluationReport,
-    MergeReport,
-    TrainingReport,
-    Variant,
-)
 from llm_engineering.evaluation.variants import compare
 from llm_engineering.reporting.comparison import render_comparison
 from llm_engineering.reporting.wording import higher_is_better
+from llm_engineering.reports.data import DatasetReport
+from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Variant
+from llm_engineering.reports.training import MergeReport, TrainingReport
 from llm_engineering.training.watch import judged_anew
 from steps.runtime.caching import packages
 from steps.runtime.context import log_facts, watch

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, EvaluationReport, Folder, MeasuredModels, RowSet
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.evaluation.changes import write_changes
@@ -14,6 +13,8 @@ from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.reports.evaluation import EvaluationReport
+from llm_engineering.reports.folders import Checkpoint, Folder, MeasuredModels, RowSet
 from llm_engineering.tracking import tracked_stage
 from steps.runtime.context import archive_folder, kept_archive, log_facts, run_name, tracking
 from steps.runtime.fetching import all_at_hand, described

@@ -4,12 +4,13 @@ from typing import Annotated, Literal
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, EvaluationReport, RowSet
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.reports.evaluation import EvaluationReport
+from llm_engineering.reports.folders import Checkpoint, RowSet
 from steps.evaluate import tracked_evaluation
 from steps.runtime.fetching import all_at_hand
 

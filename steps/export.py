@@ -7,18 +7,6 @@ from zenml import get_step_context, step
 from zenml.client import Client
 from zenml.types import MarkdownString
 
-from llm_engineering.artifacts import (
-    Checkpoint,
-    DatasetReport,
-    EvaluationReport,
-    ExportReport,
-    MergeReport,
-    PreferenceReport,
-    PromotionDecision,
-    RowSet,
-    TrainingReport,
-)
-from llm_engineering.artifacts import Export as Exported
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.config.run import RunConfig
 from llm_engineering.models.chat import load_chat_tokenizer
@@ -27,6 +15,12 @@ from llm_engineering.models.export import export_all
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.card import CardFacts, render_card
+from llm_engineering.reports.data import DatasetReport, PreferenceReport
+from llm_engineering.reports.evaluation import EvaluationReport
+from llm_engineering.reports.folders import Checkpoint, RowSet
+from llm_engineering.reports.promotion import Export as Exported
+from llm_engineering.reports.promotion import ExportReport, PromotionDecision
+from llm_engineering.reports.training import MergeReport, TrainingReport
 from llm_engineering.scoring.answers import read_probes
 from steps.runtime.caching import packages
 from steps.runtime.context import log_facts

@@ -4,11 +4,12 @@ from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, DatasetReport, Folder, RowSet
 from llm_engineering.config.data import DataConfig
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.reports.data import DatasetReport
+from llm_engineering.reports.folders import Checkpoint, Folder, RowSet
 from steps.runtime.context import log_facts
 from steps.runtime.fetching import described
 from steps.runtime.work import scratch_folder

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import EvaluationReport, HarnessReport, JudgeReport
 from llm_engineering.evaluation.evidence import with_evidence
+from llm_engineering.reports.evaluation import EvaluationReport, HarnessReport, JudgeReport
 
 
 @step

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.reports.folders import Checkpoint, RowSet
 from llm_engineering.training import imitation as library
 from steps.runtime.context import log_facts
 from steps.runtime.fetching import described

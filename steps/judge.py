@@ -7,8 +7,9 @@ from typing import Annotated
 from zenml import get_step_context, step
 from zenml.client import Client
 
-from llm_engineering.artifacts import EvaluationReport, Folder, JudgeReport
 from llm_engineering.config.evaluation import OpenAIJudge
+from llm_engineering.reports.evaluation import EvaluationReport, JudgeReport
+from llm_engineering.reports.folders import Folder
 from llm_engineering.scoring.judge.judging import judge_answers, write_verdicts
 from steps.runtime.context import judge_settings, log_facts
 from steps.runtime.resumable import training_folder

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import RowSet
 from llm_engineering.config.data import DataConfig
 from llm_engineering.data.loading import Origins, load_raw_rows
+from llm_engineering.reports.folders import RowSet
 from steps.runtime.artifact_sources import load_artifacts
 from steps.runtime.context import log_facts
 from steps.runtime.work import scratch_folder

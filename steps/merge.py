@@ -4,8 +4,9 @@ from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, MergeReport, RowSet, StageName
 from llm_engineering.config.model import ModelConfig
+from llm_engineering.reports.folders import Checkpoint, RowSet, StageName
+from llm_engineering.reports.training import MergeReport
 from llm_engineering.training.merging import merge_stage
 from steps.runtime.context import log_facts
 from steps.runtime.fetching import at_hand

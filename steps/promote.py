@@ -4,22 +4,17 @@ from typing import Annotated, Any
 
 from zenml import get_step_context, log_metadata, step
 
-from llm_engineering.artifacts import (
-    Checkpoint,
-    DatasetReport,
-    EvaluationReport,
-    MergeReport,
-    PromotionDecision,
-    ReferenceProof,
-    RowSet,
-    TrainingReport,
-)
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.reports.data import DatasetReport
+from llm_engineering.reports.evaluation import EvaluationReport
+from llm_engineering.reports.folders import Checkpoint, RowSet
+from llm_engineering.reports.promotion import PromotionDecision
+from llm_engineering.reports.training import MergeReport, ReferenceProof, TrainingReport
 from steps.runtime.context import as_metadata, log_facts
 from steps.runtime.deciding import decide_on
 from steps.runtime.fetching import described

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from zenml import get_step_context, step
 
-from llm_engineering.artifacts import Force, PromotionDecision
 from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.promotion import answered, overtaken
+from llm_engineering.reports.promotion import Force, PromotionDecision
 from steps.runtime.context import log_facts
 from steps.runtime.deciding import gate
 from steps.runtime.registry import find_incumbent, model_version, record_decision

@@ -6,17 +6,12 @@ from zenml import get_step_context, step
 from zenml.client import Client
 from zenml.types import HTMLString
 
-from llm_engineering.artifacts import (
-    DatasetReport,
-    EvaluationReport,
-    ExportReport,
-    MergeReport,
-    PreferenceReport,
-    PromotionDecision,
-    TrainingReport,
-)
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.html import render_report
+from llm_engineering.reports.data import DatasetReport, PreferenceReport
+from llm_engineering.reports.evaluation import EvaluationReport
+from llm_engineering.reports.promotion import ExportReport, PromotionDecision
+from llm_engineering.reports.training import MergeReport, TrainingReport
 from llm_engineering.training.watch import judged_anew
 from steps.runtime.caching import packages
 from steps.runtime.context import log_facts, watch

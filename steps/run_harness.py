@@ -4,12 +4,13 @@ from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, HarnessReport, MeasuredModels
 from llm_engineering.config.evaluation import HarnessConfig
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.reports.evaluation import HarnessReport
+from llm_engineering.reports.folders import Checkpoint, MeasuredModels
 from llm_engineering.scoring.harness import measure_tasks
 from steps.runtime.context import log_facts
 from steps.runtime.fetching import all_at_hand, described, tasks_at_hand

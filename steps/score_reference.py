@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet
 from llm_engineering.config.model import AdapterConfig, ModelConfig
 from llm_engineering.models.backends import pick_backend
+from llm_engineering.reports.folders import Checkpoint, ReferenceLogProbs, RowSet
 from llm_engineering.training.reference import Scoring, store_reference
 from steps.runtime.context import log_facts
 from steps.runtime.fetching import at_hand

@@ -5,9 +5,9 @@ from typing import Annotated
 from zenml import step
 from zenml.types import HTMLString
 
-from llm_engineering.artifacts import Folder
 from llm_engineering.evaluation.changes import read_changes
 from llm_engineering.reporting.outcomes import render_outcomes
+from llm_engineering.reports.folders import Folder
 
 
 @step

@@ -4,11 +4,12 @@ from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.artifacts import Checkpoint, RowSet, TrainingReport
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.model import AdapterConfig, ModelConfig
 from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.config.watch import WatchConfig
+from llm_engineering.reports.folders import Checkpoint, RowSet
+from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training import launcher as library
 from steps.runtime.context import log_facts, with_kept_archive
 from steps.runtime.resumable import training_folder

@@ -11,10 +11,10 @@ import pytest
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores: more threads only wait for each other
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.models.chat import TEMPLATE_TOKENS, TEMPLATES, ChatTokenizer, load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base
+from llm_engineering.reports.folders import Checkpoint
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

@@ -24,8 +24,8 @@ from tools.command import Command, print_error
 from tools.environment import set_environment
 
 if TYPE_CHECKING:
-    from llm_engineering.artifacts import Checkpoint
     from llm_engineering.models.streaming import Sampling
+    from llm_engineering.reports.folders import Checkpoint
     from llm_engineering.scoring.conversation import Conversation
 
 INTERRUPTED = 130

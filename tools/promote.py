@@ -12,9 +12,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from llm_engineering.artifacts import Force, PromotionDecision
 from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import PipelineError
+from llm_engineering.reports.promotion import Force, PromotionDecision
 from tools.command import Command, print_error
 from tools.console.terminal import take_over_logging
 from tools.environment import set_environment

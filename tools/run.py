@@ -22,10 +22,10 @@ from tools.environment import set_environment
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
 
-    from llm_engineering.artifacts import PromotionDecision
     from llm_engineering.config import RunConfig
     from llm_engineering.planning.estimate import Estimate
     from llm_engineering.reporting.bundle import RunReports
+    from llm_engineering.reports.promotion import PromotionDecision
     from pipelines.launching.launch import Launch
     from pipelines.launching.plan import Plan
     from pipelines.stacks.target import Target

@@ -11,12 +11,13 @@ from typing import Self
 
 import numpy as np
 
-from llm_engineering.artifacts import DataAudit, Overlap, PreferenceAudit, RowKind, TextAudit
 from llm_engineering.data.examples import KINDS, SPLITS, Keys, Records, as_written, opening
 from llm_engineering.data.formats import Conversation, Example, Pair
 from llm_engineering.data.near_duplicates import Indices, NearIndex, SketchWriter
 from llm_engineering.data.private import PrivateKind, private_kinds
 from llm_engineering.data.rules import Fates
+from llm_engineering.reports.data import DataAudit, Overlap, PreferenceAudit, TextAudit
+from llm_engineering.reports.folders import RowKind
 
 LANGUAGE_SAMPLE = 500
 """Examples whose language is looked at, those with the smallest keys: drawn like at random, whatever their order."""

@@ -11,11 +11,12 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_engineering.artifacts import DropReason, RowKind, RowSet, Split
 from llm_engineering.config.data import RowSource
 from llm_engineering.data.formats import Example, Message, Pair, Reading, RowProblem, choose_format
 from llm_engineering.data.rowsets import read_batches, read_rows, source_split
 from llm_engineering.errors import DataError
+from llm_engineering.reports.data import DropReason
+from llm_engineering.reports.folders import RowKind, RowSet, Split
 
 SPLITS: tuple[Split, ...] = ("train", "eval", "test")
 KINDS: tuple[RowKind, ...] = ("sft", "preference")

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from llm_engineering.artifacts import ASKED_FOR, DropReason, RowKind, SourceLedger, Split
 from llm_engineering.config.data import DataConfig, RowSource
 from llm_engineering.data.formats.choice import listed
 from llm_engineering.data.tokens import TrainingRow
 from llm_engineering.errors import DataError
+from llm_engineering.reports.data import ASKED_FOR, DropReason, SourceLedger
+from llm_engineering.reports.folders import RowKind, Split
 
 QUARANTINE = "quarantine.jsonl"
 RULES: dict[DropReason, str] = {

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llm_engineering.artifacts import Histogram, RowKind, Split
 from llm_engineering.data.tokens import TrainingRow
+from llm_engineering.reports.data import Histogram
+from llm_engineering.reports.folders import RowKind, Split
 
 BARS = 24
 

@@ -12,15 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from llm_engineering.artifacts import (
-    DataAudit,
-    DatasetReport,
-    Folder,
-    RowKind,
-    RowSet,
-    Split,
-    hash_files,
-)
 from llm_engineering.config.data import DataConfig
 from llm_engineering.data.audit import Auditor
 from llm_engineering.data.examples import (
@@ -54,6 +45,8 @@ from llm_engineering.data.tokens import RowMaker, TrainingRow
 from llm_engineering.errors import DataError
 from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.progress import Work
+from llm_engineering.reports.data import DataAudit, DatasetReport
+from llm_engineering.reports.folders import Folder, RowKind, RowSet, Split, hash_files
 
 MASK_PROOF = (
     "Every row has trained tokens, every trained turn that is whole ends with EOS and carries loss on it, no row "

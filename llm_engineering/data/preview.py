@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from llm_engineering.artifacts import RenderedPart, RenderedRow, RowKind, Split, Token
 from llm_engineering.data.examples import KINDS
 from llm_engineering.data.private import mask_private
 from llm_engineering.data.rendering import IGNORED
 from llm_engineering.data.rules import TRAIN, Fates
 from llm_engineering.data.tokens import TrainingRow
+from llm_engineering.reports.data import RenderedPart, RenderedRow, Token
+from llm_engineering.reports.folders import RowKind, Split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

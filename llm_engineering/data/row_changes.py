@@ -4,8 +4,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
-from llm_engineering.artifacts import RowChange, RowSet
 from llm_engineering.data.rowsets import read_batches, source_split
+from llm_engineering.reports.data import RowChange
+from llm_engineering.reports.folders import RowSet
 
 
 def row_changes(left: RowSet, right: RowSet, names: tuple[Sequence[str], Sequence[str]]) -> list[RowChange]:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from llm_engineering.artifacts import RowSet, hash_files
+from llm_engineering.reports.folders import RowSet, hash_files
 
 if TYPE_CHECKING:
     import pyarrow

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_engineering.artifacts import DropReason
 from llm_engineering.config.data import DataConfig, Finding, RowSource
 from llm_engineering.data.examples import KEPT, KINDS, NOT_PLACED, REASONS, SPLITS, Keys, Records
 from llm_engineering.data.near_duplicates import Indices, Mask, NearIndex, mix
 from llm_engineering.errors import DataError, ProofError
+from llm_engineering.reports.data import DropReason
 
 TRAIN, EVAL, TEST = range(3)
 

@@ -11,12 +11,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, AnyStr, NamedTuple, TypeVar
 
-from llm_engineering.artifacts import Folder, RowSet
 from llm_engineering.config.data import ArtifactSource, EmbeddedSource, FileSource, HubSource, RowSource
 from llm_engineering.data.files import CHUNK, PACKED_CHUNK, DataFile, find_files, stored_files
 from llm_engineering.data.nesting import MAX_NESTING, too_deep
 from llm_engineering.data.rowsets import BATCH_ROWS
 from llm_engineering.errors import DataError
+from llm_engineering.reports.folders import Folder, RowSet
 
 if TYPE_CHECKING:
     import pyarrow

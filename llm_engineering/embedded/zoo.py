@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from llm_engineering.artifacts import Judgement
+from llm_engineering.reports.evaluation import Judgement
 
 Topic = Literal["colour", "food", "home"]
 Split = Literal["train", "eval", "test"]

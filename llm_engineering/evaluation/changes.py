@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from llm_engineering.artifacts import Artifact, Folder, hash_files
+from llm_engineering.reports.folders import Artifact, Folder, hash_files
 from llm_engineering.scoring.answers import JudgedAnswers
 from llm_engineering.scoring.preferences import Logps
 

@@ -8,14 +8,6 @@ from functools import cached_property
 from math import isnan
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import (
-    Checkpoint,
-    EvaluationReport,
-    GreedyAnswers,
-    Metric,
-    ModelScores,
-    SampleAnswers,
-)
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.evaluation.changes import Change, answer_changes, count_outcomes, pair_changes
@@ -23,6 +15,8 @@ from llm_engineering.evaluation.held_out import HeldOut, pair_texts
 from llm_engineering.evaluation.held_out import read_held_out as read_held_out  # what an Evaluator is made with
 from llm_engineering.evaluation.lineup import asked_anew
 from llm_engineering.models.checkpoints import broken_weight, load_model
+from llm_engineering.reports.evaluation import EvaluationReport, GreedyAnswers, Metric, ModelScores, SampleAnswers
+from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.scoring.answers import JudgedAnswers, Question, ask, mean_of_rounds, variety
 from llm_engineering.scoring.checkers import Checker, load_checker
 from llm_engineering.scoring.likelihood import divergences, labelled, score_rows

@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from llm_engineering.artifacts import EvaluationReport, HarnessReport, JudgeReport, ModelScores
+from llm_engineering.reports.evaluation import EvaluationReport, HarnessReport, JudgeReport, ModelScores
 
 
 def with_evidence(

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import Checkpoint, ModelScores
 from llm_engineering.errors import ModelError
 from llm_engineering.evaluation.evaluator import Evaluator
 from llm_engineering.evaluation.lineup import speak_alike
 from llm_engineering.models.auto_classes import read_tokenizer
+from llm_engineering.reports.evaluation import ModelScores
+from llm_engineering.reports.folders import Checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.data.rendering import ChatRenderer, TemplateRefusal
 from llm_engineering.errors import ConfigError, ModelError
 from llm_engineering.models.chat import load_chat_tokenizer, require_template_tokens
+from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.scoring.answers import Question
 
 if TYPE_CHECKING:

@@ -9,18 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from llm_engineering.artifacts import (
-    CheckVerdict,
-    EvaluationReport,
-    Force,
-    ModelScores,
-    PairedDifference,
-    PromotionCheck,
-    PromotionDecision,
-)
 from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.evaluator import parent_of
 from llm_engineering.evaluation.paired import paired_difference
+from llm_engineering.reports.evaluation import EvaluationReport, ModelScores, PairedDifference
+from llm_engineering.reports.promotion import CheckVerdict, Force, PromotionCheck, PromotionDecision
 from llm_engineering.scoring.metrics import LOWER_IS_BETTER
 
 ROUNDING = 1e-9

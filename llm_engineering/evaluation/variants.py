@@ -5,8 +5,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from llm_engineering.artifacts import ComparisonReport, EvaluationReport, PairedDifference, SampleAnswers, Variant
 from llm_engineering.evaluation.paired import paired_differences
+from llm_engineering.reports.evaluation import (
+    ComparisonReport,
+    EvaluationReport,
+    PairedDifference,
+    SampleAnswers,
+    Variant,
+)
 
 
 def together(reports: Sequence[EvaluationReport]) -> EvaluationReport | None:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.model import ModelConfig, TemplateText
 from llm_engineering.errors import ConfigError, ModelError
 from llm_engineering.models.auto_classes import read_tokenizer
+from llm_engineering.reports.folders import Checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.artifacts import Checkpoint, FromHub, hash_files
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.errors import ModelError
 from llm_engineering.models.auto_classes import read_model, read_object, require_no_own_code
 from llm_engineering.models.hardware import pick_device
 from llm_engineering.models.sharding import local, whole
+from llm_engineering.reports.folders import Checkpoint, FromHub, hash_files
 
 if TYPE_CHECKING:
     import torch

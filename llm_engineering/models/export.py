@@ -9,13 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.artifacts import Checkpoint, Export, ExportParity
 from llm_engineering.config.export import ExportConfig, ExportFormat, HubExport, Likeness
 from llm_engineering.errors import ConfigError, ModelError, PipelineError, ProofError, StoreError
 from llm_engineering.models.auto_classes import read_model
 from llm_engineering.models.checkpoints import hash_weights, load_model, save_model
 from llm_engineering.models.hub import push, require_hub
 from llm_engineering.models.parity import Predictions, compare, predictions_of
+from llm_engineering.reports.folders import Checkpoint
+from llm_engineering.reports.promotion import Export, ExportParity
 
 if TYPE_CHECKING:
     import torch

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import Checkpoint, MergeReport, StageName
 from llm_engineering.errors import ModelError, ProofError
 from llm_engineering.models.checkpoints import describe_checkpoint, load_model, save_model
 from llm_engineering.models.generation import generate_answers
+from llm_engineering.reports.folders import Checkpoint, StageName
+from llm_engineering.reports.training import MergeReport
 
 if TYPE_CHECKING:
     import torch

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import ExportParity
 from llm_engineering.config.export import Likeness
 from llm_engineering.errors import ProofError
 from llm_engineering.models.generation import generate_answers
+from llm_engineering.reports.promotion import ExportParity
 
 if TYPE_CHECKING:
     import torch

@@ -15,11 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.errors import ConfigError, ModelError
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.own_pages import HOST_VARIABLE, OwnPages, in_address
+from llm_engineering.reports.folders import Checkpoint
 
 STOPPING = 10.0
 """Seconds that a server gets to end before it is killed."""

@@ -8,12 +8,13 @@ processes train, memory is that of each of them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llm_engineering.artifacts import DatasetReport, RowKind, StageName
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.model import DoraAdapter, FullFineTuning, QloraAdapter
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stage import StageConfig
 from llm_engineering.planning.shape import ModelShape
+from llm_engineering.reports.data import DatasetReport
+from llm_engineering.reports.folders import RowKind, StageName
 from llm_engineering.training.arguments import planned_steps, stores_reference
 
 MARGIN = 1.25

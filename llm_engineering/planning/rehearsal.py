@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from llm_engineering.artifacts import Judgement
 from llm_engineering.config.run import RunConfig
+from llm_engineering.reports.evaluation import Judgement
 from llm_engineering.training.arguments import stores_reference
 
 ROWS = 500

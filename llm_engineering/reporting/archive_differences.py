@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from llm_engineering.artifacts import Metric
 from llm_engineering.reporting.differences import (
     Difference,
     MetricPair,
@@ -12,6 +11,7 @@ from llm_engineering.reporting.differences import (
     mapping_differences,
     setting_differences,
 )
+from llm_engineering.reports.evaluation import Metric
 from llm_engineering.tracking.archives import ArchivedExperiment, last_values
 
 OF_THE_MACHINE = "sys."

@@ -5,18 +5,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from llm_engineering.artifacts import (
-    Artifact,
-    DatasetReport,
-    EvaluationReport,
-    ExportReport,
-    MergeReport,
-    PreferenceReport,
-    PromotionDecision,
-    StageName,
-    TrackerLink,
-    TrainingReport,
-)
+from llm_engineering.reports.data import DatasetReport, PreferenceReport
+from llm_engineering.reports.evaluation import EvaluationReport
+from llm_engineering.reports.folders import Artifact, StageName
+from llm_engineering.reports.promotion import ExportReport, PromotionDecision
+from llm_engineering.reports.training import MergeReport, TrackerLink, TrainingReport
 
 
 class ModelVersion(Artifact):

@@ -11,7 +11,6 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from llm_engineering.artifacts import Checkpoint, Export, ModelScores, TrainingReport
 from llm_engineering.config.data import ArtifactSource, EmbeddedSource, FileSource, HubSource
 from llm_engineering.config.model import FullFineTuning
 from llm_engineering.config.run import RunConfig
@@ -30,6 +29,10 @@ from llm_engineering.reporting.wording import (
     unit_of,
     wording,
 )
+from llm_engineering.reports.evaluation import ModelScores
+from llm_engineering.reports.folders import Checkpoint
+from llm_engineering.reports.promotion import Export
+from llm_engineering.reports.training import TrainingReport
 
 STATED = {"seed", "adapter", "sft", "dpo"}
 """Blocks of the configuration that a card has in full; the others name files and folders of the run's machine."""

@@ -4,9 +4,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from llm_engineering.artifacts import PairedDifference, PromotionCheck, PromotionDecision
 from llm_engineering.reporting.scores_text import plain
 from llm_engineering.reporting.wording import model_label, number, quantity, unit_of, wording
+from llm_engineering.reports.evaluation import PairedDifference
+from llm_engineering.reports.promotion import PromotionCheck, PromotionDecision
 
 
 def check_view(check: PromotionCheck) -> dict[str, object]:

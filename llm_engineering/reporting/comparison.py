@@ -8,14 +8,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from llm_engineering.artifacts import (
-    ComparisonReport,
-    DatasetReport,
-    MergeReport,
-    PromotionDecision,
-    StageName,
-    Variant,
-)
 from llm_engineering.reporting.bundle import RunFacts
 from llm_engineering.reporting.comparison_curves import (
     MOST_LINES,
@@ -55,6 +47,11 @@ from llm_engineering.reporting.wording import (
     verdict_name,
     wording,
 )
+from llm_engineering.reports.data import DatasetReport
+from llm_engineering.reports.evaluation import ComparisonReport, Variant
+from llm_engineering.reports.folders import StageName
+from llm_engineering.reports.promotion import PromotionDecision
+from llm_engineering.reports.training import MergeReport
 
 _DASHES = ("", "5 2", "1.5 2", "6 2 1.5 2")
 assert len(_DASHES) == len(STYLES)

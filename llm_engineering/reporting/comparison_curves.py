@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import ComparisonReport, EvaluationReport, Metric, StageName, TrainingReport, Variant
 from llm_engineering.reporting.curves import Curve, Points, whole_steps
 from llm_engineering.reporting.drawings import AXES, COLOURS, drawing, look
 from llm_engineering.reporting.variants import swept_keys, values_of
 from llm_engineering.reporting.wording import unit_of, wording
+from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Metric, Variant
+from llm_engineering.reports.folders import StageName
+from llm_engineering.reports.training import TrainingReport
 from llm_engineering.scoring.metrics import smoothed
 
 if TYPE_CHECKING:

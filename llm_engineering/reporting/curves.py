@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import TrainingReport
 from llm_engineering.reporting.drawings import AXES, COLOURS, drawing
+from llm_engineering.reports.training import TrainingReport
 from llm_engineering.scoring.metrics import smoothed
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from llm_engineering.artifacts import DataAudit, DatasetReport, PreferenceAudit, SourceLedger
 from llm_engineering.reporting.findings import PRIVATE, findings, languages
 from llm_engineering.reporting.histograms import data_histograms
 from llm_engineering.reporting.ledger import Problem, kinds, problems, reconciliation
 from llm_engineering.reporting.page import render_page
 from llm_engineering.reporting.tokens import row_view
 from llm_engineering.reporting.wording import KINDS, REASONS, count, counted, percent
+from llm_engineering.reports.data import DataAudit, DatasetReport, PreferenceAudit, SourceLedger
 
 EXAMPLES = 20
 """Rows that the page shows."""

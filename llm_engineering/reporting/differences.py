@@ -5,17 +5,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from llm_engineering.artifacts import (
-    Artifact,
-    DatasetReport,
-    EvaluationReport,
-    Metric,
-    PairedDifference,
-    RowChange,
-    SourceLedger,
-)
 from llm_engineering.evaluation.paired import paired_differences
 from llm_engineering.reporting.wording import METRICS, MODELS, counted, in_order
+from llm_engineering.reports.data import DatasetReport, RowChange, SourceLedger
+from llm_engineering.reports.evaluation import EvaluationReport, Metric, PairedDifference
+from llm_engineering.reports.folders import Artifact
 
 Subject = Literal[
     "Configuration", "Data", "Template and tokens", "Code", "Packages", "Seeds", "Hardware", "Base weights"

@@ -8,12 +8,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llm_engineering.artifacts import Metric
 from llm_engineering.reporting.checks import evidence
 from llm_engineering.reporting.differences import AnswerPair, MetricPair, RunDifferences, Section
 from llm_engineering.reporting.scores_text import plain
 from llm_engineering.reporting.text import LONGEST_ANSWER
 from llm_engineering.reporting.wording import interval, model_label, quantity, wording
+from llm_engineering.reports.evaluation import Metric
 
 HOW_MEASURED = {
     True: "Both were measured on the same questions, rows and settings: a difference is the second's value less the "

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from llm_engineering.artifacts import DataAudit, Overlap, PreferenceAudit, RowKind, TextAudit
 from llm_engineering.reporting.wording import count, counted, percent
+from llm_engineering.reports.data import DataAudit, Overlap, PreferenceAudit, TextAudit
+from llm_engineering.reports.folders import RowKind
 
 LONGER_WINS = 0.65
 """From which accuracy of "the longer answer wins" on length alone predicts the preference."""

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import DatasetReport, Histogram
 from llm_engineering.reporting.curves import Curve
 from llm_engineering.reporting.drawings import COLOURS, drawing
+from llm_engineering.reports.data import DatasetReport, Histogram
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

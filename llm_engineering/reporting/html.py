@@ -10,7 +10,6 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from llm_engineering.artifacts import DatasetReport, RenderedRow, TrainingReport, TrainingSample
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.checks import check_view
 from llm_engineering.reporting.curves import training_curves
@@ -32,6 +31,8 @@ from llm_engineering.reporting.wording import (
     verdict_name,
     wording,
 )
+from llm_engineering.reports.data import DatasetReport, RenderedRow
+from llm_engineering.reports.training import TrainingReport, TrainingSample
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from llm_engineering.artifacts import DropReason, RowKind, SourceLedger
 from llm_engineering.reporting.wording import REASONS, count, in_order, percent
+from llm_engineering.reports.data import DropReason, SourceLedger
+from llm_engineering.reports.folders import RowKind
 
 ROW_KINDS: tuple[RowKind, ...] = ("sft", "preference")
 _SUMMED = (

@@ -4,10 +4,12 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from llm_engineering.artifacts import DatasetReport, EvaluationReport, TrackerLink
 from llm_engineering.reporting.bundle import RunFacts
 from llm_engineering.reporting.scores import title_of
 from llm_engineering.reporting.wording import duration, evaluated, model_label
+from llm_engineering.reports.data import DatasetReport
+from llm_engineering.reports.evaluation import EvaluationReport
+from llm_engineering.reports.training import TrackerLink
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llm_engineering.artifacts import PairedDifference
 from llm_engineering.reporting.wording import (
     METRICS,
     higher_is_better,
@@ -15,6 +14,7 @@ from llm_engineering.reporting.wording import (
     within_sentence,
     wording,
 )
+from llm_engineering.reports.evaluation import PairedDifference
 
 SIGNIFICANT = 0.05
 """Below which p-value a difference counts as shown, if its interval leaves out 0 as well."""

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from llm_engineering.artifacts import MergeReport, ReferenceProof
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.wording import model_label
+from llm_engineering.reports.training import MergeReport, ReferenceProof
 
 
 @dataclass(frozen=True)

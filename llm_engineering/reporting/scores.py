@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from llm_engineering.artifacts import EvaluationReport, Metric
 from llm_engineering.reporting.wording import (
     METRICS,
     best_models,
@@ -17,6 +16,7 @@ from llm_engineering.reporting.wording import (
     quantity,
     wording,
 )
+from llm_engineering.reports.evaluation import EvaluationReport, Metric
 
 _GROUPS = {
     "Greedy answers": "",

@@ -8,10 +8,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from llm_engineering.artifacts import ComparisonReport, EvaluationReport, Metric
 from llm_engineering.reporting.page import REPLACEMENT, harmless
 from llm_engineering.reporting.variants import ranked, ranking_metric, swept_keys, value_in_words
 from llm_engineering.reporting.wording import best_models, evaluated, number, unit_of, wording
+from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Metric
 
 _METRIC_WIDTH = 32
 _NARROWEST, _WITH_INTERVAL = 12, 23

@@ -2,17 +2,13 @@
 
 import math
 
-from llm_engineering.artifacts import (
-    ComparisonReport,
-    EvaluationReport,
-    PromotionDecision,
-    RowKind,
-    SourceLedger,
-    TrainingReport,
-    Variant,
-)
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.ledger import ROW_KINDS, together
+from llm_engineering.reports.data import SourceLedger
+from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Variant
+from llm_engineering.reports.folders import RowKind
+from llm_engineering.reports.promotion import PromotionDecision
+from llm_engineering.reports.training import TrainingReport
 
 
 def build_summary(reports: RunReports) -> dict[str, object]:

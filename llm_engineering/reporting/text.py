@@ -11,7 +11,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llm_engineering.artifacts import ComparisonReport, SampleAnswers, TrackerLink, TrainingReport
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.paired_words import compared_in_words
 from llm_engineering.reporting.scores_text import Scores, runs_table
@@ -26,6 +25,8 @@ from llm_engineering.reporting.wording import (
     model_label,
     verdict_name,
 )
+from llm_engineering.reports.evaluation import ComparisonReport, SampleAnswers
+from llm_engineering.reports.training import TrackerLink, TrainingReport
 
 SAMPLES = 3
 MOST_ANSWERS = 8

@@ -11,9 +11,10 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from llm_engineering.artifacts import RenderedPart, RenderedRow, RowKind, Split, Token
 from llm_engineering.reporting.page import REPLACEMENT, harmless
 from llm_engineering.reporting.wording import count, counted
+from llm_engineering.reports.data import RenderedPart, RenderedRow, Token
+from llm_engineering.reports.folders import RowKind, Split
 
 SHOWN = 80
 """Tokens of a part that are shown at once; the others fold."""

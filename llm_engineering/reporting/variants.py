@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from llm_engineering.artifacts import ComparisonReport, Metric, TrackerLink, Variant
 from llm_engineering.reporting.wording import counted, higher_is_better, interval, quantity
+from llm_engineering.reports.evaluation import ComparisonReport, Metric, Variant
+from llm_engineering.reports.training import TrackerLink
 
 LONGEST_TITLE = 30
 """Characters of a run's values that drawings and columns have room for."""

@@ -5,16 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from llm_engineering.artifacts import (
-    ComparisonReport,
-    DropReason,
-    EvaluationReport,
-    Metric,
-    RowKind,
-    TrainingReport,
-    Verdict,
-)
 from llm_engineering.reporting.bundle import RunReports
+from llm_engineering.reports.data import DropReason
+from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Metric
+from llm_engineering.reports.folders import RowKind
+from llm_engineering.reports.training import TrainingReport, Verdict
 
 _Name = TypeVar("_Name", bound=str)
 

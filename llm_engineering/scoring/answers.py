@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import Judgement, Metric, RowSet
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.models.generation import Answer, generate_answers
+from llm_engineering.reports.evaluation import Judgement, Metric
+from llm_engineering.reports.folders import RowSet
 from llm_engineering.scoring.checkers import Checker, require_references
 from llm_engineering.scoring.metrics import by_unit
 from llm_engineering.scoring.texts import compression_ratio, distinct, loops, refuses, repetition, words

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import Judgement
 from llm_engineering.errors import ConfigError
+from llm_engineering.reports.evaluation import Judgement
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator

@@ -7,7 +7,6 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.errors import StoreError
@@ -15,6 +14,7 @@ from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.models.streaming import Sampling, stream_answer
+from llm_engineering.reports.folders import Checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -17,11 +17,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.artifacts import Checkpoint, HarnessReport, Metric, hash_files
 from llm_engineering.config.evaluation import HarnessConfig
 from llm_engineering.config.yaml.problems import nearest
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.checkpoints import load_model
+from llm_engineering.reports.evaluation import HarnessReport, Metric
+from llm_engineering.reports.folders import Checkpoint, hash_files
 from llm_engineering.scoring.metrics import rate
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from math import exp, fsum, isfinite, nan
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import Metric
+from llm_engineering.reports.evaluation import Metric
 
 if TYPE_CHECKING:
     import numpy as np

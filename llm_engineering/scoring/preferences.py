@@ -7,7 +7,7 @@ dependent, so that they are averaged first. A pair whose log-probabilities are n
 from collections.abc import Sequence
 from math import isfinite, nan
 
-from llm_engineering.artifacts import Metric
+from llm_engineering.reports.evaluation import Metric
 from llm_engineering.scoring.metrics import by_unit, mean, rate
 
 LIKE_LENGTH = 0.1

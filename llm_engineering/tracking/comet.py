@@ -18,8 +18,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from llm_engineering.artifacts import TrackerLink
 from llm_engineering.config.tracking import CometTracking, TrackingConfig
+from llm_engineering.reports.training import TrackerLink
 from llm_engineering.tracking.archives import Record, first_complete, sweep_dead
 from llm_engineering.tracking.origin import Account, Origin
 from llm_engineering.tracking.tracker import Tracker

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llm_engineering.artifacts import EvaluationReport, SampleAnswers, TrackerLink
+from llm_engineering.reports.evaluation import EvaluationReport, SampleAnswers
+from llm_engineering.reports.training import TrackerLink
 from llm_engineering.tracking.archives import Record
 
 _T = TypeVar("_T")

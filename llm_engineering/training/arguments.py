@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.artifacts import StageName
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.hardware import HardwareConfig, LocalHardware
 from llm_engineering.config.model import ModelConfig
@@ -13,6 +12,7 @@ from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.config.stage import StageConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.hardware import pick_dtype, pick_optimizer, require_liger
+from llm_engineering.reports.folders import StageName
 from llm_engineering.training.processes.strategy import strategy_arguments
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.artifacts import Checkpoint, ReferenceProof, TrainingReport
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.model import FullFineTuning
 from llm_engineering.config.watch import WatchConfig
@@ -15,6 +14,8 @@ from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.backends import pick_backend
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, hash_weights
+from llm_engineering.reports.folders import Checkpoint
+from llm_engineering.reports.training import ReferenceProof, TrainingReport
 from llm_engineering.scoring.likelihood import labelled, score_rows
 from llm_engineering.training.arguments import stores_reference
 from llm_engineering.training.memory import enough_memory

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import RowSet
 from llm_engineering.data.rowsets import SFT, Row, read_rows, write_rows
 from llm_engineering.errors import DataError
+from llm_engineering.reports.folders import RowSet
 from llm_engineering.scoring.answers import read_questions
 from llm_engineering.scoring.checkers import load_checker
 from llm_engineering.scoring.likelihood import labelled

@@ -15,13 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from llm_engineering import errors, progress
-from llm_engineering.artifacts import Checkpoint, StageName, TrainingReport
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.hardware import TorchrunHardware
 from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.config.stage import StageConfig
 from llm_engineering.errors import PipelineError, TrainingError
 from llm_engineering.models.hardware import require_devices, usable_cores
+from llm_engineering.reports.folders import Checkpoint, StageName
+from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training import dpo, sft
 from llm_engineering.training.arguments import require_shares, stores_reference
 from llm_engineering.training.processes.link import Died, Ended, Failed, Logged, Message, Told, listening_at

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.artifacts import StageName
 from llm_engineering.config.model import AdapterConfig
 from llm_engineering.config.stage import StageConfig
 from llm_engineering.errors import TrainingError
+from llm_engineering.reports.folders import StageName
 
 if TYPE_CHECKING:
     from llm_engineering.training.trainers import StageTrainer

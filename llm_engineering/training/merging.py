@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from llm_engineering.artifacts import Checkpoint, MergeReport, RowSet, StageName
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.models.merging import merge_adapter
+from llm_engineering.reports.folders import Checkpoint, RowSet, StageName
+from llm_engineering.reports.training import MergeReport
 from llm_engineering.scoring.answers import read_probes
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_engineering.artifacts import Checkpoint, Judgement, PreferenceReport, RowSet
 from llm_engineering.config.data import SampleSettings
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.data.rowsets import PREFERENCE, Row, read_rows, write_rows
@@ -16,6 +15,9 @@ from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model, require_finite
 from llm_engineering.models.generation import Answer
 from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.reports.data import PreferenceReport
+from llm_engineering.reports.evaluation import Judgement
+from llm_engineering.reports.folders import Checkpoint, RowSet
 from llm_engineering.scoring.answers import Question, ask, read_questions
 from llm_engineering.scoring.checkers import load_checker
 

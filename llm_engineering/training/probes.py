@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from llm_engineering.artifacts import StageName, TrainingSample
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.stage import StageConfig
 from llm_engineering.errors import ConfigError
+from llm_engineering.reports.folders import StageName
+from llm_engineering.reports.training import TrainingSample
 from llm_engineering.scoring.answers import Question, ask, average, read_questions
 from llm_engineering.scoring.checkers import load_checker
 from llm_engineering.scoring.likelihood import divergences, labelled

@@ -7,8 +7,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llm_engineering import progress
-from llm_engineering.artifacts import StageName, Verdict
 from llm_engineering.config.watch import WatchConfig
+from llm_engineering.reports.folders import StageName
+from llm_engineering.reports.training import Verdict
 from llm_engineering.tracking import Tracker
 from llm_engineering.training.watch import acting, history_of, judge
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llm_engineering.artifacts import hash_files
 from llm_engineering.errors import TrainingError
+from llm_engineering.reports.folders import hash_files
 
 _log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"

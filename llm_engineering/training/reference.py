@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from llm_engineering.artifacts import Checkpoint, ReferenceKey, ReferenceLogProbs, RowSet, hash_files
 from llm_engineering.config.model import AdapterConfig, FullFineTuning, ModelConfig, QloraAdapter
 from llm_engineering.data.rowsets import REFERENCE, read_rows, write_rows
 from llm_engineering.errors import ProofError
 from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.reports.folders import Checkpoint, ReferenceKey, ReferenceLogProbs, RowSet, hash_files
 from llm_engineering.scoring.likelihood import labelled, score_rows
 from llm_engineering.training.arguments import SEEN_OFTEN
 

@@ -1,11 +1,12 @@
 """Supervised fine-tuning: cross-entropy on the answer tokens, by an adapter on the frozen base or by all weights."""
 
-from llm_engineering.artifacts import Checkpoint, TrainingReport
 from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.backends import pick_backend
 from llm_engineering.models.chat import load_chat_tokenizer
+from llm_engineering.reports.folders import Checkpoint
+from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training.memory import enough_memory
 from llm_engineering.training.probes import probes
 from llm_engineering.training.stage import StageInputs, early_stopping, seed_everything, train

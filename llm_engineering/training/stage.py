@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from llm_engineering.artifacts import Checkpoint, ReferenceLogProbs, RowSet, StageName, TrainingReport, Verdict
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.hardware import HardwareConfig, LocalHardware
 from llm_engineering.config.model import AdapterConfig, LoraAdapter, ModelConfig
@@ -20,6 +19,8 @@ from llm_engineering.config.watch import WatchConfig
 from llm_engineering.models.checkpoints import describe_checkpoint, save_model
 from llm_engineering.models.hardware import describe_hardware
 from llm_engineering.models.sharding import size_of, whole
+from llm_engineering.reports.folders import Checkpoint, ReferenceLogProbs, RowSet, StageName
+from llm_engineering.reports.training import TrainingReport, Verdict
 from llm_engineering.tracking import Origin, Tracker, tracked_stage
 from llm_engineering.training.arguments import examples_seen, planned_steps
 from llm_engineering.training.probes import read_samples, replay_samples

@@ -12,7 +12,6 @@ from itertools import pairwise
 from statistics import fmean, median
 from typing import Any
 
-from llm_engineering.artifacts import EvaluationReport, StageName, TrainingReport, Verdict, VerdictName
 from llm_engineering.config.watch import (
     CollapsedWatch,
     DisplacedWatch,
@@ -27,6 +26,9 @@ from llm_engineering.config.watch import (
     WatchActions,
     WatchConfig,
 )
+from llm_engineering.reports.evaluation import EvaluationReport
+from llm_engineering.reports.folders import StageName
+from llm_engineering.reports.training import TrainingReport, Verdict, VerdictName
 from llm_engineering.scoring.metrics import smoothed
 
 Points = Sequence[tuple[int, float]]

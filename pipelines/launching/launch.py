@@ -15,15 +15,6 @@ from zenml.exceptions import RunInterruptedException
 from zenml.models import PipelineRunResponse
 from zenml.utils.io_utils import get_global_config_directory
 
-from llm_engineering.artifacts import (
-    Checkpoint,
-    ComparisonReport,
-    EvaluationReport,
-    FromHub,
-    MeasuredModels,
-    PromotionDecision,
-    TrackerLink,
-)
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.tracking import TransformersTracking
@@ -46,6 +37,10 @@ from llm_engineering.models.hardware import require_devices, require_liger
 from llm_engineering.planning.recipes import comparison_recipes, sweep_recipes
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.wording import higher_is_better
+from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport
+from llm_engineering.reports.folders import Checkpoint, FromHub, MeasuredModels
+from llm_engineering.reports.promotion import PromotionDecision
+from llm_engineering.reports.training import TrackerLink
 from llm_engineering.scoring.checkers import load_checker
 from llm_engineering.scoring.harness import require_tasks
 from llm_engineering.tracking.other_trackers import require_trackers

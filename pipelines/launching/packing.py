@@ -17,7 +17,14 @@ from zenml.exceptions import EntityExistsError
 from zenml.io import fileio
 from zenml.models import ArtifactVersionResponse
 
-from llm_engineering.artifacts import (
+from llm_engineering.config.data import FileSource
+from llm_engineering.config.model import ModelConfig, TemplateText
+from llm_engineering.config.run import RunConfig
+from llm_engineering.data.files import find_files
+from llm_engineering.data.loading import Origins
+from llm_engineering.models.chat import TEMPLATE_TOKENS, read_template
+from llm_engineering.models.checkpoints import EMBEDDED_FOLDER
+from llm_engineering.reports.folders import (
     Checkpoint,
     Folder,
     FromHub,
@@ -27,13 +34,6 @@ from llm_engineering.artifacts import (
     hash_contents,
     hash_files,
 )
-from llm_engineering.config.data import FileSource
-from llm_engineering.config.model import ModelConfig, TemplateText
-from llm_engineering.config.run import RunConfig
-from llm_engineering.data.files import find_files
-from llm_engineering.data.loading import Origins
-from llm_engineering.models.chat import TEMPLATE_TOKENS, read_template
-from llm_engineering.models.checkpoints import EMBEDDED_FOLDER
 from steps.runtime.fetching import STORED
 from steps.runtime.materializers import FILES, FolderMaterializer
 from steps.runtime.places import Place

@@ -11,7 +11,6 @@ from zenml.models import ArtifactVersionResponse
 from zenml.models.v2.core.step_run import StepRunInputResponse
 from zenml.orchestrators.cache_utils import generate_cache_key, get_cached_step_run
 
-from llm_engineering.artifacts import Checkpoint, DatasetReport
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stage import StageConfig
 from llm_engineering.data.loading import Origins, load_raw_rows
@@ -19,6 +18,8 @@ from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.planning.estimate import Estimate
 from llm_engineering.planning.recipes import Training, imitation_settings
+from llm_engineering.reports.data import DatasetReport
+from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.training.arguments import planned_steps
 from pipelines.comparison import wire_comparison
 from pipelines.launching.launch import PIPELINES, Job, Launch, configured, packed

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from zenml.utils.io_utils import get_global_config_directory
 
-from llm_engineering.artifacts import Checkpoint, DatasetReport, RowKind
 from llm_engineering.config.model import QloraAdapter
 from llm_engineering.config.run import RunConfig
 from llm_engineering.data.sources import count_rows
@@ -18,6 +17,8 @@ from llm_engineering.planning.estimate import GPU_SPEED, Estimate, Machine, esti
 from llm_engineering.planning.rehearsal import rehearsal_of
 from llm_engineering.planning.shape import read_shape
 from llm_engineering.planning.tiny import write_tiny_model
+from llm_engineering.reports.data import DatasetReport
+from llm_engineering.reports.folders import Checkpoint, RowKind
 from pipelines.launching.launch import Job, find_version_model, warnings_of
 from steps.runtime.artifact_sources import find_artifacts, load_artifacts
 from steps.runtime.fetching import described

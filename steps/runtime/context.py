@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import TypeAdapter
 from zenml import get_step_context, log_metadata
 
-from llm_engineering.artifacts import TrackerLink, TrainingReport
 from llm_engineering.config.evaluation import OpenAIJudge
 from llm_engineering.config.hardware import HardwareConfig
 from llm_engineering.config.tracking import TrackingConfig
 from llm_engineering.config.watch import WatchConfig
+from llm_engineering.reports.training import TrackerLink, TrainingReport
 from steps.runtime.places import place_of_steps
 from steps.runtime.stores import is_remote, store_address, upload_file
 from steps.runtime.work import work_root

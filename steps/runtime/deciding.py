@@ -5,7 +5,6 @@ from typing import Any
 
 from zenml.models import ModelVersionResponse
 
-from llm_engineering.artifacts import Checkpoint, EvaluationReport, Force, PromotionDecision
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.config.promotion import PromotionConfig
@@ -14,6 +13,9 @@ from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
 from llm_engineering.evaluation.incumbents import measure_incumbent, saved_tokenizer
 from llm_engineering.evaluation.promotion import Candidate, decide, forced, settled
 from llm_engineering.models.hardware import pick_dtype
+from llm_engineering.reports.evaluation import EvaluationReport
+from llm_engineering.reports.folders import Checkpoint
+from llm_engineering.reports.promotion import Force, PromotionDecision
 from steps.runtime.fetching import at_hand, described
 from steps.runtime.registry import evaluation_of, find_incumbent, last_made, promoted_model, stands_for
 

@@ -9,7 +9,6 @@ from uuid import UUID
 from zenml import get_step_context
 from zenml.client import Client
 
-from llm_engineering.artifacts import Checkpoint, Folder, FromHub, FromPackage, FromStore
 from llm_engineering.config.evaluation import HarnessConfig
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.errors import ModelError, StoreError
@@ -19,6 +18,7 @@ from llm_engineering.models.checkpoints import (
     fetch_hub_model,
     locate_base,
 )
+from llm_engineering.reports.folders import Checkpoint, Folder, FromHub, FromPackage, FromStore
 from steps.runtime.context import run_settings
 from steps.runtime.stores import download, download_whole
 from steps.runtime.work import input_folder

@@ -15,9 +15,10 @@ from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.materializers.pydantic_materializer import PydanticMaterializer
 
-from llm_engineering.artifacts import Checkpoint, Folder, FromStore, ReferenceLogProbs, RowSet, TrainingReport
 from llm_engineering.errors import StoreError
 from llm_engineering.reporting.html import render_training
+from llm_engineering.reports.folders import Checkpoint, Folder, FromStore, ReferenceLogProbs, RowSet
+from llm_engineering.reports.training import TrainingReport
 from steps.runtime.fetching import at_hand
 from steps.runtime.stores import download_whole, is_remote, upload
 from steps.runtime.work import input_folder

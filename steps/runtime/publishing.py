@@ -6,9 +6,9 @@ from typing import Any
 from zenml import get_step_context
 from zenml.client import Client
 
-from llm_engineering.artifacts import TrackerLink
 from llm_engineering.config.tracking import CometTracking
 from llm_engineering.reporting.bundle import RunReports
+from llm_engineering.reports.training import TrackerLink
 from llm_engineering.tracking import tracked_stage
 from steps.runtime.context import archive_folder, kept_archive, run_name, tracking
 from steps.runtime.fetching import at_hand

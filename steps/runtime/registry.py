@@ -8,8 +8,10 @@ from zenml import log_metadata
 from zenml.client import Client
 from zenml.models import ModelVersionResponse, StepRunResponse
 
-from llm_engineering.artifacts import Checkpoint, EvaluationReport, ModelScores, PromotionDecision
 from llm_engineering.errors import StoreError
+from llm_engineering.reports.evaluation import EvaluationReport, ModelScores
+from llm_engineering.reports.folders import Checkpoint
+from llm_engineering.reports.promotion import PromotionDecision
 from steps.runtime.context import as_metadata
 
 T = TypeVar("T")

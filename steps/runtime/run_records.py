@@ -8,10 +8,13 @@ from typing import Any, TypeVar
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
-from llm_engineering.artifacts import Checkpoint, DatasetReport, EvaluationReport, RowSet, TrainingReport
 from llm_engineering.data.row_changes import row_changes
 from llm_engineering.errors import StoreError
 from llm_engineering.reporting.differences import RunDifferences, RunRecord, compare_runs
+from llm_engineering.reports.data import DatasetReport
+from llm_engineering.reports.evaluation import EvaluationReport
+from llm_engineering.reports.folders import Checkpoint, RowSet
+from llm_engineering.reports.training import TrainingReport
 from steps.runtime.fetching import described
 from steps.runtime.provenance import recorded_code
 from steps.runtime.registry import model_version

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.model import AdapterConfig, ModelConfig
 from llm_engineering.models.backends import pick_backend
+from llm_engineering.reports.folders import Checkpoint, RowSet
 from llm_engineering.training.stage import StageInputs
 from steps.runtime.context import archive_folder, experiment_name, hardware, sources, tracking, watch
 from steps.runtime.fetching import at_hand

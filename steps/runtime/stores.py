@@ -13,8 +13,8 @@ from zenml.io import fileio
 from zenml.io.fileio import convert_to_str
 from zenml.utils import io_utils
 
-from llm_engineering.artifacts import hash_files
 from llm_engineering.errors import StoreError
+from llm_engineering.reports.folders import hash_files
 
 
 def is_remote(address: str) -> bool:

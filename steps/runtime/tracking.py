@@ -10,9 +10,9 @@ from zenml.client import Client
 from zenml.enums import StackComponentType
 from zenml.models import PipelineRunResponse, StepRunResponse
 
-from llm_engineering.artifacts import TrackerLink
 from llm_engineering.config.tracking import CometTracking, TrackingConfig
 from llm_engineering.errors import ConfigError, StoreError
+from llm_engineering.reports.training import TrackerLink
 from llm_engineering.tracking import Account, Origin
 from llm_engineering.tracking.origin import experiment_key
 from steps.runtime.context import run_name, run_settings, tracking

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig
 
-from llm_engineering.artifacts import StageName
 from llm_engineering.config.hardware import TorchrunHardware
 from llm_engineering.config.yaml.loader import CONFIGS_DIR, load_config
 from llm_engineering.planning.estimate import Machine, StageRows, estimate
 from llm_engineering.planning.estimate_text import span_of_bytes
 from llm_engineering.planning.shape import read_shape
+from llm_engineering.reports.folders import StageName
 from llm_engineering.training.arguments import require_shares
 
 PRESETS = sorted(path.stem for path in (CONFIGS_DIR / "hardware").glob("*.yaml"))

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_engineering.artifacts import RowSet, SourceLedger
 from llm_engineering.config.data import DataConfig
 from llm_engineering.data.ledger import QUARANTINE
 from llm_engineering.data.loading import load_raw_rows
 from llm_engineering.data.preparation import PreparedRows, prepare_rows
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.models.chat import ChatTokenizer
+from llm_engineering.reports.data import SourceLedger
+from llm_engineering.reports.folders import RowSet
 
 Row = dict[str, Any]
 Prepare = Callable[..., PreparedRows]

@@ -3,8 +3,8 @@
 import pytest
 from prepared import LONG, OTHER, Prepare, chat, pair, sft
 
-from llm_engineering.artifacts import DataAudit, Overlap
 from llm_engineering.data.preparation import PreparedRows
+from llm_engineering.reports.data import DataAudit, Overlap
 
 NEARLY = LONG[: -len("down")] + "under"
 NEARLY_OTHER = OTHER[: -len("stone")] + "rock"

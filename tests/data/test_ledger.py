@@ -9,12 +9,12 @@ import pytest
 from prepared import LONG, Prepare, Row, chat, fates, pair, placed_rows, prepare_in, quarantined, sft
 from pydantic import ValidationError
 
-from llm_engineering.artifacts import DropReason, SourceLedger
 from llm_engineering.config.data import DataConfig
 from llm_engineering.data.loading import load_raw_rows
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.errors import DataError
 from llm_engineering.models.chat import ChatTokenizer
+from llm_engineering.reports.data import DropReason, SourceLedger
 
 PAIRS: list[tuple[Any, DropReason | None]] = [
     (pair("Q", "A", "B"), None),

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared import LONG, OTHER, Prepare, Row, chat, pair, placed_rows, prepare_in, sft
 
-from llm_engineering.artifacts import RenderedPart, RenderedRow, Token
 from llm_engineering.data.preparation import PreparedRows
 from llm_engineering.data.preview import preview_row
 from llm_engineering.data.rendering import IGNORED
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.data.tokens import TrainingRow
 from llm_engineering.models.chat import ChatTokenizer
+from llm_engineering.reports.data import RenderedPart, RenderedRow, Token
 
 Decode = Callable[[list[int]], str]
 NOTHING_PRIVATE = st.characters(exclude_categories=["Cs", "Nd"], exclude_characters="@")

@@ -1,8 +1,9 @@
 from pathlib import Path
 
-from llm_engineering.artifacts import RowChange, RowSet
 from llm_engineering.data.row_changes import row_changes
 from llm_engineering.data.rowsets import RAW, write_rows
+from llm_engineering.reports.data import RowChange
+from llm_engineering.reports.folders import RowSet
 
 
 def read(folder: Path, *sources: list[str]) -> RowSet:

@@ -12,10 +12,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from llm_engineering.artifacts import DropReason
 from llm_engineering.config.data import FileSource
 from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.data.formats import FORMATS, Conversation, Example, choose_format
+from llm_engineering.reports.data import DropReason
 from tools import run
 
 REPOSITORY = Path(__file__).parents[2]

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model, locate_base
+from llm_engineering.reports.folders import Checkpoint
 
 
 class TableModel(torch.nn.Module):

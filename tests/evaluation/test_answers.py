@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from llm_engineering.artifacts import Judgement, Metric
 from llm_engineering.data.rowsets import QUESTIONS, write_rows
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.generation import Answer
+from llm_engineering.reports.evaluation import Judgement, Metric
 from llm_engineering.scoring.answers import (
     JudgedAnswers,
     Question,

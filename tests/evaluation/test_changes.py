@@ -3,7 +3,6 @@ from math import nan
 
 import pytest
 
-from llm_engineering.artifacts import Judgement
 from llm_engineering.evaluation.changes import (
     CHANGES_FILE,
     PairText,
@@ -15,6 +14,7 @@ from llm_engineering.evaluation.changes import (
     write_changes,
 )
 from llm_engineering.models.generation import Answer
+from llm_engineering.reports.evaluation import Judgement
 from llm_engineering.scoring.answers import JudgedAnswers, Question
 
 

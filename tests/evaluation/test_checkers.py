@@ -2,9 +2,9 @@ import re
 
 import pytest
 
-from llm_engineering.artifacts import Judgement
 from llm_engineering.embedded import zoo
 from llm_engineering.errors import ConfigError
+from llm_engineering.reports.evaluation import Judgement
 from llm_engineering.scoring.checkers import exact, json_schema, load_checker, numeric, regex, require_references
 
 RIGHT = Judgement(correct=True, preferred=True, score=1.0)

@@ -5,12 +5,12 @@ from threading import Event
 
 import pytest
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.data import FileSource
 from llm_engineering.data.formats import Conversation as Example
 from llm_engineering.data.formats import choose_format
 from llm_engineering.errors import StoreError
 from llm_engineering.models.streaming import Sampling
+from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.scoring.conversation import Conversation, open_conversation, save_conversations
 
 BRIEF = Sampling(max_new_tokens=6)

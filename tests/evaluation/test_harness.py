@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from llm_engineering.artifacts import EvaluationReport, HarnessReport, ModelScores
 from llm_engineering.config.evaluation import HarnessConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.evaluation.evidence import with_evidence
+from llm_engineering.reports.evaluation import EvaluationReport, HarnessReport, ModelScores
 from llm_engineering.scoring import harness
 from llm_engineering.scoring.harness import measure_tasks, require_tasks, tasks_hash
 

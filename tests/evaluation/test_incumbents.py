@@ -6,12 +6,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.evaluation.evaluator import Evaluator, HeldOut
 from llm_engineering.evaluation.incumbents import measure_incumbent, saved_tokenizer
 from llm_engineering.evaluation.lineup import speak_alike
 from llm_engineering.models.checkpoints import describe_checkpoint, save_model
+from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.scoring.answers import Question
 
 QUESTION = json.dumps([{"role": "user", "content": "Hello!"}])

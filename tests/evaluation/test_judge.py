@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from judge_server import JudgeServer, Response, Rule, completion, serving, verdict
 
-from llm_engineering.artifacts import (
+from llm_engineering.config.evaluation import OpenAIJudge
+from llm_engineering.evaluation.evidence import with_evidence
+from llm_engineering.reports.evaluation import (
     EvaluationReport,
     GreedyAnswers,
     JudgeReport,
@@ -14,8 +16,6 @@ from llm_engineering.artifacts import (
     ModelScores,
     SampleAnswers,
 )
-from llm_engineering.config.evaluation import OpenAIJudge
-from llm_engineering.evaluation.evidence import with_evidence
 from llm_engineering.scoring.judge.judging import chosen_questions, judge_answers, opponents, write_verdicts
 
 KEY = "sk-very-secret-0123456789abcdef"

@@ -2,7 +2,7 @@ from math import isnan, nan
 
 import pytest
 
-from llm_engineering.artifacts import Metric
+from llm_engineering.reports.evaluation import Metric
 from llm_engineering.scoring.preferences import length_baselines, length_note, ranking, rewards
 
 LENGTHS = [(10, 9), (10, 5), (4, 8), (5, 5)]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.artifacts import EvaluationReport, GreedyAnswers, ModelScores
 from llm_engineering.config.evaluation import OpenAIJudge
 from llm_engineering.models.checkpoints import EMBEDDED_FOLDER
+from llm_engineering.reports.evaluation import EvaluationReport, GreedyAnswers, ModelScores
 from llm_engineering.scoring.judge.judging import judge_answers
 
 pytestmark = pytest.mark.slow

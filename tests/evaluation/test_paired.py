@@ -2,8 +2,8 @@ from math import isnan, nan, sqrt
 
 import pytest
 
-from llm_engineering.artifacts import Metric, ModelScores
 from llm_engineering.evaluation.paired import paired_difference, paired_differences
+from llm_engineering.reports.evaluation import Metric, ModelScores
 
 
 def binary(both, won, lost, neither):

@@ -2,9 +2,10 @@ import math
 
 import pytest
 
-from llm_engineering.artifacts import EvaluationReport, Force, Metric, ModelScores, PromotionDecision
 from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.promotion import answered, compare, decide, forced, overtaken, settled, unanswered
+from llm_engineering.reports.evaluation import EvaluationReport, Metric, ModelScores
+from llm_engineering.reports.promotion import Force, PromotionDecision
 from llm_engineering.scoring.metrics import LOWER_IS_BETTER
 
 RULES = PromotionConfig(tolerances={"preferred_rate": 0.0, "answer_accuracy": 0.03, "repetition": 0.05})

@@ -2,8 +2,8 @@
 
 import math
 
-from llm_engineering.artifacts import EvaluationReport, Metric, ModelScores, SampleAnswers, Variant
 from llm_engineering.evaluation.variants import best_of, compare, together
+from llm_engineering.reports.evaluation import EvaluationReport, Metric, ModelScores, SampleAnswers, Variant
 
 
 def scores(accuracy: list[float], loss: float = 1.0) -> ModelScores:

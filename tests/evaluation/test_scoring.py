@@ -8,7 +8,6 @@ import shutil
 import pytest
 import torch
 
-from llm_engineering.artifacts import Judgement
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.config.promotion import PromotionConfig
@@ -19,6 +18,7 @@ from llm_engineering.evaluation.lineup import asked_anew, own_tokenizers
 from llm_engineering.evaluation.paired import paired_differences
 from llm_engineering.evaluation.promotion import decide
 from llm_engineering.models.checkpoints import describe_checkpoint, load_model, save_model
+from llm_engineering.reports.evaluation import Judgement
 from llm_engineering.scoring.likelihood import labelled, score_rows
 
 EOS = 2

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_engineering.artifacts import Judgement
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.model import LoraAdapter, ModelConfig
@@ -17,6 +16,7 @@ from llm_engineering.config.tracking import NoTracking
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.generation import Answer
+from llm_engineering.reports.evaluation import Judgement
 from llm_engineering.scoring.likelihood import labelled
 from llm_engineering.training.arguments import dpo_losses, planned_steps
 from llm_engineering.training.dpo import train_dpo, zero_ratio_loss

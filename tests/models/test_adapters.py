@@ -3,11 +3,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.model import DoraAdapter, LoraAdapter
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.checkpoints import load_model
+from llm_engineering.reports.folders import Checkpoint
 
 Checkpoints = Callable[[str], Checkpoint]
 

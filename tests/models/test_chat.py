@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.model import ModelConfig, SpecialTokens
 from llm_engineering.errors import ConfigError, ModelError
 from llm_engineering.models.chat import TEMPLATES, ChatTokenizer, instruct_warning, load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base
+from llm_engineering.reports.folders import Checkpoint
 
 Folders = Callable[[str], Path]
 Checkpoints = Callable[[str], Checkpoint]

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llm_engineering.artifacts import Checkpoint, hash_files
 from llm_engineering.config.model import DoraAdapter, LoraAdapter, ModelConfig
 from llm_engineering.errors import ModelError
 from llm_engineering.models.adapters import adapter_config
@@ -23,6 +22,7 @@ from llm_engineering.models.checkpoints import (
     max_positions,
     save_model,
 )
+from llm_engineering.reports.folders import Checkpoint, hash_files
 
 Folders = Callable[[str], Path]
 Checkpoints = Callable[[str], Checkpoint]

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from llm_engineering.artifacts import Checkpoint, Export, ExportParity, hash_files
 from llm_engineering.config.export import ExportConfig, HubExport, Likeness, ParityConfig
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.errors import ConfigError, StoreError
 from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.models.checkpoints import describe_checkpoint, locate_base
 from llm_engineering.models.export import export_all, folder_of, repository_of, require_export
+from llm_engineering.reports.folders import Checkpoint, hash_files
+from llm_engineering.reports.promotion import Export, ExportParity
 
 Checkpoints = Callable[[str], Checkpoint]
 PROMPTS = [[40, 41, 42, 43], [50, 51], [60, 61, 62]]

@@ -3,12 +3,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.model import LoraAdapter
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.models.checkpoints import load_model
 from llm_engineering.models.generation import Answer, end_tokens, generate_answers
+from llm_engineering.reports.folders import Checkpoint
 
 Checkpoints = Callable[[str], Checkpoint]
 Chats = Callable[[str], ChatTokenizer]

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from llm_engineering.artifacts import Checkpoint, MergeReport
 from llm_engineering.config.model import DoraAdapter, LoraAdapter
 from llm_engineering.errors import ModelError, ProofError
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.models.checkpoints import describe_checkpoint, hash_weights, load_model
 from llm_engineering.models.merging import merge_adapter
+from llm_engineering.reports.folders import Checkpoint
+from llm_engineering.reports.training import MergeReport
 
 Checkpoints = Callable[[str], Checkpoint]
 Chats = Callable[[str], ChatTokenizer]

@@ -4,12 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.export import Likeness
 from llm_engineering.errors import ProofError
 from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.models.checkpoints import load_model
 from llm_engineering.models.parity import Predictions, compare, predictions_of
+from llm_engineering.reports.folders import Checkpoint
 
 PROMPTS = [[40, 41, 42, 43], [50, 51], [60, 61, 62]]
 ANY = Likeness(agreement=0.0, kl=1e9)

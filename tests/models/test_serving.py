@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.errors import ConfigError, ModelError
 from llm_engineering.models import serving
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.serving import require_address, served_name
 from llm_engineering.models.streaming import Sampling
+from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.scoring.conversation import open_conversation
 
 REPOSITORY = Path(__file__).parents[2]

@@ -5,12 +5,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.errors import ModelError
 from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.models.checkpoints import load_model
 from llm_engineering.models.generation import generate_answers
 from llm_engineering.models.streaming import Sampling, stream_answer
+from llm_engineering.reports.folders import Checkpoint
 
 PROMPT = [40, 41, 42, 43]
 

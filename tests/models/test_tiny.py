@@ -8,10 +8,10 @@ import torch
 from architectures import FAMILIES, write_family
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, LlamaConfig, MistralConfig
 
-from llm_engineering.artifacts import hash_files
 from llm_engineering.errors import ModelError
 from llm_engineering.models.checkpoints import EMBEDDED_FOLDER
 from llm_engineering.planning.tiny import tiny_config, write_tiny_model
+from llm_engineering.reports.folders import hash_files
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from zenml.client import Client
 
-from llm_engineering.artifacts import Checkpoint, hash_files
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.config.run import RunConfig
 from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.data.sources import read_source
 from llm_engineering.models.checkpoints import locate_base
+from llm_engineering.reports.folders import Checkpoint, hash_files
 from pipelines.launching.packing import Packer
 from pipelines.store import open_store
 from steps.runtime.artifact_sources import load_artifacts

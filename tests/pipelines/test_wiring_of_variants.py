@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.config.run import RunConfig
 from llm_engineering.errors import ConfigError
+from llm_engineering.reports.folders import Checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what ZenML imports
 DATA = {"sft": [{"embedded": True}], "preference": [{"sample": {"checker": "llm_engineering.embedded.zoo:judge"}}]}

@@ -3,21 +3,17 @@
 import math
 import random
 
-from llm_engineering.artifacts import (
+from llm_engineering.reporting.bundle import ModelVersion, RunFacts
+from llm_engineering.reports.evaluation import (
     ComparisonReport,
     EvaluationReport,
-    MergeReport,
     Metric,
     ModelScores,
     PairedDifference,
-    ReferenceProof,
     SampleAnswers,
-    TrackerLink,
-    TrainingReport,
     Variant,
-    Verdict,
 )
-from llm_engineering.reporting.bundle import ModelVersion, RunFacts
+from llm_engineering.reports.training import MergeReport, ReferenceProof, TrackerLink, TrainingReport, Verdict
 
 TITLES = {
     "base": "Base",

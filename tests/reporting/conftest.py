@@ -4,24 +4,11 @@ import random
 import pytest
 from data_reports import build_empty_data, build_rich_data, part
 
-from llm_engineering.artifacts import (
-    DatasetReport,
-    EvaluationReport,
-    MergeReport,
-    Metric,
-    ModelScores,
-    PreferenceReport,
-    PromotionCheck,
-    PromotionDecision,
-    ReferenceProof,
-    RenderedRow,
-    SampleAnswers,
-    SourceLedger,
-    TrackerLink,
-    TrainingReport,
-    Verdict,
-)
 from llm_engineering.reporting.bundle import ModelVersion, RunFacts, RunReports
+from llm_engineering.reports.data import DatasetReport, PreferenceReport, RenderedRow, SourceLedger
+from llm_engineering.reports.evaluation import EvaluationReport, Metric, ModelScores, SampleAnswers
+from llm_engineering.reports.promotion import PromotionCheck, PromotionDecision
+from llm_engineering.reports.training import MergeReport, ReferenceProof, TrackerLink, TrainingReport, Verdict
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from llm_engineering.artifacts import (
+from llm_engineering.reports.data import (
     DataAudit,
     DatasetReport,
     Histogram,

@@ -1,15 +1,8 @@
 """Two runs that are compared, written out."""
 
-from llm_engineering.artifacts import (
-    DatasetReport,
-    EvaluationReport,
-    Metric,
-    ModelScores,
-    RowChange,
-    SampleAnswers,
-    SourceLedger,
-)
 from llm_engineering.reporting.differences import RunDifferences, RunRecord, compare_runs
+from llm_engineering.reports.data import DatasetReport, RowChange, SourceLedger
+from llm_engineering.reports.evaluation import EvaluationReport, Metric, ModelScores, SampleAnswers
 
 
 def dataset(rows: int = 100, fingerprint: str = "aaaa") -> DatasetReport:

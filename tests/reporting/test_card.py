@@ -6,10 +6,12 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from llm_engineering.artifacts import Checkpoint, Export, ExportParity, MergeReport
 from llm_engineering.config.run import RunConfig
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.card import CardFacts, base_license, code, escaped, fenced, render_card
+from llm_engineering.reports.folders import Checkpoint
+from llm_engineering.reports.promotion import Export, ExportParity
+from llm_engineering.reports.training import MergeReport
 
 HOSTILE = "](x) [a](https://bad.test) <script>x</script> `| **b** www.bad.test @you ![i](y) $x$ \x1b[31m\n# head\n---\n"
 

@@ -2,8 +2,9 @@ import io
 
 from rich.console import Console
 
-from llm_engineering.artifacts import PairedDifference, PromotionCheck, PromotionDecision
 from llm_engineering.reporting.checks import check_view, checks_table, evidence, signed
+from llm_engineering.reports.evaluation import PairedDifference
+from llm_engineering.reports.promotion import PromotionCheck, PromotionDecision
 
 PAIRED = PairedDifference(
     candidate="dpo",

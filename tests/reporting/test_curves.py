@@ -4,9 +4,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from llm_engineering.artifacts import TrainingReport
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.curves import training_curves
+from llm_engineering.reports.training import TrainingReport
 from llm_engineering.scoring.metrics import smoothed
 
 

@@ -5,7 +5,9 @@ import pytest
 from data_reports import build_rich_data, part
 from pages import ATTACK, Outline, words
 
-from llm_engineering.artifacts import (
+from llm_engineering.reporting.data_preview import EXAMPLES, render_data_preview
+from llm_engineering.reporting.histograms import data_histograms
+from llm_engineering.reports.data import (
     DatasetReport,
     DropReason,
     Histogram,
@@ -15,8 +17,6 @@ from llm_engineering.artifacts import (
     TextAudit,
     Token,
 )
-from llm_engineering.reporting.data_preview import EXAMPLES, render_data_preview
-from llm_engineering.reporting.histograms import data_histograms
 
 
 def a_row(**parts: object) -> RenderedRow:

@@ -8,10 +8,11 @@ from pages import ATTACK, Outline, words
 from rich.console import Console
 from run_pairs import FIRST, dataset, evaluation
 
-from llm_engineering.artifacts import Metric, ModelScores, RowChange
 from llm_engineering.reporting.differences import RunDifferences, RunRecord, compare_runs
 from llm_engineering.reporting.differences_html import render_differences
 from llm_engineering.reporting.differences_text import differences_text
+from llm_engineering.reports.data import RowChange
+from llm_engineering.reports.evaluation import Metric, ModelScores
 
 
 def second(**changes: object) -> RunRecord:

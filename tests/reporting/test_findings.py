@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from llm_engineering.artifacts import DataAudit, DatasetReport, Overlap, PreferenceAudit
 from llm_engineering.reporting.findings import findings, length_bias
+from llm_engineering.reports.data import DataAudit, DatasetReport, Overlap, PreferenceAudit
 
 
 def audit_of(longer_wins: float, **changes: float) -> PreferenceAudit:

@@ -4,21 +4,13 @@ from html import unescape
 from data_reports import part
 from pages import ATTACK, Outline, words
 
-from llm_engineering.artifacts import (
-    DatasetReport,
-    JudgeCount,
-    JudgeReport,
-    MergeReport,
-    ModelScores,
-    PromotionDecision,
-    RenderedRow,
-    SampleAnswers,
-    TrackerLink,
-    TrainingSample,
-)
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.html import render_report, render_training
 from llm_engineering.reporting.page import with_code
+from llm_engineering.reports.data import DatasetReport, RenderedRow
+from llm_engineering.reports.evaluation import JudgeCount, JudgeReport, ModelScores, SampleAnswers
+from llm_engineering.reports.promotion import PromotionDecision
+from llm_engineering.reports.training import MergeReport, TrackerLink, TrainingSample
 
 
 def test_a_whole_run_has_every_section(example_run: RunReports) -> None:

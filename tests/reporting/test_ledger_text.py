@@ -3,8 +3,8 @@ from pages import ATTACK
 from rich.cells import cell_len
 from rich.console import Console
 
-from llm_engineering.artifacts import DatasetReport, SourceLedger
 from llm_engineering.reporting.ledger_text import ledger_and_audit, shortened
+from llm_engineering.reports.data import DatasetReport, SourceLedger
 
 
 def shown(report: DatasetReport, width: int = 80) -> list[str]:

@@ -1,8 +1,8 @@
 from typing import get_args
 
-from llm_engineering.artifacts import DatasetReport, DropReason, SourceLedger
 from llm_engineering.reporting.ledger import Problem, kinds, mix, problems, reconciliation, together
 from llm_engineering.reporting.wording import REASONS
+from llm_engineering.reports.data import DatasetReport, DropReason, SourceLedger
 
 
 def test_every_reason_has_plain_words_in_the_order_of_the_rules() -> None:

@@ -12,13 +12,13 @@ from hostile import HOSTILE, spoiled
 from outcome_rows import build_changes
 from run_pairs import build_differences
 
-from llm_engineering.artifacts import DatasetReport
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.comparison import render_comparison
 from llm_engineering.reporting.data_preview import render_data_preview
 from llm_engineering.reporting.differences_html import render_differences
 from llm_engineering.reporting.html import render_report
 from llm_engineering.reporting.outcomes import render_outcomes
+from llm_engineering.reports.data import DatasetReport
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

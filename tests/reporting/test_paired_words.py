@@ -1,7 +1,7 @@
 import pytest
 
-from llm_engineering.artifacts import PairedDifference
 from llm_engineering.reporting.paired_words import compared_in_words, p_text, signed, verdict_on
+from llm_engineering.reports.evaluation import PairedDifference
 
 
 def difference(metric: str, value: float, low: float | None, high: float | None, p: float | None) -> PairedDifference:

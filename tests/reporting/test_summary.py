@@ -4,9 +4,9 @@ import math
 import pytest
 from comparisons import build_comparison, build_run, build_sweep
 
-from llm_engineering.artifacts import DatasetReport, PreferenceReport
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.summary import build_comparison_summary, build_summary
+from llm_engineering.reports.data import DatasetReport, PreferenceReport
 
 
 def test_the_summary_of_a_whole_run_has_every_documented_key(example_run: RunReports) -> None:

@@ -1,9 +1,9 @@
 from comparisons import build_comparison, build_sweep
 from rich.console import Console
 
-from llm_engineering.artifacts import ComparisonReport, SampleAnswers
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.text import closing, comparison_closing, places
+from llm_engineering.reports.evaluation import ComparisonReport, SampleAnswers
 
 
 def shown(reports: RunReports, width: int = 110) -> str:

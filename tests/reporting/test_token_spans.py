@@ -2,8 +2,8 @@ import re
 
 from data_reports import part
 
-from llm_engineering.artifacts import RenderedPart, RenderedRow, Token
 from llm_engineering.reporting.tokens import FOLDED, SHOWN, PartView, row_view, visible
+from llm_engineering.reports.data import RenderedPart, RenderedRow, Token
 
 
 def view(shown: RenderedPart) -> PartView:

@@ -2,9 +2,10 @@ import math
 
 import pytest
 
-from llm_engineering.artifacts import EvaluationReport, Metric, ModelScores, PromotionDecision
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.wording import METRICS, best_models, duration, evaluated, headline, quantity, wording
+from llm_engineering.reports.evaluation import EvaluationReport, Metric, ModelScores
+from llm_engineering.reports.promotion import PromotionDecision
 from llm_engineering.scoring.metrics import LOWER_IS_BETTER
 
 

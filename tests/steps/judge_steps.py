@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from judge_server import JudgeServer, Response, serving, verdict
 
-from llm_engineering.artifacts import EvaluationReport, GreedyAnswers, ModelScores
 from llm_engineering.config.evaluation import OpenAIJudge
 from llm_engineering.errors import ConfigError
+from llm_engineering.reports.evaluation import EvaluationReport, GreedyAnswers, ModelScores
 from pipelines.store import open_store
 from steps.gather_evidence import gather_evidence
 from steps.judge import judge

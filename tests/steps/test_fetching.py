@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.artifacts import Checkpoint, Folder, FromPackage, hash_contents, hash_files
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.errors import ModelError, StoreError
 from llm_engineering.models.checkpoints import locate_base
+from llm_engineering.reports.folders import Checkpoint, Folder, FromPackage, hash_contents, hash_files
 from steps.runtime.fetching import at_hand, described
 from steps.runtime.stores import download_whole, upload
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.artifacts import RowSet, hash_files
+from llm_engineering.reports.folders import RowSet, hash_files
 from steps.runtime.materializers import FILES, FolderMaterializer
 
 

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 from transformers.utils import logging
 
-from llm_engineering.artifacts import Checkpoint
 from llm_engineering.models.streaming import Sampling
+from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.scoring.conversation import open_conversation
 from tools import chat
 

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from token_rows import CHOSEN, EOS, PROMPTS, REJECTED
 from transformers import TrainerCallback
 
-from llm_engineering.artifacts import Checkpoint, RowSet
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.model import LoraAdapter, ModelConfig
 from llm_engineering.config.tracking import NoTracking
@@ -23,6 +22,7 @@ from llm_engineering.models.checkpoints import (
     load_model,
     locate_base,
 )
+from llm_engineering.reports.folders import Checkpoint, RowSet
 from llm_engineering.training.stage import StageInputs
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")

@@ -8,7 +8,6 @@ import pytest
 import torch
 from architectures import FAMILIES, write_family
 
-from llm_engineering.artifacts import Checkpoint, StageName, TrainingReport
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.model import LoraAdapter, ModelConfig, SpecialTokens
@@ -20,6 +19,8 @@ from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.merging import merge_adapter
+from llm_engineering.reports.folders import Checkpoint, StageName
+from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training.dpo import train_dpo
 from llm_engineering.training.sft import train_sft
 from llm_engineering.training.stage import StageInputs

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from transformers import GPT2Config, LlamaConfig
 
-from llm_engineering.artifacts import DatasetReport, Histogram, StageName
 from llm_engineering.config.data import DataConfig, FileSource, SampledSource, SampleSettings
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.evaluation import EvaluationConfig
@@ -30,6 +29,8 @@ from llm_engineering.planning.estimate import (
 )
 from llm_engineering.planning.estimate_text import estimate_facts, span_of_bytes, span_of_seconds
 from llm_engineering.planning.shape import LinearLayers, ModelShape, read_shape
+from llm_engineering.reports.data import DatasetReport, Histogram
+from llm_engineering.reports.folders import StageName
 
 GPU = Machine("a GPU", on_gpu=True, speed=1e14, measured=False)
 CPU = Machine("a CPU", on_gpu=False, speed=1e11, measured=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from llm_engineering.artifacts import RowSet
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, read_rows, write_rows
 from llm_engineering.errors import DataError
 from llm_engineering.models.chat import ChatTokenizer
+from llm_engineering.reports.folders import RowSet
 from llm_engineering.training.imitation import imitation_rows
 
 Chats = Callable[[str], ChatTokenizer]

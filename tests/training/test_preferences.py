@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from llm_engineering.artifacts import Judgement
 from llm_engineering.config.data import SampleSettings
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, read_rows, write_rows
@@ -12,6 +11,7 @@ from llm_engineering.errors import DataError
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.generation import Answer
+from llm_engineering.reports.evaluation import Judgement
 from llm_engineering.training.preferences import SAMPLED_SOURCE, Sample, build_preferences, pair_samples
 
 EOS = 2

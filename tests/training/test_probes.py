@@ -11,7 +11,6 @@ import torch
 from token_rows import PROMPTS
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llm_engineering.artifacts import TrainingSample
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.model import LoraAdapter, ModelConfig
@@ -19,6 +18,7 @@ from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.data.rowsets import QUESTIONS, write_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model
+from llm_engineering.reports.training import TrainingSample
 from llm_engineering.scoring.answers import Question, ask
 from llm_engineering.scoring.likelihood import divergences, labelled
 from llm_engineering.training.dpo import train_dpo

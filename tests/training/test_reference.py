@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llm_engineering.artifacts import ReferenceLogProbs
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.model import FullFineTuning, LoraAdapter, ModelConfig, QloraAdapter
 from llm_engineering.data.rowsets import PREFERENCE, REFERENCE, read_rows, write_rows
 from llm_engineering.errors import ProofError
+from llm_engineering.reports.folders import ReferenceLogProbs
 from llm_engineering.training import dpo
 from llm_engineering.training.arguments import stores_reference
 from llm_engineering.training.dpo import train_dpo

@@ -7,7 +7,6 @@ from itertools import count
 import pytest
 import torch
 
-from llm_engineering.artifacts import Judgement
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.model import LoraAdapter, ModelConfig, QloraAdapter
 from llm_engineering.config.sft import SFTStageConfig
@@ -16,6 +15,7 @@ from llm_engineering.errors import ConfigError, TrainingError
 from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, load_model
+from llm_engineering.reports.evaluation import Judgement
 from llm_engineering.training.arguments import sft_arguments
 from llm_engineering.training.recovery import is_whole, last_checkpoint
 from llm_engineering.training.sft import train_sft

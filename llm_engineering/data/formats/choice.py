@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_engineering.artifacts import RowKind
 from llm_engineering.config.data import RowSource
 from llm_engineering.data.formats.columns import Row
 from llm_engineering.data.formats.content import Conversation, Example, RowProblem
@@ -16,6 +15,7 @@ from llm_engineering.data.formats.registry import (
     Format,
 )
 from llm_engineering.errors import DataError
+from llm_engineering.reports.folders import RowKind
 
 
 @dataclass(frozen=True)

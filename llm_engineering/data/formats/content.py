@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from llm_engineering.artifacts import DropReason
+from llm_engineering.reports.data import DropReason
 
 Message = dict[str, Any]
 """What chat templates of ``transformers`` take.

@@ -13,18 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from llm_engineering.artifacts import (
+from llm_engineering.config.evaluation import OpenAIJudge
+from llm_engineering.reports.evaluation import (
     EvaluationReport,
-    Folder,
     GreedyAnswers,
     JudgeCount,
     JudgeReport,
     JudgeVerdict,
     Metric,
     VerdictProblem,
-    hash_files,
 )
-from llm_engineering.config.evaluation import OpenAIJudge
+from llm_engineering.reports.folders import Folder, hash_files
 from llm_engineering.scoring.judge.endpoint import Endpoint, JudgeReply, JudgeRequest
 from llm_engineering.scoring.judge.prompts import pairwise_messages, read_choice, read_score, rubric_messages
 from llm_engineering.scoring.metrics import by_unit, mean, rate

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from llm_engineering.artifacts import Artifact, Checkpoint, TrainingReport
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.sft import SFTStageConfig
+from llm_engineering.reports.folders import Artifact, Checkpoint
+from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training.stage import StageInputs
 
 API_KEY = "COMET_API_KEY"

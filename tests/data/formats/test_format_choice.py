@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from llm_engineering.artifacts import RowKind
 from llm_engineering.config.data import FileSource
 from llm_engineering.data.formats import FORMATS, Conversation, Reading, RowProblem, choose_format
 from llm_engineering.errors import DataError
+from llm_engineering.reports.folders import RowKind
 
 
 def source(**settings: Any) -> FileSource:

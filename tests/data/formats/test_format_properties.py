@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_engineering.artifacts import DropReason
 from llm_engineering.config.data import FileSource
 from llm_engineering.data.formats import (
     FORMATS,
@@ -20,6 +19,7 @@ from llm_engineering.data.formats import (
     choose_format,
 )
 from llm_engineering.errors import DataError
+from llm_engineering.reports.data import DropReason
 
 PREFERENCE_NAMES = [format.name for format in FORMATS["preference"]]
 CASES = [("sft", format) for formats in FORMATS.values() for format in formats] + [

@@ -5,8 +5,8 @@ from typing import Any
 import psutil
 import pytest
 
-from llm_engineering.artifacts import RowSet
 from llm_engineering.data.rowsets import PREFERENCE, SFT, read_rows, write_rows
+from llm_engineering.reports.folders import RowSet
 from llm_engineering.training import launcher
 
 SHARDING_ON_CPU = Path(__file__).parent / "sharding_on_cpu"

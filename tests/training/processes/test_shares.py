@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.utils.data import SequentialSampler
 
-from llm_engineering.artifacts import RowSet
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.hardware import TorchrunHardware
 from llm_engineering.config.sft import SFTStageConfig
@@ -12,6 +11,7 @@ from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.errors import ConfigError, ProofError
 from llm_engineering.models import hardware
 from llm_engineering.models.hardware import require_devices
+from llm_engineering.reports.folders import RowSet
 from llm_engineering.tracking import Account, Origin
 from llm_engineering.training.arguments import require_shares, sft_arguments
 from llm_engineering.training.processes.batches import STAND_IN, RowsWithStandIn, SharedBatches, share_of

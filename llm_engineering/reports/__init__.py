@@ -1,0 +1,1 @@
+"""What steps hand on and report: folders with hashes, and pydantic values."""

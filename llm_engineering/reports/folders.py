@@ -1,0 +1,128 @@
+"""Folders that steps hand on: models and rows, each a path and a content hash."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+StageName = Literal["sft", "dpo"]
+Split = Literal["train", "eval", "test"]
+RowKind = Literal["sft", "preference"]
+
+
+def hash_files(folder: Path, leave_out: str | None = None) -> str:
+    """Return the sha256 over the relative names and contents of all files below a folder, one name left out."""
+    contents = {}
+    for path in (p for p in folder.rglob("*") if p.is_file() and p.name != leave_out):
+        with path.open("rb") as file:
+            contents[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_contents(contents)
+
+
+def hash_contents(contents: Mapping[str, str]) -> str:
+    """Return what :func:`hash_files` returns of a folder with files of these relative names and sha256 hashes."""
+    digest = hashlib.sha256()
+    for name in sorted(contents, key=PurePosixPath):
+        digest.update(name.encode() + b"\0")
+        digest.update(bytes.fromhex(contents[name]))
+    return digest.hexdigest()
+
+
+class Artifact(BaseModel):
+    """The base of everything here: strict, and unchanged once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Folder(Artifact):
+    """A folder that is stored as it is."""
+
+    path: Annotated[Path, PlainSerializer(str)]
+    """Where the folder lies now; text wherever it is stored, as cache keys see it."""
+    sha256: str
+    """Hash over the names and contents of its files."""
+
+
+class FromPackage(Artifact):
+    """The folder comes with this package, wherever that is installed."""
+
+    type: Literal["package"]
+
+
+class FromHub(Artifact):
+    """The folder is a repository of the Hugging Face hub."""
+
+    type: Literal["hub"]
+    repository: str
+    """``OWNER/NAME``."""
+    revision: str
+    """The commit, so that the content is settled though nobody has read it yet."""
+
+
+class FromStore(Artifact):
+    """The folder lies in an artifact store that is no file system of this machine."""
+
+    type: Literal["store"]
+    address: str
+    """Where the store keeps it, such as ``s3://bucket/...``."""
+    version: str | None = None
+    """The id of the artifact's version, where it is known."""
+
+
+Fetch = Annotated[FromPackage | FromHub | FromStore, Field(discriminator="type")]
+
+
+class Checkpoint(Folder):
+    """A model folder: an adapter, or a full model with tokenizer, chat template and generation configuration."""
+
+    kind: Literal["adapter", "model"]
+    weights_sha256: str
+    """Hash over names and values of the tensors alone: equal weights, equal hash."""
+    base: str
+    """The name of the model that training started from."""
+    base_sha256: str
+    """Weights hash of the model that an adapter belongs to, or that a merged model was made from."""
+    fetch: Fetch | None = None
+    """From where whoever wants the folder gets it; None: it lies at ``path``.
+
+    While it is set, ``path`` has no weights, and hashes may be empty that nobody knows before they are fetched.
+    """
+
+
+class RowSet(Folder):
+    """Rows as Arrow folders, one sub-folder a split."""
+
+    rows: dict[str, int]
+    """Rows per split."""
+
+
+class MeasuredModels(Artifact):
+    """Models that were named to be measured together."""
+
+    checkpoints: dict[str, Checkpoint]
+    parents: dict[str, str]
+    """What a model was trained from, by name, where that is known."""
+
+
+class ReferenceKey(Artifact):
+    """What log-probabilities of a reference depend on."""
+
+    weights_sha256: str
+    """The reference's weights: the SFT model's."""
+    rows_sha256: str
+    """Content hash of the preference rows: their token ids, as they were cut."""
+    dtype: str
+    """Precision of the weights as they are loaded."""
+    ld_alpha: float | None = None
+    """Weight of an answer's tokens beyond the length of the other answer (LD-DPO); None: every token counts alike."""
+
+
+class ReferenceLogProbs(RowSet):
+    """The reference's log-probability of every chosen and rejected answer, in the order of the preference rows.
+
+    ``rows`` is empty where the rows are seen too rarely for storing them to pay.
+    """
+
+    key: ReferenceKey
