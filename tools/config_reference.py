@@ -21,7 +21,7 @@ CONSTANT = "Names this kind of block."
 INTRODUCTION = """\
 # Configuration
 
-<!-- Written by `python tools/config_reference.py` from llm_engineering/config/schema.py. Change it there. -->
+<!-- Written by `python tools/config_reference.py` from the blocks in llm_engineering/config. Change them there. -->
 
 A run is described by one tree of settings. Every key is optional over its default, and an unknown key is an error that
 names file, line and the nearest known key.

@@ -33,4 +33,5 @@ class Block(BaseModel):
 
 
 def is_default(block: Block, name: str) -> bool:
+    """Return whether a field has the value that it has where nobody sets it."""
     return bool(getattr(block, name) == type(block).model_fields[name].default)

@@ -154,7 +154,7 @@ def _guarded(name: str, checker: Callable[[str, str], object]) -> Checker:
         if not isinstance(verdict, Judgement):
             raise ConfigError(
                 f"The checker {name} returned {type(verdict).__name__}, not a Judgement, for the answer "
-                f"{answer[:80]!r}. Return llm_engineering.artifacts.Judgement."
+                f"{answer[:80]!r}. Return llm_engineering.reports.evaluation.Judgement."
             )
         return verdict
 

@@ -46,7 +46,7 @@ class Scoring:
     fast_path: Literal["auto", "off"] = "auto"
     """As for the training."""
     ld_alpha: float | None = None
-    """See :class:`~llm_engineering.artifacts.ReferenceKey`."""
+    """See :class:`~llm_engineering.reports.folders.ReferenceKey`."""
 
     def key(self, policy: Checkpoint, rows: RowSet) -> ReferenceKey:
         """Return what the log-probabilities of a model on these rows depend on."""

@@ -31,7 +31,7 @@ FILES = "files"
 
 
 class FolderMaterializer(BaseMaterializer):
-    """Stores a :class:`~llm_engineering.artifacts.Folder`; equal contents have equal cache keys.
+    """Stores a :class:`~llm_engineering.reports.folders.Folder`; equal contents have equal cache keys.
 
     Files stored locally are read-only: a hard link that is written to would change the artifact.
     """

@@ -7,13 +7,15 @@ from typing import get_args
 
 import pytest
 
-from llm_engineering.config import schema
 from llm_engineering.config.block import Block
+from llm_engineering.config.export import ExportFormat
+from llm_engineering.config.watch import DPO_VERDICTS, SFT_VERDICTS
 
 ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "llm_engineering" / "config"
 BY_NAME = {
-    "WatchActions": {*schema.SFT_VERDICTS, *schema.DPO_VERDICTS},
-    "ParityConfig": {*get_args(schema.ExportFormat)},
+    "WatchActions": {*SFT_VERDICTS, *DPO_VERDICTS},
+    "ParityConfig": {*get_args(ExportFormat)},
 }
 """Blocks some of whose fields are read by name: of a verdict, of a format."""
 
@@ -24,15 +26,16 @@ def attributes() -> set[str]:
     files = [
         file for room in ("llm_engineering", "steps", "pipelines", "tools") for file in (ROOT / room).rglob("*.py")
     ]
-    trees = [ast.parse(file.read_text()) for file in files if file.name != "schema.py"]
+    trees = [ast.parse(file.read_text()) for file in files if file.parent != SCHEMA or file.name == "stacks.py"]
     return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
 @cache
 def derived() -> set[str]:
     """Return the fields that the schema's properties hand on in another form."""
-    tree = ast.parse(Path(schema.__file__).read_text())
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    trees = [ast.parse(file.read_text()) for file in SCHEMA.glob("*.py")]
+    nodes = (node for tree in trees for node in ast.walk(tree))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
     return {node.attr for function in functions for node in ast.walk(function) if isinstance(node, ast.Attribute)}
 
 

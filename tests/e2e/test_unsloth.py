@@ -19,7 +19,7 @@ CPU_RELEASE = ("unsloth==2026.10.9", "unsloth_zoo==2026.10.9", "json5")
 """The first release that trains on a CPU. It wants a newer certifi than the pinned set has; nothing here needs one."""
 START = """
 import sys
-from llm_engineering.config.schema import UnslothBackend
+from llm_engineering.config.model import UnslothBackend
 from llm_engineering.models.backends import pick_backend
 pick_backend(UnslothBackend()).start()
 """

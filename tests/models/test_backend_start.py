@@ -19,7 +19,7 @@ from llm_engineering.models.backends import pick_backend
 
 REPOSITORY = Path(__file__).parents[2]
 START = """
-from llm_engineering.config.schema import UnslothBackend
+from llm_engineering.config.model import UnslothBackend
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.backends import pick_backend
 try:

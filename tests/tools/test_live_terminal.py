@@ -51,7 +51,7 @@ with open_console(quiet="--quiet" in sys.argv) as console:
 """
 OFTEN_DRAWN = """
 from llm_engineering.progress import Progress, tell
-from tools import terminal
+from tools.console import terminal
 
 terminal.REFRESHES_PER_SECOND = 2000
 with terminal.open_console() as console, console.progress():

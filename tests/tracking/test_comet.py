@@ -228,7 +228,7 @@ def test_an_exception_of_the_block_goes_on_and_is_noted(tmp_path: Path) -> None:
 def test_tracking_off_links_nothing_and_does_not_import_comet(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from llm_engineering.config.schema import NoTracking\n"
+        "from llm_engineering.config.tracking import NoTracking\n"
         "from llm_engineering.tracking import tracked_stage\n"
         "settings = dict(stage='sft', name='n', tags=[], parameters={}, archive_dir=Path('archives'))\n"
         "with tracked_stage(NoTracking(), **settings) as tracker:\n"
@@ -305,7 +305,7 @@ def test_a_lost_archive_is_not_linked(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_removed_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     script = (
         "import os, signal; from pathlib import Path\n"
-        "from llm_engineering.config.schema import CometTracking\n"
+        "from llm_engineering.config.tracking import CometTracking\n"
         "from llm_engineering.tracking import tracked_stage\n"
         "settings = dict(stage='sft', name='toy/sft', tags=[], parameters={}, archive_dir=Path('archives'))\n"
         "with tracked_stage(CometTracking(), **settings) as tracker:\n"

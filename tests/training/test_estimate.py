@@ -239,7 +239,11 @@ from pathlib import Path
 import datasets, peft, torch, transformers
 from transformers import Trainer  # loaded now, not while memory is measured
 
-from llm_engineering.config.schema import *
+from llm_engineering.config.model import LoraAdapter, ModelConfig
+from llm_engineering.config.dpo import DPOStageConfig
+from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.sft import SFTStageConfig
+from llm_engineering.config.tracking import NoTracking
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.training import arguments, trainers

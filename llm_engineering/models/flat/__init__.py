@@ -1,1 +1,1 @@
-"""The forward pass without padding: rows one behind the other, a pair's prompt once, adapters as one operation a layer."""
+"""The forward pass without padding: rows one behind the other, and the prompt of a pair once."""
