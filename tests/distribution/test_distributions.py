@@ -23,6 +23,7 @@ OPTIONAL = {
     "unsloth_zoo",
     "vllm",
     "flash_attn",
+    "starlette",
     "liger_kernel",
 }
 """Imported where they are installed, or asked for; extras bring them, or their pages say how to get them."""
