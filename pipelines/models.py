@@ -9,7 +9,7 @@ from llm_engineering.config.run import RunConfig
 from llm_engineering.errors import StoreError
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.reports.folders import Checkpoint
-from pipelines.launching.launch import find_version_model
+from pipelines.launching.prepare import find_version_model
 from steps.runtime.fetching import at_hand
 from steps.runtime.registry import has_folder, model_names, model_version, promoted_model, version_model, was_promoted
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from llm_engineering.planning.estimate import Estimate
     from llm_engineering.reporting.bundle import RunReports
     from llm_engineering.reports.promotion import PromotionDecision
-    from pipelines.launching.launch import Launch
     from pipelines.launching.plan import Plan
+    from pipelines.launching.prepare import Launch
     from pipelines.stacks.target import Target
 
 INTERRUPTED = 130
@@ -249,7 +249,7 @@ def _go(
     open_store()
     for name in bury_dead_runs():
         console.print(f"The run {name} died; it is marked failed now, and its finished steps are used.", markup=False)
-    from pipelines.launching.launch import prepare
+    from pipelines.launching.prepare import prepare
     from pipelines.stacks.target import aim
 
     names: list[str] = []
@@ -360,7 +360,7 @@ def _rehearse(
 ) -> None:
     """Run every step in small, and show what the real run would need."""
     from llm_engineering.reporting.text import places
-    from pipelines.launching.launch import prepare
+    from pipelines.launching.prepare import prepare
     from pipelines.launching.rehearsal import estimate_rehearsed, prepare_rehearsal
 
     rehearsal = prepare_rehearsal(job, config)
@@ -407,7 +407,7 @@ def _run_several(launch: "Launch", console: RunConsole, names: list[str], *, cac
     from llm_engineering.reporting.bundle import RunReports
     from llm_engineering.reporting.summary import build_comparison_summary
     from llm_engineering.reporting.text import comparison_closing, places
-    from pipelines.launching.launch import compared
+    from pipelines.launching.collect import compared
 
     report, facts = compared(_started(launch, console, names, cache=cache))
     console.speak()
@@ -430,7 +430,7 @@ def _promote_best(config: "RunConfig", best: str, console: RunConsole) -> "tuple
     All of its trainings are cached: it measures the models as every training's are, and asks the same gate.
     """
     from llm_engineering.config.sweeping import sweep_runs
-    from pipelines.launching.launch import prepare
+    from pipelines.launching.prepare import prepare
     from pipelines.sweep import job_of
 
     chosen = next(run.config for run in sweep_runs(config) if run.name == best)
@@ -444,14 +444,15 @@ def _promote_best(config: "RunConfig", best: str, console: RunConsole) -> "tuple
 
 def _start(launch: "Launch", console: RunConsole, names: list[str], *, cache: bool) -> "RunReports":
     """Run the pipeline and return its reports; the run's name is added to ``names`` once it begins."""
-    from pipelines.launching.launch import collect
+    from pipelines.launching.collect import collect
 
     return collect(launch.config, _started(launch, console, names, cache=cache))
 
 
 def _started(launch: "Launch", console: RunConsole, names: list[str], *, cache: bool) -> "PipelineRunResponse":
     """Run the pipeline, show its progress and return the run."""
-    from pipelines.launching.launch import number_of_steps, start
+    from pipelines.launching.follow import number_of_steps
+    from pipelines.launching.start import start
 
     def started(name: str) -> None:
         names.append(name)
@@ -466,7 +467,7 @@ def _write_failure(job: str, config: "RunConfig", names: list[str], error: BaseE
     from zenml.client import Client
 
     from llm_engineering.reporting.bundle import RunFacts, RunReports
-    from pipelines.launching.launch import collect
+    from pipelines.launching.collect import collect
 
     text = str(error) or type(error).__name__
     found = Client().list_pipeline_runs(name=names[0], size=1, hydrate=True).items if names else []

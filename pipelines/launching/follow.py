@@ -116,3 +116,12 @@ def failure_of(run: PipelineRunResponse) -> PipelineError:
     if isinstance(kind, type) and issubclass(kind, PipelineError):
         return kind(known.message)
     return TrainingError(f"The step {step.name} failed: {known.source or 'an error'}: {known.message}.{look}")
+
+
+def number_of_steps(run_name: str) -> int | None:
+    """Return how many steps a run has that has begun; None where it decides that while it runs."""
+    found = Client().list_pipeline_runs(name=run_name, size=1, hydrate=True).items
+    snapshot = found[0].snapshot if found else None
+    if snapshot is None or snapshot.is_dynamic:
+        return None
+    return len(snapshot.step_configurations)

@@ -22,8 +22,10 @@ from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.training.arguments import planned_steps
 from pipelines.comparison import wire_comparison
-from pipelines.launching.launch import PIPELINES, Job, Launch, configured, packed
+from pipelines.launching.preflight import Job
+from pipelines.launching.prepare import Launch
 from pipelines.launching.rehearsal import estimates
+from pipelines.launching.start import PIPELINES, configured, packed
 from pipelines.pieces import Pieces
 from pipelines.sweep import job_of, wire_sweep
 from pipelines.variants import Bench, Made

@@ -19,7 +19,8 @@ from llm_engineering.planning.shape import read_shape
 from llm_engineering.planning.tiny import write_tiny_model
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.folders import Checkpoint, RowKind
-from pipelines.launching.launch import Job, find_version_model, warnings_of
+from pipelines.launching.preflight import Job, warnings_of
+from pipelines.launching.prepare import find_version_model
 from steps.runtime.artifact_sources import find_artifacts, load_artifacts
 from steps.runtime.fetching import described
 

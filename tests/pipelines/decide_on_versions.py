@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from zenml.client import Client
 
 from llm_engineering.config.yaml.loader import load_config
-from pipelines.launching.launch import prepare, start
+from pipelines.launching.prepare import prepare
+from pipelines.launching.start import start
 from pipelines.store import open_store
 from tools import compare, promote
 from tools.console.terminal import Lines

@@ -16,7 +16,7 @@ def loaded_by(module: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("module", ["pipelines.training", "pipelines.launching.launch", "pipelines.launching.plan"])
+@pytest.mark.parametrize("module", ["pipelines.training", "pipelines.launching.start", "pipelines.launching.plan"])
 def test_wiring_loads_no_training_library(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZENML_CONFIG_PATH", str(tmp_path))
     assert not loaded_by(module) & HEAVY

@@ -125,7 +125,7 @@ def test_where_measuring_all_fails_each_is_measured_alone() -> None:
 
 @pytest.mark.parametrize("metric", ["charm", "kl_per_token"])
 def test_a_metric_without_a_better_and_a_worse_ranks_no_runs(metric: str) -> None:
-    from pipelines.launching.launch import prepare
+    from pipelines.launching.prepare import prepare
 
     config = RunConfig.model_validate({"data": DATA, "sweep": {"dpo.beta": [0.1], "metric": metric}})
     with pytest.raises(ConfigError, match=f"sweep.metric '{metric}' cannot rank runs"):
