@@ -9,7 +9,6 @@ from zenml.types import HTMLString
 
 from llm_engineering.evaluation.variants import compare
 from llm_engineering.reporting.comparison import render_comparison
-from llm_engineering.reporting.wording import higher_is_better
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Variant
 from llm_engineering.reports.training import MergeReport, TrainingReport
@@ -53,9 +52,7 @@ def compare_variants(
         for entry in entries
     ]
     run = run_facts(Client().get_pipeline_run(get_step_context().pipeline_run.id))
-    better = higher_is_better(metric) if metric else None
-    ranked_by = (metric, better) if metric and better is not None else None
-    report = compare(kind, variants, evaluations, ranked_by, tested, against, notes or [], run.seconds)
+    report = compare(kind, variants, evaluations, metric, tested, against, notes or [], run.seconds)
     log_facts({"best": report.best, "failed": {one.name: one.error for one in report.variants if one.error}})
     page = render_comparison(report, run, dataset=dataset, config_yaml=configuration, packages=packages())
     return report, HTMLString(page)

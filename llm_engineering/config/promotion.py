@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from llm_engineering.config.block import Block, PositiveFloat, PositiveInt
+from llm_engineering.config.metrics import DecidingMetric
 
 
 class PromotionConfig(Block):
@@ -12,7 +13,7 @@ class PromotionConfig(Block):
 
     stage: Literal["staging", "production"] = "staging"
     """The stage of the ZenML model that the better version gets."""
-    tolerances: dict[str, Annotated[float, Field(ge=0)]] = {
+    tolerances: dict[DecidingMetric, Annotated[float, Field(ge=0)]] = {
         "preferred_rate": 0.02,
         "answer_accuracy": 0.03,
         "ranking_accuracy": 0.02,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from llm_engineering.config.block import Block, PositiveFloat, PositiveInt
+from llm_engineering.config.metrics import DecidingMetric
 
 RegimeName = Literal["base", "sft", "dpo", "dpo_nll", "sft_dpo", "sft_dpo_nll", "sft_chosen", "sft_clean"]
 
@@ -59,7 +60,7 @@ SweepValues = Annotated[list[SweepValue], Field(min_length=1)]
 class Sweep(Block):
     """What both kinds of sweep have in common."""
 
-    metric: str | None = None
+    metric: DecidingMetric | None = None
     """What the best run is the best by; none: ``preferred_rate`` where a checker judges, else ``ranking_accuracy``."""
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from llm_engineering.reports.folders import Artifact, Folder, hash_files
 from llm_engineering.scoring.answers import JudgedAnswers
-from llm_engineering.scoring.preferences import Logps
+from llm_engineering.scoring.pairs import Logps
 
 PairOutcome = Literal[
     "learned", "unlearned", "already right", "never learned", "suspected flipped label", "not a number"

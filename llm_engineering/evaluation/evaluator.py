@@ -9,6 +9,7 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from llm_engineering.config.evaluation import EvaluationConfig
+from llm_engineering.config.metrics import SAMPLED
 from llm_engineering.data.rendering import ChatRenderer
 from llm_engineering.evaluation.changes import Change, answer_changes, count_outcomes, pair_changes
 from llm_engineering.evaluation.held_out import HeldOut, pair_texts
@@ -17,11 +18,19 @@ from llm_engineering.evaluation.lineup import asked_anew
 from llm_engineering.models.checkpoints import broken_weight, load_model
 from llm_engineering.reports.evaluation import EvaluationReport, GreedyAnswers, Metric, ModelScores, SampleAnswers
 from llm_engineering.reports.folders import Checkpoint
-from llm_engineering.scoring.answers import JudgedAnswers, Question, ask, mean_of_rounds, variety
+from llm_engineering.scoring.answers import JudgedAnswers, Question, ask
 from llm_engineering.scoring.checkers import Checker, load_checker
 from llm_engineering.scoring.likelihood import divergences, labelled, score_rows
-from llm_engineering.scoring.metrics import divergence, held_out_loss, summarise
-from llm_engineering.scoring.preferences import length_baselines, length_note, ranking, rewards
+from llm_engineering.scoring.measures import (
+    answer_outcomes,
+    length_baselines,
+    mean_of_rounds,
+    pair_outcomes,
+    sum_metrics,
+    summarise,
+    variety,
+)
+from llm_engineering.scoring.pairs import ScoredPair, length_note
 
 if TYPE_CHECKING:
     import torch
@@ -167,8 +176,10 @@ class Evaluator:
         broken = broken_weight(subject.model.named_parameters())
         subject.broken = broken is not None or any(isnan(m.value) for m in subject.metrics.values())
         if subject.reads_rows and self.held_out.pairs and subject.parent is not None:
-            policy, reference = self._pair_logps(subject.checkpoint, subject.model), self._pair_logps(subject.parent)
-            subject.add(rewards(policy, reference, self.beta, self.held_out.pair_lengths, self.held_out.pair_units))
+            logps = self._pair_logps(subject.checkpoint, subject.model), self._pair_logps(subject.parent)
+            each = zip(*logps, self.held_out.pair_lengths, strict=True)
+            pairs = [ScoredPair(own, lengths, parent, self.beta) for own, parent, lengths in each]
+            subject.add(pair_outcomes("rewarded pair", pairs, self.held_out.pair_units))
         if subject.questions and not subject.broken:
             self._judge_answers(subject)
         self._note_numbers(subject)
@@ -179,26 +190,27 @@ class Evaluator:
         if held_out.conversations:
             scored = score_rows(subject.model, held_out.conversations)
             nats, tokens = [-row.logp for row in scored], [row.tokens for row in scored]
-            metrics, outcomes = held_out_loss(nats, tokens, held_out.conversation_units)
+            metrics, outcomes = sum_metrics("row sums", nats, tokens, held_out.conversation_units)
             subject.metrics |= metrics
             subject.outcomes |= outcomes
         if held_out.pairs:
             logps = self._pair_logps(subject.checkpoint, subject.model)
-            subject.add(ranking(logps, held_out.pair_lengths, held_out.pair_units))
+            pairs = [ScoredPair(*each) for each in zip(logps, held_out.pair_lengths, strict=True)]
+            subject.add(pair_outcomes("pair", pairs, held_out.pair_units))
             subject.metrics |= length_baselines(held_out.pair_lengths, held_out.pair_units)
 
     def _judge_answers(self, subject: _Subject) -> None:
         """Measure greedy and sampled answers to the held-out questions, and the KL on the sampled ones."""
         greedy = self._ask(subject, subject.questions)
         self._greedy[subject.checkpoint.weights_sha256] = greedy
-        subject.add(greedy.outcomes())
+        subject.add(answer_outcomes(greedy))
         subject.metrics |= variety([greedy])
         sampled = [
             self._ask(subject, subject.questions, temperature=self.config.temperature, seed=self.seed + i)
             for i in range(self.config.sampled_answers)
         ]
         subject.add(mean_of_rounds(sampled))
-        subject.metrics |= {f"sampled_{name}": metric for name, metric in variety(sampled).items()}
+        subject.metrics |= {SAMPLED + name: metric for name, metric in variety(sampled).items()}
         if subject.parent is not None and subject.reads_rows and sampled and self.config.samples_are_the_models_own:
             subject.metrics |= self._divergence(subject.model, subject.parent, sampled)
 
@@ -237,7 +249,7 @@ class Evaluator:
         rows = [labelled(question.prompt_ids, answer.token_ids) for question, answer in pairs]
         found = divergences(model, load_model(parent.path, self.dtype), rows)
         units = [question.unit for question, _ in pairs]
-        return divergence([row.nats for row in found], [row.tokens for row in found], units)
+        return sum_metrics("sample sums", [row.nats for row in found], [row.tokens for row in found], units)[0]
 
     def _changes(self, checkpoints: Mapping[str, Checkpoint], parents: Mapping[str, Checkpoint]) -> list[Change]:
         """Return what became of pairs and answers between models that were both measured, or scored."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isfinite, sqrt
 
 from llm_engineering.reports.evaluation import ModelScores, PairedDifference
-from llm_engineering.scoring.metrics import DRAWS_AT_ONCE, mean, proportion
+from llm_engineering.scoring.intervals import DRAWS_AT_ONCE, mean, proportion
 
 PERMUTATIONS = 9999
 

@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from llm_engineering.config.metrics import higher_is_better
 from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.evaluator import parent_of
 from llm_engineering.evaluation.paired import paired_difference
 from llm_engineering.reports.evaluation import EvaluationReport, ModelScores, PairedDifference
 from llm_engineering.reports.promotion import CheckVerdict, Force, PromotionCheck, PromotionDecision
-from llm_engineering.scoring.metrics import LOWER_IS_BETTER
 
 ROUNDING = 1e-9
 """1.0 - 0.97 is a little more than 0.03 in binary, and is a loss of 0.03 all the same."""
@@ -95,8 +95,10 @@ def _by_value(harm: float, tolerance: float, units: int, has_pairs: bool, config
 
 
 def loss(metric: str, difference: float) -> float:
-    """Return by how much a model is worse whose value differs by so much; a metric that nobody knows is a score."""
-    return difference if metric in LOWER_IS_BETTER else -difference
+    """Return by how much a model is worse whose value differs by so much."""
+    better = higher_is_better(metric)
+    assert better is not None, f"{metric} has no direction; no configuration names it"
+    return -difference if better else difference
 
 
 def decide(

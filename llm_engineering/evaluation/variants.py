@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from llm_engineering.config.metrics import higher_is_better
 from llm_engineering.evaluation.paired import paired_differences
 from llm_engineering.reports.evaluation import (
     ComparisonReport,
@@ -44,7 +45,7 @@ def compare(
     kind: Literal["comparison", "sweep"],
     variants: Sequence[Variant],
     evaluations: Sequence[EvaluationReport],
-    metric: tuple[str, bool] | None,
+    metric: str | None,
     tested: Sequence[str],
     against: Mapping[str, Sequence[str]] | None,
     notes: Sequence[str],
@@ -56,7 +57,7 @@ def compare(
         kind: Which.
         variants: In the order in which they are shown, with what was made of them.
         evaluations: Of those that did not fail; several where not all read the same held-out rows.
-        metric: What they are ranked by, and whether more of it is better; None: they are not ranked.
+        metric: What they are ranked by; None: they are not ranked.
         tested: Metrics of the paired tests; only those that have outcomes per unit can be tested.
         against: Whom each is tested against; None: each against the best one.
         notes: What a reader should know beforehand.
@@ -68,7 +69,7 @@ def compare(
         one.model_copy(update={"model_sha256": models[one.name].checkpoint_sha256 if one.name in models else None})
         for one in variants
     ]
-    best, ranking = best_of(evaluation, *metric) if evaluation and metric else (None, [])
+    best, ranking = best_of(evaluation, metric) if evaluation and metric else (None, [])
     if against is None:
         against = {name: [best] for name in models if best and name != best}
     return ComparisonReport(
@@ -76,14 +77,14 @@ def compare(
         variants=measured,
         evaluation=evaluation,
         differences=_differences(evaluations, against, tested),
-        metric=metric[0] if metric else None,
+        metric=metric,
         best=best,
         notes=[*notes, *ranking],
         seconds=seconds,
     )
 
 
-def best_of(evaluation: EvaluationReport, metric: str, higher_is_better: bool) -> tuple[str | None, list[str]]:
+def best_of(evaluation: EvaluationReport, metric: str) -> tuple[str | None, list[str]]:
     """Return the best model by a metric, and what is to be known of the choice.
 
     Of equals it is the one that moved least from its parent (``kl_per_token``), else the first.
@@ -96,7 +97,7 @@ def best_of(evaluation: EvaluationReport, metric: str, higher_is_better: bool) -
     if not values:
         known = sorted({name for scores in evaluation.models.values() for name in scores.metrics})
         return None, [f"No model has a value of {metric}, so that none is the best. There are: {', '.join(known)}."]
-    top = max(values.values()) if higher_is_better else min(values.values())
+    top = max(values.values()) if higher_is_better(metric) else min(values.values())
     equal = sorted((name for name in values if values[name] == top), key=lambda name: _moved(evaluation, name))
     notes = [f"Ranked by {metric} on the {evaluation.split} split."]
     if len(equal) > 1:

@@ -12,23 +12,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llm_engineering.config.data import ArtifactSource, EmbeddedSource, FileSource, HubSource
+from llm_engineering.config.metrics import MODELS, row_of
 from llm_engineering.config.model import FullFineTuning
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import dump_block
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.page import harmless
-from llm_engineering.reporting.wording import (
-    MODELS,
-    count,
-    evaluated,
-    in_order,
-    interval,
-    model_label,
-    percent,
-    quantity,
-    unit_of,
-    wording,
-)
+from llm_engineering.reporting.wording import count, evaluated, in_order, interval, model_label, percent, quantity
 from llm_engineering.reports.evaluation import ModelScores
 from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.reports.promotion import Export
@@ -255,7 +245,7 @@ def _metrics(reports: RunReports, promoted: str) -> list[dict[str, object]]:
     shown = _shown_models(reports, promoted)
     return [
         {
-            "label": wording(metric).label,
+            "label": row_of(metric).label,
             "units": own.metrics[metric].units,
             "values": [_value(metric, evaluation.models[name]) for name in shown],
         }
@@ -269,7 +259,7 @@ def _value(metric: str, scores: ModelScores) -> str:
     if measured is None:
         return "-"
     ends = interval(metric, measured)
-    unit = unit_of(metric)
+    unit = row_of(metric).unit
     return quantity(metric, measured.value) + (f" ({ends}{f' {unit}' if unit else ''})" if ends else "")
 
 

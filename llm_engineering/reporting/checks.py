@@ -4,8 +4,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from llm_engineering.config.metrics import row_of
 from llm_engineering.reporting.scores_text import plain
-from llm_engineering.reporting.wording import model_label, number, quantity, unit_of, wording
+from llm_engineering.reporting.wording import model_label, number, quantity
 from llm_engineering.reports.evaluation import PairedDifference
 from llm_engineering.reports.promotion import PromotionCheck, PromotionDecision
 
@@ -14,7 +15,7 @@ def check_view(check: PromotionCheck) -> dict[str, object]:
     """Return one check as it is shown: both values, the tolerance, the evidence and what came of it."""
     return {
         "passed": check.passed,
-        "metric": wording(check.metric).label,
+        "metric": row_of(check.metric).label,
         "candidate": f"{model_label(check.candidate)} {quantity(check.metric, check.candidate_value)}",
         "against": f"{model_label(check.against)} {quantity(check.metric, check.against_value)}",
         "tolerance": quantity(check.metric, check.tolerance),
@@ -41,7 +42,7 @@ def checks_table(decision: PromotionDecision) -> Table:
 
 def evidence(paired: PairedDifference) -> str:
     """Return a paired difference in words: the value with its interval, p-value and units."""
-    unit = f" {unit_of(paired.metric)}" if unit_of(paired.metric) else ""
+    unit = f" {row_of(paired.metric).unit}" if row_of(paired.metric).unit else ""
     ends = ""
     if paired.low is not None and paired.high is not None:
         ends = f" ({signed(paired.metric, paired.low)} to {signed(paired.metric, paired.high)})"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from llm_engineering.config.metrics import row_of
 from llm_engineering.reporting.bundle import RunFacts
 from llm_engineering.reporting.comparison_curves import (
     MOST_LINES,
@@ -38,15 +39,7 @@ from llm_engineering.reporting.variants import (
     values_of,
     with_short_titles,
 )
-from llm_engineering.reporting.wording import (
-    KINDS,
-    comparison_headline,
-    duration,
-    interval,
-    quantity,
-    verdict_name,
-    wording,
-)
+from llm_engineering.reporting.wording import KINDS, comparison_headline, duration, interval, quantity, verdict_name
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.evaluation import ComparisonReport, Variant
 from llm_engineering.reports.folders import StageName
@@ -127,7 +120,7 @@ def render_comparison(
         models=models,
         keys=swept_keys(report.variants) if report.kind == "sweep" else [],
         varied=[key for key in swept_keys(report.variants) if len(values_of(key, report.variants)) > 1],
-        metric=wording(report.metric).label if report.metric else "",
+        metric=row_of(report.metric).label if report.metric else "",
         made_alike=_made_alike(report),
         rows=[_row(report, variant) for variant in ranked(report)],
         scores=score_table(evaluation, models, titles) if evaluation else None,

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llm_engineering.config.metrics import row_of
 from llm_engineering.reporting.curves import Curve, Points, whole_steps
 from llm_engineering.reporting.drawings import AXES, COLOURS, drawing, look
 from llm_engineering.reporting.variants import swept_keys, values_of
-from llm_engineering.reporting.wording import unit_of, wording
 from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Metric, Variant
 from llm_engineering.reports.folders import StageName
 from llm_engineering.reports.training import TrainingReport
-from llm_engineering.scoring.metrics import smoothed
+from llm_engineering.scoring.intervals import smoothed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,8 +148,8 @@ def metric_points(
             if math.isfinite(found.value)
         }
         if len(measured) > 1:
-            unit = unit_of(metric)
-            title = wording(metric).label + (f", {unit}" if unit else "")
+            unit = row_of(metric).unit
+            title = row_of(metric).label + (f", {unit}" if unit else "")
             drawn.append(Curve(title, _draw_points(metric, measured)))
     return drawn
 
@@ -164,11 +164,11 @@ def _draw_points(metric: str, measured: Mapping[str, Metric]) -> str:
         axes.margins(x=0.06)
 
     height = 0.55 + 0.23 * len(measured)
-    return drawing(f"{wording(metric).label} of all models", plot, height=height, grid="x", legend=False)
+    return drawing(f"{row_of(metric).label} of all models", plot, height=height, grid="x", legend=False)
 
 
 def _plot_point(axes: "Axes", metric: str, found: Metric, row: int, colour: str) -> None:
-    scale = 100 if wording(metric).share else 1
+    scale = 100 if row_of(metric).is_share else 1
     if found.low is not None and found.high is not None:
         axes.plot([scale * found.low, scale * found.high], [row, row], color=colour, linewidth=1.6, alpha=0.5)
     axes.plot([scale * found.value], [row], color=colour, marker="o", markersize=5, linestyle="")
@@ -192,7 +192,7 @@ def sweep_curves(report: ComparisonReport) -> list[Curve]:
     runs = [variant for variant in report.variants if variant.name in measured]
     keys = swept_keys(runs)
     return [
-        Curve(f"{wording(metric).label} against {key}", _draw_sweep(metric, key, runs, measured, report.best))
+        Curve(f"{row_of(metric).label} against {key}", _draw_sweep(metric, key, runs, measured, report.best))
         for key in keys
         if len(values_of(key, runs)) > 1
     ]
@@ -212,10 +212,10 @@ def _draw_sweep(
         elif min(scale.places) > 0 and max(scale.places) / min(scale.places) >= _WIDE:
             axes.set_xscale("log")
         axes.set_xlabel(_shortened(key))
-        if wording(metric).share:
+        if row_of(metric).is_share:
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
 
-    return drawing(f"{wording(metric).label} against {key}", plot, legend=False)
+    return drawing(f"{row_of(metric).label} against {key}", plot, legend=False)
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _scale(values: Sequence[str | float | int | bool | None]) -> _Scale:
 
 def _plot_run(axes: "Axes", metric: str, found: Metric, x: float, *, is_best: bool) -> None:
     colour, marker, size = (COLOURS[2], "D", 6.0) if is_best else (COLOURS[0], "o", 4.5)
-    scale = 100 if wording(metric).share else 1
+    scale = 100 if row_of(metric).is_share else 1
     if found.low is not None and found.high is not None:
         axes.plot([x, x], [scale * found.low, scale * found.high], color=colour, linewidth=1.4, alpha=0.5)
     axes.plot([x], [scale * found.value], color=colour, marker=marker, markersize=size, linestyle="")

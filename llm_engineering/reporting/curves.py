@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llm_engineering.reporting.drawings import AXES, COLOURS, drawing
 from llm_engineering.reports.training import TrainingReport
-from llm_engineering.scoring.metrics import smoothed
+from llm_engineering.scoring.intervals import smoothed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

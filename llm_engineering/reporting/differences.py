@@ -5,8 +5,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from llm_engineering.config.metrics import METRICS, MODELS
 from llm_engineering.evaluation.paired import paired_differences
-from llm_engineering.reporting.wording import METRICS, MODELS, counted, in_order
+from llm_engineering.reporting.wording import counted, in_order
 from llm_engineering.reports.data import DatasetReport, RowChange, SourceLedger
 from llm_engineering.reports.evaluation import EvaluationReport, Metric, PairedDifference
 from llm_engineering.reports.folders import Artifact

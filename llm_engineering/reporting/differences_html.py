@@ -1,10 +1,11 @@
 """Two runs side by side as one static page; everything from data, models and configurations is escaped."""
 
+from llm_engineering.config.metrics import row_of
 from llm_engineering.reporting.checks import evidence
 from llm_engineering.reporting.differences import AnswerPair, RunDifferences
 from llm_engineering.reporting.differences_text import HOW_MEASURED, measured
 from llm_engineering.reporting.page import render_page
-from llm_engineering.reporting.wording import model_label, wording
+from llm_engineering.reporting.wording import model_label
 
 
 def render_differences(found: RunDifferences) -> str:
@@ -12,7 +13,7 @@ def render_differences(found: RunDifferences) -> str:
     metrics = [
         (
             model_label(pair.model),
-            wording(pair.metric).label,
+            row_of(pair.metric).label,
             measured(pair.metric, pair.left),
             measured(pair.metric, pair.right),
             evidence(pair.paired) if pair.paired else "",

@@ -8,11 +8,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from llm_engineering.config.metrics import row_of
 from llm_engineering.reporting.checks import evidence
 from llm_engineering.reporting.differences import AnswerPair, MetricPair, RunDifferences, Section
 from llm_engineering.reporting.scores_text import plain
 from llm_engineering.reporting.text import LONGEST_ANSWER
-from llm_engineering.reporting.wording import interval, model_label, quantity, wording
+from llm_engineering.reporting.wording import interval, model_label, quantity
 from llm_engineering.reports.evaluation import Metric
 
 HOW_MEASURED = {
@@ -67,7 +68,7 @@ def _metrics(pairs: list[MetricPair]) -> Table:
     for pair in pairs:
         words = (
             model_label(pair.model),
-            wording(pair.metric).label,
+            row_of(pair.metric).label,
             measured(pair.metric, pair.left),
             measured(pair.metric, pair.right),
             evidence(pair.paired) if pair.paired else "",

@@ -10,6 +10,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
+from llm_engineering.config.metrics import row_of
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.checks import check_view
 from llm_engineering.reporting.curves import training_curves
@@ -21,16 +22,7 @@ from llm_engineering.reporting.page import render_page
 from llm_engineering.reporting.proofs import proofs_of
 from llm_engineering.reporting.scores import score_table
 from llm_engineering.reporting.tokens import row_view
-from llm_engineering.reporting.wording import (
-    KINDS,
-    duration,
-    ending,
-    evaluated,
-    headline,
-    model_label,
-    verdict_name,
-    wording,
-)
+from llm_engineering.reporting.wording import KINDS, duration, ending, evaluated, headline, model_label, verdict_name
 from llm_engineering.reports.data import DatasetReport, RenderedRow
 from llm_engineering.reports.training import TrainingReport, TrainingSample
 
@@ -166,7 +158,7 @@ def _stopped(training: TrainingReport) -> str | None:
 def _kept(training: TrainingReport) -> str | None:
     if training.best_step is None:
         return None
-    by = f", the best by {wording(training.best_metric).label}" if training.best_metric else ""
+    by = f", the best by {row_of(training.best_metric).label}" if training.best_metric else ""
     return f"step {training.best_step}{by}"
 
 

@@ -5,15 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llm_engineering.reporting.wording import (
-    METRICS,
-    higher_is_better,
-    in_order,
-    number,
-    unit_of,
-    within_sentence,
-    wording,
-)
+from llm_engineering.config.metrics import METRICS, higher_is_better, row_of
+from llm_engineering.reporting.wording import in_order, number, within_sentence
 from llm_engineering.reports.evaluation import PairedDifference
 
 SIGNIFICANT = 0.05
@@ -68,7 +61,7 @@ def p_text(p_value: float | None) -> str:
 
 def signed(metric: str, difference: float) -> str:
     """Return a difference with its sign and unit: ``+91.2 points``, ``-0.10 nats/token``."""
-    unit = "points" if wording(metric).share else unit_of(metric)
+    unit = "points" if row_of(metric).is_share else row_of(metric).unit
     return f"{_signed(metric, difference)} {unit}".rstrip()
 
 
@@ -112,7 +105,7 @@ def _summary(differences: list[PairedDifference]) -> str:
 
 
 def _listed(differences: list[PairedDifference]) -> str:
-    labels = [within_sentence(wording(found.metric).label) for found in differences]
+    labels = [within_sentence(row_of(found.metric).label) for found in differences]
     gains = [signed(found.metric, found.difference) for found in differences]
     return ", ".join(f"{label} ({gain})" for label, gain in zip(labels, gains, strict=True))
 
@@ -120,7 +113,7 @@ def _listed(differences: list[PairedDifference]) -> str:
 def _in_words(found: PairedDifference) -> DifferenceInWords:
     ends = [_signed(found.metric, end) for end in (found.low, found.high) if end is not None]
     return DifferenceInWords(
-        metric=wording(found.metric).label,
+        metric=row_of(found.metric).label,
         difference=signed(found.metric, found.difference),
         interval=" to ".join(ends) if len(ends) == 2 else "",
         p_value=p_text(found.p_value),

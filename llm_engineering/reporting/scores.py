@@ -1,36 +1,12 @@
 """All metrics of all models as one table: grouped by what they measure, with intervals, and the best marked."""
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from llm_engineering.reporting.wording import (
-    METRICS,
-    best_models,
-    evaluated,
-    higher_is_better,
-    interval,
-    model_label,
-    number,
-    quantity,
-    wording,
-)
+from llm_engineering.config.metrics import GROUPS, MetricRow, row_of
+from llm_engineering.reporting.wording import best_models, evaluated, interval, model_label, number, quantity
 from llm_engineering.reports.evaluation import EvaluationReport, Metric
-
-_GROUPS = {
-    "Greedy answers": "",
-    "Sampled answers": r"sampled_",
-    "Length of answers": r"answer_(tokens|words)",
-    "Likelihood of held-out answers": r"perplexity|held_out_",
-    "Preference on held-out pairs": r"preference_|ranking_|chosen_|rejected_|longer_|shorter_",
-    "Distance from the parent": r"kl_",
-    "Judge": r"judge",
-    "Tasks": r"harness/",
-    "Other": "",
-}
-"""What metrics measure, in the order in which it is shown, and how their names begin."""
-_GREEDY, *_, _OTHER = _GROUPS
 
 
 @dataclass(frozen=True)
@@ -99,19 +75,11 @@ def title_of(model: str, titles: Mapping[str, str] | None) -> str:
     return (titles or {}).get(model) or model_label(model)
 
 
-def group_of(metric: str) -> str:
-    """Return what a metric measures; one that nobody knows stands with the others of its kind, or last."""
-    for label, beginning in _GROUPS.items():
-        if beginning and re.match(beginning, metric):
-            return label
-    return _GREEDY if metric in METRICS else _OTHER
-
-
 def by_group(metrics: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the groups that there are, each with its metrics in the order in which they come."""
     listed = list(metrics)
-    for label in _GROUPS:
-        if found := [metric for metric in listed if group_of(metric) == label]:
+    for label in GROUPS:
+        if found := [metric for metric in listed if row_of(metric).group == label]:
             yield label, found
 
 
@@ -122,20 +90,24 @@ def _row(evaluation: EvaluationReport, metric: str, models: list[str], labels: l
         _cell(metric, label, value, model in best) if value else None
         for model, label, value in zip(models, labels, measured, strict=True)
     ]
-    words = wording(metric)
-    direction = {True: "higher is better", False: "lower is better", None: ""}[higher_is_better(metric)]
-    return Row(words.label, words.unit, direction, max((m.units for m in measured if m), default=0), cells)
+    row = row_of(metric)
+    direction = f"{row.better} is better" if row.better else ""
+    return Row(row.label, _unit_behind(row), direction, max((m.units for m in measured if m), default=0), cells)
 
 
 def _cell(metric: str, label: str, measured: Metric, best: bool) -> Cell:
-    value = quantity(metric, measured.value) if wording(metric).share else number(metric, measured.value)
-    unit = "" if wording(metric).share else wording(metric).unit
-    return Cell(label, value, unit, interval(metric, measured), best, _bar(metric, measured))
+    value = quantity(metric, measured.value) if row_of(metric).is_share else number(metric, measured.value)
+    return Cell(label, value, _unit_behind(row_of(metric)), interval(metric, measured), best, _bar(metric, measured))
+
+
+def _unit_behind(row: MetricRow) -> str:
+    """Return the unit that is written once a row, or small; a share's stands with each value."""
+    return "" if row.is_share else row.unit
 
 
 def _bar(metric: str, measured: Metric) -> str | None:
     """Return the bar of a share as CSS variables, in percent of the cell."""
-    if not wording(metric).share or not math.isfinite(measured.value):
+    if not row_of(metric).is_share or not math.isfinite(measured.value):
         return None
     low = measured.value if measured.low is None else measured.low
     high = measured.value if measured.high is None else measured.high

@@ -8,9 +8,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from llm_engineering.config.metrics import row_of
 from llm_engineering.reporting.page import REPLACEMENT, harmless
 from llm_engineering.reporting.variants import ranked, ranking_metric, swept_keys, value_in_words
-from llm_engineering.reporting.wording import best_models, evaluated, number, unit_of, wording
+from llm_engineering.reporting.wording import best_models, evaluated, number
 from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Metric
 
 _METRIC_WIDTH = 32
@@ -49,15 +50,15 @@ class Scores:
             wraps = len(self.models) > 3
             table.add_column(Text(plain(self.models[model])), justify="right", no_wrap=not wraps, min_width=7)
         for metric in evaluated(evaluation)[1]:
-            if wording(metric).detail:  # the page has all of them
+            if row_of(metric).detail:  # the page has all of them
                 continue
             best = best_models(evaluation, metric)
             values = [evaluation.models[model].metrics.get(metric) for model in models]
-            unit = f", {unit_of(metric)}" if unit_of(metric) else ""
+            unit = f", {row_of(metric).unit}" if row_of(metric).unit else ""
             cells = [
                 _score(metric, value, model in best, intervals) for model, value in zip(models, values, strict=True)
             ]
-            table.add_row(Text(plain(wording(metric).label) + unit), *cells)
+            table.add_row(Text(plain(row_of(metric).label) + unit), *cells)
         return table
 
 
@@ -69,8 +70,8 @@ def runs_table(report: ComparisonReport) -> Table:
     table.caption = Text("* best; in brackets the 95 % interval", "dim")
     for key in keys:
         table.add_column(Text(plain(key)), justify="right")
-    unit = f", {unit_of(metric)}" if unit_of(metric) else ""
-    table.add_column(Text(plain(wording(metric).label) + unit), justify="right", no_wrap=True)
+    unit = f", {row_of(metric).unit}" if row_of(metric).unit else ""
+    table.add_column(Text(plain(row_of(metric).label) + unit), justify="right", no_wrap=True)
     for place, variant in enumerate(ranked(report), start=1):
         if variant.error is None:
             found = ranking_metric(report, variant)

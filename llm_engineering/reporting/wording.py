@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from llm_engineering.config.metrics import METRICS, MODELS, higher_is_better, row_of
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reports.data import DropReason
 from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Metric
@@ -13,88 +13,6 @@ from llm_engineering.reports.training import TrainingReport, Verdict
 
 _Name = TypeVar("_Name", bound=str)
 
-
-@dataclass(frozen=True)
-class MetricWording:
-    """How one metric is shown."""
-
-    label: str
-    higher_is_better: bool | None = None
-    """None: neither direction is a success by itself."""
-    share: bool = False
-    """A share between 0 and 1, shown in percent."""
-    digits: int = 1
-    unit: str = ""
-    detail: bool = False
-    """Left out where there is little room, as in the terminal."""
-
-
-_ANSWERS: dict[str, MetricWording] = {
-    "answer_accuracy": MetricWording("Right answers", True, share=True),
-    "preferred_rate": MetricWording("Preferred answers", True, share=True),
-    "answer_score": MetricWording("Answer score", True, digits=3),
-    "flaws_per_answer": MetricWording("Flaws per answer", False, digits=2),
-}
-"""What a checker says."""
-_TEXTS: dict[str, MetricWording] = {
-    "repetition": MetricWording("Repetition", False, share=True),
-    "looping": MetricWording("Answers that end in a loop", False, share=True),
-    "unfinished": MetricWording("Unfinished answers", False, share=True),
-    "refusals": MetricWording("Refusals", False, share=True),
-    "compression_ratio": MetricWording("Compression ratio", None, digits=2, detail=True),
-    "distinct_1": MetricWording("Different words", None, share=True, detail=True),
-    "distinct_2": MetricWording("Different word pairs", None, share=True, detail=True),
-    "answer_tokens": MetricWording("Answer length", None, unit="tokens"),
-    "answer_words": MetricWording("Answer length in words", None, unit="words", detail=True),
-}
-"""What answers are like, whatever they say."""
-
-
-def _sampled(metrics: dict[str, MetricWording]) -> dict[str, MetricWording]:
-    """Return the same metrics of sampled answers."""
-    judged = ("answer_accuracy", "preferred_rate", "flaws_per_answer", "unfinished")
-    return {
-        f"sampled_{name}": replace(words, label=f"{words.label}, sampled", detail=name not in judged)
-        for name, words in metrics.items()
-    }
-
-
-def _by_length(name: str, label: str) -> dict[str, MetricWording]:
-    """Return an accuracy on all pairs, and on those that the answers' lengths tell apart."""
-    parts = {
-        "": label,
-        "_like_length": f"{label}, answers of like length",
-        "_chosen_longer": f"{label}, chosen longer",
-        "_chosen_shorter": f"{label}, chosen shorter",
-    }
-    detailed = ("_chosen_longer", "_chosen_shorter")
-    return {
-        name + part: MetricWording(words, True, share=True, detail=part in detailed) for part, words in parts.items()
-    }
-
-
-METRICS: dict[str, MetricWording] = {
-    **_ANSWERS,
-    **_sampled(_ANSWERS),
-    "perplexity": MetricWording("Perplexity", False, digits=2),
-    "held_out_loss": MetricWording("Held-out loss", False, digits=3, unit="nats/token"),
-    **_by_length("ranking_accuracy", "Chosen ranked first"),
-    **_by_length("preference_accuracy", "Chosen rewarded more"),
-    "longer_wins": MetricWording("Longer answer taken, for comparison", None, share=True),
-    "chosen_longer": MetricWording("Chosen answer is the longer one", None, share=True, detail=True),
-    "preference_margin": MetricWording("Preference margin", True, digits=3),
-    "chosen_reward": MetricWording("Reward of chosen answers", None, digits=3, detail=True),
-    "rejected_reward": MetricWording("Reward of rejected answers", None, digits=3, detail=True),
-    "judge_score": MetricWording("Judge's score", True, digits=2),
-    "kl_per_token": MetricWording("KL from reference", None, digits=4, unit="nats/token"),
-    "kl_per_answer": MetricWording("KL from reference, whole answers", None, digits=2, unit="nats/answer"),
-    **_TEXTS,
-    **_sampled(_TEXTS),
-}
-"""Known metrics in the order in which they are shown; an unknown one is shown under its own name."""
-
-MODELS = {"base": "Base", "sft": "SFT", "dpo": "DPO", "incumbent": "Incumbent"}
-"""Known models, in the order in which they are shown."""
 
 KINDS: dict[RowKind, str] = {"sft": "SFT rows", "preference": "Preference pairs"}
 """What both kinds of rows are called."""
@@ -119,26 +37,6 @@ REASONS: dict[DropReason, str] = {
 """Why a row is dropped or named, in plain words and in the order in which it is looked for."""
 
 
-_TASK_SHARES = ("acc", "acc_norm", "exact_match", "f1", "pass@1")
-"""What the lm-evaluation-harness measures as a share of right answers."""
-
-
-def wording(metric: str) -> MetricWording:
-    """Return how a metric is shown."""
-    family, _, of = metric.partition("/")
-    if family == "judge_win_rate" and of:
-        return MetricWording(f"Judged better than {model_label(of)}", True, share=True)
-    if family == "harness" and of:
-        is_share = of.rpartition("/")[2] in _TASK_SHARES
-        return MetricWording(of, True if is_share else None, share=is_share, digits=1 if is_share else 4)
-    return METRICS.get(metric, MetricWording(metric, digits=4))
-
-
-def higher_is_better(metric: str) -> bool | None:
-    """Return whether more of a metric is a success; None where neither direction is one by itself."""
-    return wording(metric).higher_is_better
-
-
 def model_label(model: str) -> str:
     """Return what a model is called."""
     return MODELS.get(model, model)
@@ -158,20 +56,13 @@ def evaluated(evaluation: EvaluationReport) -> tuple[list[str], list[str]]:
 
 def number(metric: str, value: float) -> str:
     """Return a value without its unit: ``95.3`` for a share of 0.953."""
-    words = wording(metric)
-    return f"{100 * value if words.share else value:,.{words.digits}f}"
+    row = row_of(metric)
+    return f"{100 * value if row.is_share else value:,.{row.digits}f}"
 
 
 def quantity(metric: str, value: float) -> str:
     """Return a value as it is written in running text: ``95.3 %``, ``0.0412 nats/token``."""
-    unit = unit_of(metric)
-    return f"{number(metric, value)} {unit}" if unit else number(metric, value)
-
-
-def unit_of(metric: str) -> str:
-    """Return the unit that a metric is shown in, if it has one."""
-    words = wording(metric)
-    return "%" if words.share else words.unit
+    return f"{number(metric, value)} {row_of(metric).unit}".rstrip()
 
 
 def interval(metric: str, measured: Metric) -> str:
@@ -217,7 +108,7 @@ def comparison_headline(report: ComparisonReport) -> str:
         return "Nothing could be compared: every model failed."
     if best is None:
         return f"{counted(len(made), 'model')} from one base, measured alike."
-    by = f" by {within_sentence(wording(report.metric).label)}" if report.metric else ""
+    by = f" by {within_sentence(row_of(report.metric).label)}" if report.metric else ""
     among = f" of {counted(len(made), 'run')}" if report.kind == "sweep" else f" of {counted(len(made), 'model')}"
     return f"{best.title} is the best{among}{by}."
 

@@ -3,16 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from llm_engineering.data.rowsets import read_rows
 from llm_engineering.models.generation import Answer, generate_answers
-from llm_engineering.reports.evaluation import Judgement, Metric
+from llm_engineering.reports.evaluation import Judgement
 from llm_engineering.reports.folders import RowSet
 from llm_engineering.scoring.checkers import Checker, require_references
-from llm_engineering.scoring.metrics import by_unit
-from llm_engineering.scoring.texts import compression_ratio, distinct, loops, refuses, repetition, words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,49 +50,25 @@ class JudgedAnswers:
     answers: list[Answer]
     judgements: list[Judgement] | None
 
-    def outcomes(self) -> dict[str, list[float]]:
-        """Return the per-unit values of everything that was measured."""
-        units = [question.unit for question in self.questions]
-        values = {
-            "repetition": [repetition(answer.token_ids) for answer in self.answers],
-            "looping": [float(loops(answer.own_token_ids)) for answer in self.answers],
-            "compression_ratio": [compression_ratio(answer.text) for answer in self.answers],
-            "unfinished": [float(not answer.finished) for answer in self.answers],
-            "refusals": [float(refuses(answer.text)) for answer in self.answers],
-            "answer_tokens": [float(len(answer.token_ids)) for answer in self.answers],
-            "answer_words": [float(len(words(answer.text))) for answer in self.answers],
-        }
-        if self.judgements is not None:
-            values |= {
-                "answer_accuracy": [float(verdict.correct) for verdict in self.judgements],
-                "preferred_rate": [float(verdict.preferred) for verdict in self.judgements],
-                "answer_score": [verdict.score for verdict in self.judgements],
-                "flaws_per_answer": [float(verdict.flaws) for verdict in self.judgements],
-            }
-        return {name: by_unit(each, units) for name, each in values.items()}
+
+def right(judgement: Judgement) -> float:
+    """Return 1 for a right answer."""
+    return float(judgement.correct)
 
 
-def variety(rounds: Sequence[JudgedAnswers]) -> dict[str, Metric]:
-    """Return the share of different word n-grams in all answers; of one model, so that it has no interval."""
-    texts = [answer.text for judged in rounds for answer in judged.answers]
-    units = len({question.unit for judged in rounds for question in judged.questions})
-    found = {f"distinct_{size}": distinct(texts, size) for size in (1, 2)}
-    return {name: Metric(value=value, units=units) for name, value in found.items() if value is not None}
+def preferred(judgement: Judgement) -> float:
+    """Return 1 for an answer that is right and has nothing wrong with it."""
+    return float(judgement.preferred)
 
 
-def mean_of_rounds(rounds: Sequence[JudgedAnswers]) -> dict[str, list[float]]:
-    """Return the outcomes of several rounds of sampled answers, averaged for every unit, named ``sampled_...``."""
-    outcomes = [judged.outcomes() for judged in rounds]
-    names = outcomes[0] if outcomes else {}
-    return {
-        f"sampled_{name}": [fmean(each) for each in zip(*(one[name] for one in outcomes), strict=True)]
-        for name in names
-    }
+def score(judgement: Judgement) -> float:
+    """Return an answer's score."""
+    return judgement.score
 
 
-def average(outcomes: dict[str, list[float]]) -> dict[str, float]:
-    """Return the mean of every outcome over the units."""
-    return {name: fmean(values) for name, values in outcomes.items()}
+def flaws(judgement: Judgement) -> float:
+    """Return how many things in an answer should not be there."""
+    return float(judgement.flaws)
 
 
 def ask(

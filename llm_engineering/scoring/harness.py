@@ -18,12 +18,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from llm_engineering.config.evaluation import HarnessConfig
+from llm_engineering.config.metrics import TASK
 from llm_engineering.config.yaml.problems import nearest
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.checkpoints import load_model
 from llm_engineering.reports.evaluation import HarnessReport, Metric
 from llm_engineering.reports.folders import Checkpoint, hash_files
-from llm_engineering.scoring.metrics import rate
+from llm_engineering.scoring.intervals import rate
 
 if TYPE_CHECKING:
     import torch
@@ -202,7 +203,7 @@ def _metrics(results: Mapping[str, Any]) -> Iterator[tuple[str, Metric]]:
 
 def _name(task: str, key: str) -> str:
     """Return the metric's name in reports; the filter that answers went through is named where there is one."""
-    return f"harness/{task}/{key.removesuffix(',none')}"
+    return f"{TASK}{task}/{key.removesuffix(',none')}"
 
 
 def _outcomes(results: Mapping[str, Any], name: str) -> list[float]:

@@ -1,8 +1,10 @@
-"""What generated texts are like, whatever they say: loops, compression, variety, refusals."""
+"""What generated answers are like, whatever they say: loops, compression, variety, refusals."""
 
 import re
 import zlib
 from collections.abc import Sequence
+
+from llm_engineering.models.generation import Answer
 
 LOOP_TIMES = 3
 LOOP_TOKENS = 12
@@ -31,18 +33,16 @@ REFUSALS = (
 _WORD = re.compile(r"\w+")
 
 
-def repetition(token_ids: Sequence[int], size: int = 3) -> float:
-    """Return the share of an answer's token n-grams that stood in it before; 0 for a short answer."""
-    grams = [tuple(token_ids[i : i + size]) for i in range(len(token_ids) - size + 1)]
+def repetition(answer: Answer) -> float:
+    """Return the share of an answer's token trigrams that stood in it before; 0 for a short answer."""
+    ids = answer.token_ids
+    grams = [tuple(ids[i : i + 3]) for i in range(len(ids) - 2)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def loops(token_ids: Sequence[int]) -> bool:
-    """Return whether a text ends in one block of tokens over and over, three times and twelve tokens at least.
-
-    Args:
-        token_ids: Without the end token.
-    """
+def loops(answer: Answer) -> bool:
+    """Return whether an answer ends in one block of tokens over and over, three times and twelve tokens at least."""
+    token_ids = answer.own_token_ids
     length = len(token_ids)
     for period in range(1, length // LOOP_TIMES + 1):
         looped = max(LOOP_TIMES * period, LOOP_TOKENS)
@@ -53,19 +53,44 @@ def loops(token_ids: Sequence[int]) -> bool:
     return False
 
 
-def compression_ratio(text: str) -> float:
-    """Return a text's bytes in UTF-8 over those that zlib makes of them: the more it repeats itself, the more.
+def compression_ratio(answer: Answer) -> float:
+    """Return an answer's bytes in UTF-8 over those that zlib makes of them: the more it repeats itself, the more.
 
     Shaib et al. 2024 (arXiv:2403.00553) find it the best cheap measure of repetition. It grows with the length, and is
     below 1 for a few words.
     """
-    raw = text.encode("utf-8", "replace")
+    raw = answer.text.encode("utf-8", "replace")
     return len(raw) / len(zlib.compress(raw, 9))
+
+
+def unfinished(answer: Answer) -> bool:
+    """Return whether an answer was cut off."""
+    return not answer.finished
+
+
+def token_count(answer: Answer) -> int:
+    """Return an answer's length in tokens, EOS included."""
+    return len(answer.token_ids)
+
+
+def word_count(answer: Answer) -> int:
+    """Return an answer's length in words."""
+    return len(words(answer.text))
 
 
 def words(text: str) -> list[str]:
     """Return a text's words in small letters."""
     return _WORD.findall(text.casefold())
+
+
+def distinct_words(texts: Sequence[str]) -> float | None:
+    """Return distinct-1."""
+    return distinct(texts, 1)
+
+
+def distinct_word_pairs(texts: Sequence[str]) -> float | None:
+    """Return distinct-2."""
+    return distinct(texts, 2)
 
 
 def distinct(texts: Sequence[str], size: int) -> float | None:
@@ -79,11 +104,11 @@ def distinct(texts: Sequence[str], size: int) -> float | None:
     return len(set(grams)) / len(grams) if grams else None
 
 
-def refuses(text: str) -> bool:
+def refuses(answer: Answer) -> bool:
     """Return whether an answer begins with one of the phrases that refuse; English alone.
 
     A phrase may stand in an answer that helps, and a refusal may be worded otherwise: a rate of them compares models,
     and proves nothing about one answer.
     """
-    start = " ".join(text[:REFUSAL_WITHIN].casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())
+    start = " ".join(answer.text[:REFUSAL_WITHIN].casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").split())
     return any(phrase in start for phrase in REFUSALS)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
@@ -17,8 +18,9 @@ from llm_engineering.config.stage import StageConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.reports.folders import StageName
 from llm_engineering.reports.training import TrainingSample
-from llm_engineering.scoring.answers import Question, ask, average, read_questions
+from llm_engineering.scoring.answers import Question, ask, preferred, read_questions, right, score
 from llm_engineering.scoring.checkers import load_checker
+from llm_engineering.scoring.intervals import by_unit
 from llm_engineering.scoring.likelihood import divergences, labelled
 from llm_engineering.training.recovery import writing
 from llm_engineering.training.reference import has_adapter, reference_of
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     from llm_engineering.training.stage import StageInputs
     from llm_engineering.training.trainers import Probe
 
-GENERATED = ("answer_accuracy", "preferred_rate", "answer_score")
+GENERATED = {"answer_accuracy": right, "preferred_rate": preferred, "answer_score": score}
+"""Metrics of generated answers; not from the table of all, since another metric trains nothing anew."""
 SAMPLES = "samples.json"
 """What a work folder calls the answers that were kept."""
 
@@ -71,8 +74,9 @@ def judged_answers(
     checker = load_checker(evaluation.checker)
 
     def measure(trainer: Any) -> dict[str, float]:
-        answers = ask(trainer.model, tokenizer, questions, checker, **_how(evaluation))
-        return {name: value for name, value in average(answers.outcomes()).items() if name in GENERATED}
+        judgements = ask(trainer.model, tokenizer, questions, checker, **_how(evaluation)).judgements or []
+        units = [question.unit for question in questions]
+        return {name: fmean(by_unit([of(each) for each in judgements], units)) for name, of in GENERATED.items()}
 
     return measure
 

@@ -29,7 +29,7 @@ from llm_engineering.config.watch import (
 from llm_engineering.reports.evaluation import EvaluationReport
 from llm_engineering.reports.folders import StageName
 from llm_engineering.reports.training import TrainingReport, Verdict, VerdictName
-from llm_engineering.scoring.metrics import smoothed
+from llm_engineering.scoring.intervals import smoothed
 
 Points = Sequence[tuple[int, float]]
 History = Sequence[Mapping[str, float]]

@@ -10,13 +10,11 @@ from llm_engineering.models.chat import ChatTokenizer, instruct_warning
 from llm_engineering.models.export import require_export
 from llm_engineering.models.hardware import require_devices, require_liger
 from llm_engineering.planning.recipes import comparison_recipes, sweep_recipes
-from llm_engineering.reporting.wording import higher_is_better
 from llm_engineering.scoring.checkers import load_checker
 from llm_engineering.scoring.harness import require_tasks
 from llm_engineering.tracking.other_trackers import require_trackers
 from llm_engineering.training.arguments import require_shares
 from pipelines.launching.elsewhere import require_reachable
-from pipelines.sweep import sweep_metric
 from steps.runtime.places import Place
 from steps.runtime.secrets import judge_key
 from steps.runtime.tracking import comet_account
@@ -76,7 +74,6 @@ def require_data(job: Job, config: RunConfig) -> None:
         comparison_recipes(config)
     if job == "sweep":
         sweep_recipes(config)
-        _require_direction(sweep_metric(config))
     wanted = {"training": ("sft", "preference"), "sft": ("sft",), "dpo": ("preference",)}
     for kind in wanted.get(job, ()):
         if not getattr(config.data, kind):
@@ -85,11 +82,3 @@ def require_data(job: Job, config: RunConfig) -> None:
             )
     if job == "dpo" and config.data.sampling and not config.data.sft:
         raise ConfigError("data.preference samples answers to the prompts of data.sft, which names no source. Add one.")
-
-
-def _require_direction(metric: str) -> None:
-    if higher_is_better(metric) is None:
-        raise ConfigError(
-            f"sweep.metric {metric!r} cannot rank runs: there is no such metric, or more of it is neither better nor "
-            "worse. Name one such as preferred_rate, answer_accuracy or ranking_accuracy."
-        )

@@ -152,7 +152,7 @@ def test_an_override_of_a_type_keeps_its_blocks_other_overrides(overrides: tuple
         ("sft.gradient_checkpointing=true", lambda config: config.sft.gradient_checkpointing is True),
         ("adapter={r: 2}", lambda config: config.adapter == LoraAdapter(r=2)),
         (" tracking.project = mine", lambda config: config.tracking == CometTracking(project="mine")),
-        ("promotion.tolerances.rouge=0.5", lambda config: config.promotion.tolerances["rouge"] == 0.5),
+        ("promotion.tolerances.looping=0.5", lambda config: config.promotion.tolerances["looping"] == 0.5),
     ],
 )
 def test_an_override_is_read_as_yaml(override: str, found: Any) -> None:
@@ -372,6 +372,28 @@ def test_an_alias_bomb_is_refused() -> None:
         ("sft:", "1: sft must be a block of keys, got null."),
         ("adapter: lora", "1: adapter must be a block of keys, got 'lora'."),
         ("promotion: {tolerances: 3}", "1: promotion.tolerances must be a block of keys, got 3."),
+        (
+            "promotion:\n  tolerances:\n    repetition: 0.1\n    prefered_rate: 0.1",
+            "4: promotion.tolerances.prefered_rate: there is no metric prefered_rate; did you mean preferred_rate?",
+        ),
+        (
+            "promotion: {tolerances: {rouge: 1}}",
+            "1: promotion.tolerances.rouge: there is no metric rouge; docs/evaluation.md lists all.",
+        ),
+        (
+            "promotion: {tolerances: {kl_per_token: 1}}",
+            "1: promotion.tolerances.kl_per_token: more of kl_per_token is neither better nor worse, so that it "
+            "decides nothing; name another metric.",
+        ),
+        (
+            "sweep: {dpo.beta: [0.1], metric: answer_acuracy}",
+            "1: sweep.metric: there is no metric answer_acuracy; did you mean answer_accuracy?",
+        ),
+        (
+            "evaluation: {models: {my model: x}}",
+            "1: evaluation.models.my model must consist of at most 40 letters, digits, '_' and '-', the first a letter "
+            "or digit, got 'my model'.",
+        ),
         (
             "dpo: {schedule: cosinus}",
             "1: dpo.schedule must be cosine, linear, constant or inverse_sqrt, got 'cosinus'.",

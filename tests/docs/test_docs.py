@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from llm_engineering.config.data import FileSource
+from llm_engineering.config.metrics import METRICS
 from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.data.formats import FORMATS, Conversation, Example, choose_format
 from llm_engineering.reports.data import DropReason
@@ -140,6 +141,15 @@ def test_the_rooms_that_are_drawn_are_the_rooms_there_are() -> None:
 def test_every_reason_to_drop_a_row_is_explained_and_no_other() -> None:
     page = text_of(REPOSITORY / "docs" / "data.md").partition("## What is dropped")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)) == set(get_args(DropReason))
+
+
+def test_every_metric_is_explained_with_its_direction() -> None:
+    page = text_of(REPOSITORY / "docs" / "evaluation.md").partition("\n## Metrics")[2].partition("\n### ")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in page.splitlines() if "` | " in line]
+    told = {name: line[-1] for line in lines for name in re.findall(r"`([^`]+)`", line[0])}
+    rows = [row for row in METRICS.values() if row.takes or row.group == "Judge"]  # the others follow from these
+    assert {row.name: row.better or "-" for row in rows}.items() <= told.items()
+    assert [name for name in told if name not in METRICS] == ["sampled_…", "judge_win_rate/NAME", "harness/TASK/METRIC"]
 
 
 def format_examples() -> list[tuple[str, str, str]]:

@@ -3,11 +3,21 @@ from math import isnan, nan
 import pytest
 
 from llm_engineering.reports.evaluation import Metric
-from llm_engineering.scoring.preferences import length_baselines, length_note, ranking, rewards
+from llm_engineering.scoring.measures import length_baselines, pair_outcomes
+from llm_engineering.scoring.pairs import ScoredPair, length_note
 
 LENGTHS = [(10, 9), (10, 5), (4, 8), (5, 5)]
 """Like length and chosen longer; chosen longer; chosen shorter; equal."""
 UNITS = ["a", "b", "c", "d"]
+
+
+def ranking(logps, lengths, units):
+    return pair_outcomes("pair", [ScoredPair(*each) for each in zip(logps, lengths, strict=True)], units)
+
+
+def rewards(policy, parent, beta, lengths, units):
+    pairs = [ScoredPair(own, of, before, beta) for own, before, of in zip(policy, parent, lengths, strict=True)]
+    return pair_outcomes("rewarded pair", pairs, units)
 
 
 def test_a_pair_is_ranked_by_log_probability_per_token():

@@ -2,11 +2,11 @@ import math
 
 import pytest
 
+from llm_engineering.config.metrics import METRICS
 from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.promotion import answered, compare, decide, forced, overtaken, settled, unanswered
 from llm_engineering.reports.evaluation import EvaluationReport, Metric, ModelScores
 from llm_engineering.reports.promotion import Force, PromotionDecision
-from llm_engineering.scoring.metrics import LOWER_IS_BETTER
 
 RULES = PromotionConfig(tolerances={"preferred_rate": 0.0, "answer_accuracy": 0.03, "repetition": 0.05})
 
@@ -139,7 +139,7 @@ def test_loss_as_large_as_the_tolerance_is_allowed(accuracy, passed):
     assert [check.passed for check in checks] == [passed]
 
 
-@pytest.mark.parametrize("metric", sorted(LOWER_IS_BETTER))
+@pytest.mark.parametrize("metric", [name for name, row in METRICS.items() if row.better == "lower"])
 def test_lower_is_better_for_losses(metric):
     models = report(sft={metric: 0.5}, dpo={metric: 0.4}).models
     assert compare("dpo", "sft", models, PromotionConfig(tolerances={metric: 0.0}))[0].passed

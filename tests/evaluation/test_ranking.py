@@ -27,26 +27,26 @@ def report(models: dict[str, ModelScores], fingerprint: str = "f") -> Evaluation
 
 def test_the_best_is_the_highest_or_for_a_loss_the_lowest() -> None:
     found = report({"a": scores([1.0, 0.0], 2.0), "b": scores([1.0, 1.0], 3.0)})
-    assert best_of(found, "answer_accuracy", True)[0] == "b"
-    assert best_of(found, "held_out_loss", False)[0] == "a"
+    assert best_of(found, "answer_accuracy")[0] == "b"
+    assert best_of(found, "held_out_loss")[0] == "a"
 
 
 def test_of_equals_the_one_that_moved_least_is_taken_else_the_first() -> None:
     equal = {"a": scores([0.0]), "b": scores([1.0]), "c": scores([1.0])}
-    assert best_of(report(equal), "answer_accuracy", True)[0] == "b"
+    assert best_of(report(equal), "answer_accuracy")[0] == "b"
     moved, little = (
         equal[name].model_copy(update={"metrics": equal[name].metrics | {"kl_per_token": Metric(value=kl, units=1)}})
         for name, kl in (("b", 2.0), ("c", 0.1))
     )
-    best, notes = best_of(report({"a": equal["a"], "b": moved, "c": little}), "answer_accuracy", True)
+    best, notes = best_of(report({"a": equal["a"], "b": moved, "c": little}), "answer_accuracy")
     assert best == "c"
     assert notes[1] == "Equally good: b. The one that moved least from its parent (KL) is taken."
 
 
 def test_a_metric_that_nobody_has_makes_no_best() -> None:
     found = report({"a": scores([1.0], math.nan)})
-    assert best_of(found, "held_out_loss", False)[0] is None
-    best, notes = best_of(found, "charm", True)
+    assert best_of(found, "held_out_loss")[0] is None
+    best, notes = best_of(found, "charm")
     assert best is None
     assert notes == [
         "No model has a value of charm, so that none is the best. There are: answer_accuracy, held_out_loss."
@@ -59,7 +59,7 @@ def test_each_is_tested_against_the_best_and_failures_are_kept_apart() -> None:
         "sweep",
         variants,
         [report({"a": scores([0.0, 1.0]), "b": scores([1.0, 1.0])})],
-        ("answer_accuracy", True),
+        "answer_accuracy",
         ["answer_accuracy"],
         None,
         [],
@@ -76,7 +76,7 @@ def test_each_is_tested_against_the_best_and_failures_are_kept_apart() -> None:
 
 def test_models_that_were_measured_on_other_rows_are_ranked_but_not_tested() -> None:
     parts = [report({"a": scores([0.0, 1.0])}, "f"), report({"b": scores([1.0, 1.0])}, "g")]
-    found = compare("sweep", [], parts, ("answer_accuracy", True), ["answer_accuracy"], None, [], 3.0)
+    found = compare("sweep", [], parts, "answer_accuracy", ["answer_accuracy"], None, [], 3.0)
     assert (found.best, found.differences) == ("b", [])
     assert found.evaluation is not None
     assert found.evaluation.samples[0].answers == {"a": "a", "b": "b"}

@@ -2,7 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_engineering.models.generation import Answer
 from llm_engineering.scoring.texts import compression_ratio, distinct, loops, refuses, repetition
+
+
+def said(text: str) -> Answer:
+    return Answer(text, [], finished=True)
+
+
+def cut_off(token_ids: list[int]) -> Answer:
+    return Answer("", token_ids, finished=False)
 
 
 @pytest.mark.parametrize(
@@ -18,12 +27,12 @@ from llm_engineering.scoring.texts import compression_ratio, distinct, loops, re
     ],
 )
 def test_repetition_is_the_share_of_trigrams_that_stood_there_before(answer, share):
-    assert repetition(answer) == pytest.approx(share)
+    assert repetition(cut_off(answer)) == pytest.approx(share)
 
 
 @given(st.lists(st.integers(0, 2), max_size=30))
 def test_repetition_lies_between_zero_and_one(token_ids):
-    assert 0.0 <= repetition(token_ids) < 1.0
+    assert 0.0 <= repetition(cut_off(token_ids)) < 1.0
 
 
 @pytest.mark.parametrize(
@@ -42,17 +51,18 @@ def test_repetition_lies_between_zero_and_one(token_ids):
     ],
 )
 def test_a_loop_is_one_block_at_the_end_three_times_and_twelve_tokens_at_least(token_ids, looped):
-    assert loops(token_ids) is looped
+    assert loops(cut_off(token_ids)) is looped
+    assert loops(Answer("", [*token_ids, 0], finished=True)) is looped  # EOS is no part of it
 
 
 def test_texts_that_repeat_themselves_compress_better():
     varied = "The otter lives by the river, eats fish and plays with its young on warm summer evenings."
-    assert compression_ratio("") == 0.0
-    assert compression_ratio("la la la " * 40) > 10 > 2 > compression_ratio(varied) > 1
+    assert compression_ratio(said("")) == 0.0
+    assert compression_ratio(said("la la la " * 40)) > 10 > 2 > compression_ratio(said(varied)) > 1
 
 
 def test_characters_that_are_none_do_not_stop_the_measure():
-    assert compression_ratio("broken \ud800 text") > 0
+    assert compression_ratio(said("broken \ud800 text")) > 0
 
 
 def test_distinct_n_counts_different_word_n_grams():
@@ -76,4 +86,4 @@ def test_distinct_n_counts_different_word_n_grams():
     ],
 )
 def test_refusals_are_found_by_english_phrases_at_an_answers_start(text, refused):
-    assert refuses(text) is refused
+    assert refuses(said(text)) is refused

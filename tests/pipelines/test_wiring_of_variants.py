@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from llm_engineering.config.run import RunConfig
-from llm_engineering.errors import ConfigError
 from llm_engineering.reports.folders import Checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what ZenML imports
@@ -121,12 +120,3 @@ def test_where_measuring_all_fails_each_is_measured_alone() -> None:
     made = [Made(Recipe(name, name, ("sft",), config), rows, [base, name]) for name in ("a", "broken", "c")]
     assert Bench(base, Origins(), Alone()).measure(config, made, rows, "test") == [["a"], ["c"]]
     assert [one.error for one in made] == [None, "evaluate_variants: ValueError: no numbers", None]
-
-
-@pytest.mark.parametrize("metric", ["charm", "kl_per_token"])
-def test_a_metric_without_a_better_and_a_worse_ranks_no_runs(metric: str) -> None:
-    from pipelines.launching.prepare import prepare
-
-    config = RunConfig.model_validate({"data": DATA, "sweep": {"dpo.beta": [0.1], "metric": metric}})
-    with pytest.raises(ConfigError, match=f"sweep.metric '{metric}' cannot rank runs"):
-        prepare("sweep", config)

@@ -7,7 +7,7 @@ import pytest
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.curves import training_curves
 from llm_engineering.reports.training import TrainingReport
-from llm_engineering.scoring.metrics import smoothed
+from llm_engineering.scoring.intervals import smoothed
 
 
 def with_history(report: TrainingReport, history: list[dict[str, float]]) -> TrainingReport:

@@ -1,12 +1,9 @@
 import math
 
-import pytest
-
 from llm_engineering.reporting.bundle import RunReports
-from llm_engineering.reporting.wording import METRICS, best_models, duration, evaluated, headline, quantity, wording
+from llm_engineering.reporting.wording import best_models, duration, evaluated, headline, quantity
 from llm_engineering.reports.evaluation import EvaluationReport, Metric, ModelScores
 from llm_engineering.reports.promotion import PromotionDecision
-from llm_engineering.scoring.metrics import LOWER_IS_BETTER
 
 
 def evaluation(metric: str, values: dict[str, float]) -> EvaluationReport:
@@ -23,11 +20,6 @@ def test_the_best_value_follows_the_direction_of_the_metric() -> None:
     assert best_models(evaluation("perplexity", values), "perplexity") == {"base"}
     assert best_models(evaluation("kl_per_token", values), "kl_per_token") == set()
     assert best_models(evaluation("unheard_of", values), "unheard_of") == set()
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_reports_and_the_gate_know_the_same_direction(metric: str) -> None:
-    assert (wording(metric).higher_is_better is False) == (metric in LOWER_IS_BETTER)
 
 
 def test_values_that_are_written_alike_are_equally_good() -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from zenml.utils import source_utils
 
+from llm_engineering.config.metrics import METRICS
 from llm_engineering.errors import ConfigError
 from steps.load_datasets import load_datasets
 from steps.runtime import caching
@@ -28,6 +29,12 @@ def test_a_step_does_not_depend_on_what_it_does_not_use() -> None:
     files = code_dependencies("steps.load_datasets")
     assert "llm_engineering/data/sources.py" in files
     assert not [file for file in files if file.startswith(("llm_engineering/training", "llm_engineering/reporting"))]
+
+
+def test_a_step_that_measures_depends_on_the_functions_that_metrics_name() -> None:
+    files = code_dependencies("steps.evaluate")
+    modules = {row.function.partition(":")[0] for row in METRICS.values() if row.takes}
+    assert {f"{module.replace('.', '/')}.py" for module in modules} <= {*files}
 
 
 def test_package_versions_name_what_computes() -> None:

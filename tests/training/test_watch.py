@@ -8,7 +8,7 @@ from llm_engineering.config.run import RunConfig
 from llm_engineering.config.watch import WatchActions, WatchConfig
 from llm_engineering.reports.evaluation import EvaluationReport, Metric, ModelScores
 from llm_engineering.reports.training import TrainingReport
-from llm_engineering.scoring.metrics import smoothed
+from llm_engineering.scoring.intervals import smoothed
 from llm_engineering.training.watch import (
     REMEDIES,
     acting,

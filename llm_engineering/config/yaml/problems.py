@@ -172,6 +172,8 @@ def _locate(loc: tuple[int | str, ...], tree: Node, schema: type[BaseModel]) -> 
             union = None if tags else ".".join(keys)
             shape = tags.get(str(part))
             continue
+        if part == "[key]":  # not the value is wrong, but what it is called
+            continue
         keys.append(str(part))
         parent, shape = shape, _unwrap(_below(shape, part))
         node = node.child(part) or node

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from llm_engineering.config.evaluation import OpenAIJudge
+from llm_engineering.config.metrics import WIN_RATE
 from llm_engineering.reports.evaluation import (
     EvaluationReport,
     GreedyAnswers,
@@ -24,14 +25,13 @@ from llm_engineering.reports.evaluation import (
     VerdictProblem,
 )
 from llm_engineering.reports.folders import Folder, hash_files
+from llm_engineering.scoring.intervals import by_unit, mean, rate
 from llm_engineering.scoring.judge.endpoint import Endpoint, JudgeReply, JudgeRequest
 from llm_engineering.scoring.judge.prompts import pairwise_messages, read_choice, read_score, rubric_messages
-from llm_engineering.scoring.metrics import by_unit, mean, rate
 
 ENOUGH = 0.5
 """Share of the questions that need a verdict for a metric to be made: what is missing is seldom missing by chance."""
 SCORE = "judge_score"
-WIN_RATE = "judge_win_rate/"
 REPLIES = "replies.jsonl"
 VERDICTS = "verdicts.jsonl"
 OUTCOMES = {"model": 1.0, "tie": 0.5, "against": 0.0}

@@ -1,7 +1,7 @@
-"""Metrics as pure functions of answers, judgements and log-probabilities."""
+"""Means, rates and ratios over independent units, with their 95 % intervals."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from math import exp, fsum, isfinite, nan
+from collections.abc import Iterator, Sequence
+from math import nan
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,6 @@ CONFIDENCE = 0.95
 RESAMPLES = 2000
 DRAWS_AT_ONCE = 2**22
 """Drawn units that are held in memory: 32 MB."""
-_PER_ANSWER = ("repetition", "looping", "unfinished", "refusals", "flaws_per_answer")
-LOWER_IS_BETTER = frozenset({"held_out_loss", "perplexity", *_PER_ANSWER, *(f"sampled_{name}" for name in _PER_ANSWER)})
-"""Metrics of which less is better."""
-RATES = frozenset({"answer_accuracy", "preferred_rate", "looping", "unfinished", "refusals"})
-"""Means of 0 and 1, sampled or not; the accuracies on pairs are more of them."""
 
 
 def proportion(outcomes: Sequence[float]) -> Metric:
@@ -80,61 +75,9 @@ def _ends(drawn: "list[np.ndarray]") -> tuple[float, float]:
     return float(low), float(high)
 
 
-def held_out_loss(
-    nats: Sequence[float], tokens: Sequence[int], units: Sequence[str]
-) -> tuple[dict[str, Metric], dict[str, list[float]]]:
-    """Return loss per token and perplexity of held-out rows with intervals over the units, and the loss's outcomes.
-
-    The loss is all nats over all tokens. A unit's outcome is its nats, over the tokens that a unit has on average: so
-    the mean of the outcomes is the loss, and two models compare pair by pair. Perplexity is no mean of anything; its
-    interval is the loss's, taken to the power of e.
-
-    Args:
-        nats: Minus the summed log-probability of every row.
-        tokens: Its tokens that are scored.
-        units: What each row belongs to; rows of one unit are dependent.
-    """
-    sums = [[fsum(group) for group in grouped(each, units)] for each in (nats, tokens)]
-    loss = ratio(sums[0], sums[1])
-    ends = {name: _exp(end) for name in ("low", "high") if (end := getattr(loss, name)) is not None}
-    perplexity = Metric(value=_exp(loss.value), units=loss.units, **ends)
-    mean_tokens = fsum(sums[1]) / len(sums[1])
-    outcomes = [own / mean_tokens for own in sums[0]]
-    return {"held_out_loss": loss, "perplexity": perplexity}, {"held_out_loss": outcomes}
-
-
-def _exp(value: float) -> float:
-    return exp(min(value, 700.0)) if isfinite(value) else value
-
-
-def divergence(nats: Sequence[float], tokens: Sequence[int], units: Sequence[str]) -> dict[str, Metric]:
-    """Return the KL of a policy from its reference, in nats a token and an answer, with intervals over the units.
-
-    Nats a token are all nats over all tokens, so that a long answer weighs as much as it is long.
-
-    Args:
-        nats: KL along every answer that was sampled from the policy.
-        tokens: Their tokens; an answer that was cut off counts with the tokens it has.
-        units: What each answer's prompt belongs to; answers of one unit are dependent.
-    """
-    if not sum(tokens):
-        return {}
-    sums = [[fsum(group) for group in grouped(each, units)] for each in (nats, tokens, [1] * len(nats))]
-    return {"kl_per_token": ratio(sums[0], sums[1]), "kl_per_answer": ratio(sums[0], sums[2])}
-
-
 def rate(outcomes: Sequence[float]) -> Metric:
     """Return a mean with the Wilson interval where all outcomes are 0 or 1, else with the bootstrap's."""
     return proportion(outcomes) if all(value in (0.0, 1.0) for value in outcomes) else mean(outcomes)
-
-
-def summarise(outcomes: Mapping[str, Sequence[float]]) -> dict[str, Metric]:
-    """Return every outcome as a metric with its interval over the units."""
-    return {name: rate(values) if _is_rate(name) else mean(values) for name, values in outcomes.items()}
-
-
-def _is_rate(name: str) -> bool:
-    return name.removeprefix("sampled_") in RATES or name.startswith(("ranking_accuracy", "preference_accuracy"))
 
 
 def by_unit(values: Sequence[float], units: Sequence[str]) -> list[float]:
