@@ -11,9 +11,11 @@ from llm_engineering.reports.folders import Checkpoint, RowSet
 from llm_engineering.training import preferences as library
 from steps.runtime.context import log_facts
 from steps.runtime.fetching import at_hand
+from steps.runtime.traits import traits
 from steps.runtime.work import scratch_folder
 
 
+@traits(gpu=True)
 @step
 def build_preferences(
     sft_model: Checkpoint,

@@ -19,9 +19,11 @@ from llm_engineering.tracking import tracked_stage
 from steps.runtime.context import archive_folder, kept_archive, log_facts, run_name, tracking
 from steps.runtime.fetching import all_at_hand, described
 from steps.runtime.tracking import stage_origin
+from steps.runtime.traits import traits
 from steps.runtime.work import scratch_folder
 
 
+@traits(gpu=True, tracked="evaluation")
 @step
 def evaluate(
     base: Checkpoint,
@@ -51,6 +53,7 @@ def evaluate(
     return report, write_changes(evaluator.changes, scratch_folder())
 
 
+@traits(gpu=True, tracked="evaluation")
 @step
 def evaluate_models(
     measured: MeasuredModels,

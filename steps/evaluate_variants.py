@@ -13,8 +13,10 @@ from llm_engineering.reports.evaluation import EvaluationReport
 from llm_engineering.reports.folders import Checkpoint, RowSet
 from steps.evaluate import tracked_evaluation
 from steps.runtime.fetching import all_at_hand
+from steps.runtime.traits import traits
 
 
+@traits(gpu=True, tracked="evaluation")
 @step
 def evaluate_variants(
     base: Checkpoint,

@@ -26,9 +26,11 @@ from steps.runtime.caching import packages
 from steps.runtime.context import log_facts
 from steps.runtime.facts import run_facts
 from steps.runtime.fetching import at_hand, described
+from steps.runtime.traits import traits
 from steps.runtime.work import scratch_folder
 
 
+@traits(gpu=True)
 @step(enable_cache=False)
 def export(
     decision: PromotionDecision,

@@ -14,11 +14,13 @@ from llm_engineering.scoring.judge.judging import judge_answers, write_verdicts
 from steps.runtime.context import judge_settings, log_facts
 from steps.runtime.resumable import training_folder
 from steps.runtime.secrets import judge_key
+from steps.runtime.traits import traits
 from steps.runtime.work import keep_work_folder
 
 _log = logging.getLogger(__name__)
 
 
+@traits(resumable=True)
 @step
 def judge(
     evaluation_report: EvaluationReport,

@@ -10,9 +10,11 @@ from llm_engineering.reports.training import MergeReport
 from llm_engineering.training.merging import merge_stage
 from steps.runtime.context import log_facts
 from steps.runtime.fetching import at_hand
+from steps.runtime.traits import traits
 from steps.runtime.work import scratch_folder
 
 
+@traits(gpu=True)
 @step
 def merge_sft(
     base: Checkpoint, sft_adapter: Checkpoint, questions: RowSet, model: ModelConfig
@@ -22,6 +24,7 @@ def merge_sft(
     return merged, report
 
 
+@traits(gpu=True)
 @step
 def merge_dpo(
     policy: Checkpoint, dpo_adapter: Checkpoint, questions: RowSet, model: ModelConfig

@@ -19,8 +19,10 @@ from steps.runtime.context import as_metadata, log_facts
 from steps.runtime.deciding import decide_on
 from steps.runtime.fetching import described
 from steps.runtime.registry import record_decision
+from steps.runtime.traits import traits
 
 
+@traits(gpu=True)
 @step(enable_cache=False)
 def promote(
     evaluation_report: EvaluationReport,

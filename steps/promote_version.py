@@ -10,8 +10,10 @@ from llm_engineering.reports.promotion import Force, PromotionDecision
 from steps.runtime.context import log_facts
 from steps.runtime.deciding import gate
 from steps.runtime.registry import find_incumbent, model_version, record_decision
+from steps.runtime.traits import traits
 
 
+@traits(gpu=True)
 @step(enable_cache=False)
 def judge_version(
     stage: str, rules: PromotionConfig, force: Force | None = None

@@ -17,8 +17,10 @@ from steps.runtime.caching import packages
 from steps.runtime.context import log_facts, watch
 from steps.runtime.facts import run_facts, show_in_dashboard
 from steps.runtime.publishing import publish
+from steps.runtime.traits import traits
 
 
+@traits(tracked="report")
 @step(enable_cache=False)
 def report(
     decision: PromotionDecision,

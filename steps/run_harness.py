@@ -14,8 +14,10 @@ from llm_engineering.reports.folders import Checkpoint, MeasuredModels
 from llm_engineering.scoring.harness import measure_tasks
 from steps.runtime.context import log_facts
 from steps.runtime.fetching import all_at_hand, described, tasks_at_hand
+from steps.runtime.traits import traits
 
 
+@traits(gpu=True)
 @step
 def run_harness(
     base: Checkpoint,

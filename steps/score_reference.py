@@ -10,9 +10,11 @@ from llm_engineering.reports.folders import Checkpoint, ReferenceLogProbs, RowSe
 from llm_engineering.training.reference import Scoring, store_reference
 from steps.runtime.context import log_facts
 from steps.runtime.fetching import at_hand
+from steps.runtime.traits import traits
 from steps.runtime.work import scratch_folder
 
 
+@traits(gpu=True)
 @step
 def score_reference(
     preference_rows: RowSet,

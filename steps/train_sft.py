@@ -14,8 +14,10 @@ from llm_engineering.training import launcher as library
 from steps.runtime.context import log_facts, with_kept_archive
 from steps.runtime.resumable import training_folder
 from steps.runtime.stages import stage_inputs
+from steps.runtime.traits import traits
 
 
+@traits(gpu=True, tracked="sft", resumable=True)
 @step
 def train_sft(
     sft_rows: RowSet,

@@ -12,23 +12,10 @@ from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stacks import Machine, StackConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.requirements import image_tag, tag_of
+from steps.runtime.traits import gpu_steps
 
 SAGEMAKER_SDK = Path(__file__).with_name("sagemaker_sdk.yaml")
 """What the SageMaker SDK reads beside a user's own settings; it turns the SDK's telemetry off."""
-MODEL_STEPS = (
-    "build_preferences",
-    "evaluate",
-    "evaluate_models",
-    "export",
-    "merge_dpo",
-    "merge_sft",
-    "promote",
-    "run_harness",
-    "score_reference",
-    "train_dpo",
-    "train_sft",
-)
-"""The steps that load a model's weights: they get the stack's GPU machine."""
 
 
 def run_options(config: StackConfig) -> dict[str, Any]:
@@ -41,7 +28,7 @@ def run_options(config: StackConfig) -> dict[str, Any]:
         on_gpu["step_operator"] = True
     options: dict[str, Any] = {
         "settings": _settings(config.cpu),
-        "steps": dict.fromkeys(MODEL_STEPS, on_gpu),
+        "steps": dict.fromkeys(gpu_steps(), on_gpu),
         "environment": dict(config.environment),
         "secrets": list(config.secrets),
     }

@@ -8,8 +8,9 @@ from zenml.orchestrators.utils import get_config_environment_vars
 
 from llm_engineering.config.stacks import Machine
 from llm_engineering.planning.estimate import Estimate, Range
-from pipelines.stacks.settings import MODEL_STEPS, gpus_asked
+from pipelines.stacks.settings import gpus_asked
 from pipelines.stacks.target import Target
+from steps.runtime.traits import gpu_steps
 
 HIDDEN = "••••••"
 _SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
@@ -37,8 +38,9 @@ def what_is_sent(target: Target, steps: Iterable[str], estimates: list[Estimate]
     config = target.config
     elsewhere = "the machine that submits" if config.orchestrator.flavor == "local" else ""
     machines: dict[str, list[str]] = {}
+    on_gpu = gpu_steps()
     for name in steps:
-        machine = config.gpu if name in MODEL_STEPS else config.cpu
+        machine = config.gpu if name in on_gpu else config.cpu
         machines.setdefault(_words(target, machine), []).append(name)
     plain, hidden = get_config_environment_vars()
     environment = {**plain, **dict.fromkeys(hidden, HIDDEN), **config.environment}

@@ -8,28 +8,27 @@ from typing import Any
 from zenml import log_metadata
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
+from zenml.steps import BaseStep
+from zenml.types import HTMLString
 
 from steps.runtime.caching import REPOSITORY, code_dependencies, packages
+from steps.runtime.traits import all_steps
 
-STEPS = (
-    "load_datasets",
-    "format_datasets",
-    "train_sft",
-    "merge",
-    "build_preferences",
-    "score_reference",
-    "train_dpo",
-    "evaluate",
-)
-"""The modules of steps whose results the code shapes; reports and decisions are not among them."""
 KEY = "code"
 
 
 def code_facts() -> dict[str, Any]:
     """Return the versions of the packages, and the hashes of the files that results depend on."""
-    files = sorted({file for step in STEPS for file in code_dependencies(f"steps.{step}")})
+    modules = {step.entrypoint.__module__ for step in all_steps().values() if _gives_results(step)}
+    files = sorted({file for module in modules for file in code_dependencies(module)})
     hashes = {file: hashlib.sha256((REPOSITORY / file).read_bytes()).hexdigest()[:12] for file in files}
     return {"packages": packages(), "modules": hashes}
+
+
+def _gives_results(step: BaseStep) -> bool:
+    """Return whether runs differ by what a step gives: one that always runs decides or reports, and pages only show."""
+    is_page = any(output.resolved_annotation is HTMLString for output in step.entrypoint_definition.outputs.values())
+    return step.configuration.enable_cache is not False and not is_page
 
 
 @contextmanager

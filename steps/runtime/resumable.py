@@ -10,7 +10,7 @@ from zenml import get_step_context
 
 from steps.runtime.image import require_submitted_packages
 from steps.runtime.mirror import mirrored
-from steps.runtime.work import completed_step, is_locked, mirror_root, open_folder, work_root
+from steps.runtime.work import completed_step, is_locked, is_resumable, mirror_root, open_folder, step_folder
 
 _log = logging.getLogger(__name__)
 
@@ -25,13 +25,13 @@ def training_folder() -> Iterator[tuple[Path, dict[str, Any]]]:
     """
     require_submitted_packages()
     step = get_step_context().step_run
-    path = work_root() / f"{step.config.name}-{step.cache_key}"  # `step.name` also says which model of a comparison
+    path = step_folder()
     waits = is_locked(path)
     if waits:
         _log.info("Another run is at the same work; this one waits and takes its result.")
     folder = open_folder(path)
     twin = completed_step(str(step.cache_key)) if waits and step.config.enable_cache is not False else None
     finished = {name: artifacts[0].load() for name, artifacts in twin.outputs.items()} if twin else {}
-    root = None if finished else mirror_root()
+    root = mirror_root() if is_resumable(path) and not finished else None
     with mirrored(folder, f"{root}/{path.name}") if root else nullcontext():
         yield folder, finished

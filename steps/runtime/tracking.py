@@ -16,14 +16,13 @@ from llm_engineering.reports.training import TrackerLink
 from llm_engineering.tracking import Account, Origin
 from llm_engineering.tracking.origin import experiment_key
 from steps.runtime.context import run_name, run_settings, tracking
+from steps.runtime.traits import traits_of
 
 if TYPE_CHECKING:
     from zenml.integrations.comet.flavors.comet_experiment_tracker_flavor import CometExperimentTrackerConfig
 
 _log = logging.getLogger(__name__)
 
-STAGES = {"sft": "train_sft", "dpo": "train_dpo", "evaluation": "evaluate", "report": "report"}
-"""The steps that are tracked, by what the experiments call them."""
 SECRET_KEY = "api_key"
 """The value of a secret that is Comet's API key."""
 
@@ -126,10 +125,11 @@ def _git_commit() -> str:
 def _experiments(run: PipelineRunResponse, own: str) -> dict[str, str]:
     """Return the keys of the run's other experiments: of stages that are done, and of those to come."""
     done = Client().get_pipeline_run(run.id).steps
-    planned = run.snapshot.step_configurations if run.snapshot else {}
+    planned = run.snapshot.step_configurations if run.snapshot and not run.snapshot.is_dynamic else {}
     keys = {}
-    for stage, step in STAGES.items():
-        if step == own or step not in planned:
+    for step, planned_step in planned.items():
+        stage = traits_of(planned_step.config).tracked
+        if stage is None or step == own:
             continue
         if step in done and done[step].outputs:
             link = _link_of(done[step])

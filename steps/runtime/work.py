@@ -30,11 +30,13 @@ from zenml.models import StepRunResponse
 
 from steps.runtime.image import require_submitted_packages
 from steps.runtime.stores import entries, is_remote, remove, store_address
+from steps.runtime.traits import traits_of
 
 _log = logging.getLogger(__name__)
 VOLUME = "LLM_ENGINEERING_WORK_DIR"
 """The environment variable that names a folder which the machines of all steps share."""
-_RESUMABLE = ("train_", "judge")
+_RESUMABLE = "-resumable"
+"""How the name of a folder ends that a later run can take up."""
 
 
 @dataclass
@@ -68,8 +70,15 @@ def mirror_root() -> str | None:
 def scratch_folder() -> Path:
     """Return a fresh folder for what this step writes."""
     require_submitted_packages()
+    return open_folder(step_folder())
+
+
+def step_folder() -> Path:
+    """Return where this step works: in a folder of its own, or in that of all who do the same work, if it says so."""
     step = get_step_context().step_run
-    return open_folder(work_root() / f"{step.name}-{step.id}")
+    if traits_of(step.config).resumable:  # `step.name` also says which model of a comparison
+        return work_root() / f"{step.config.name}-{step.cache_key}{_RESUMABLE}"
+    return work_root() / f"{step.name}-{step.id}"
 
 
 def input_folder(name: str) -> Path:
@@ -157,7 +166,7 @@ def _release(paths: set[Path], *, keep: bool) -> None:
         if not keep:
             shutil.rmtree(path, ignore_errors=True)
         lock.release()
-        if not _is_resumable(path.name):
+        if not is_resumable(path):
             Path(lock.lock_file).unlink(missing_ok=True)
         elif not keep and (root := mirror_root()):
             remove(f"{root}/{path.name}")
@@ -171,7 +180,7 @@ def keep_work_folder(path: Path) -> None:
 def sweep_work_folders() -> None:
     """Remove what dead runs left behind, save for trainings that can be taken up again."""
     for path in _folders():
-        resumable = _is_resumable(path.name) and not _is_done(path.name)
+        resumable = is_resumable(path) and not _is_done(path.name)
         if not resumable and path not in _held and not is_locked(path):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -186,16 +195,17 @@ def _sweep_mirrors() -> None:
         sweep_work_folders()
     root = mirror_root()
     for name in entries(root) if root else []:
-        if _is_resumable(name) and _is_done(name):
+        if is_resumable(Path(name)) and _is_done(name):
             remove(f"{root}/{name}")
 
 
-def _is_resumable(name: str) -> bool:
-    return name.startswith(_RESUMABLE)
+def is_resumable(folder: Path) -> bool:
+    """Return whether a later run can take up what is in a folder."""
+    return folder.name.endswith(_RESUMABLE)
 
 
 def _is_done(name: str) -> bool:
-    return completed_step(name.partition("-")[2]) is not None
+    return completed_step(name.removesuffix(_RESUMABLE).partition("-")[2]) is not None
 
 
 def _folders() -> Iterator[Path]:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from llm_engineering.checkup.finding import Finding
 from llm_engineering.config.stacks import Machine, StackConfig
-from pipelines.stacks.settings import MODEL_STEPS
+from steps.runtime.traits import gpu_steps
 from tools.stack_rehearsal.outcome import Outcome
 from tools.stack_rehearsal.standins.jobs import Job
 from tools.stack_rehearsal.standins.posted import Limits, Posted, step_of
@@ -59,15 +59,15 @@ def examine_entry_points(posted: Sequence[Posted]) -> list[Finding]:
 
 def examine_machines(posted: Sequence[Posted], config: StackConfig) -> list[Finding]:
     """Hold GPUs and types of machines against the stack's, in the words that the platform understands."""
-    faults = []
+    faults, needing = [], gpu_steps()
     for each in posted:
-        machine = config.gpu if each.step in MODEL_STEPS else config.cpu
+        machine = config.gpu if each.step in needing else config.cpu
         wanted = _type_of(machine) if each.step else None
         if each.machine is not None and wanted is not None and each.machine != wanted:
             faults.append(f"{each.name} asks for {each.machine}, not {wanted}")
         if each.gpus is not None and each.gpus != (machine.gpus if each.step else 0):
             faults.append(f"{each.name} asks for {each.gpus} GPUs, not {machine.gpus}")
-    on_gpu = sum(each.step in MODEL_STEPS for each in posted)
+    on_gpu = sum(each.step in needing for each in posted)
     return verdict("machines", faults, f"{on_gpu} containers ask for {config.gpu.about}, {len(posted) - on_gpu} do not")
 
 

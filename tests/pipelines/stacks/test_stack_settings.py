@@ -1,18 +1,21 @@
 """What ZenML is told of a stack: valid for its flavours, the GPUs asked for as each platform wants it."""
 
 import json
+import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 from zenml.stack import Flavor
 from zenml.stack.flavor_registry import FlavorRegistry
 
+import steps
 from llm_engineering.config.hardware import TorchrunHardware
 from llm_engineering.config.model import QloraAdapter
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stacks import StackConfig, read_stack, shipped_stacks
 from llm_engineering.errors import ConfigError
-from pipelines.stacks.settings import MODEL_STEPS, gpus_asked, require_honest_gpus, require_image, run_options
+from pipelines.stacks.settings import gpus_asked, require_honest_gpus, require_image, run_options
 from pipelines.stacks.settings import require_gpus as require_gpus_of
 
 
@@ -79,21 +82,34 @@ def test_zenmls_count_alone_asks_kubernetes_for_nothing() -> None:
         require_honest_gpus("mine", honest.model_copy(update={"gpu": machine}))
 
 
-def test_steps_that_load_a_model_get_the_gpu_machine_and_others_do_not() -> None:
+def test_a_new_step_that_declares_a_gpu_gets_the_gpu_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is one that somebody adds to `steps`; nothing else is told of it."""
+    source = """
+from zenml import step
+
+from steps.runtime.traits import traits
+
+
+@traits(gpu=True)
+@step
+def distill() -> None:
+    pass
+
+
+@step
+def count_teachers() -> None:
+    pass
+"""
+    (tmp_path / "distill.py").write_text(source)
+    monkeypatch.setattr(steps, "__path__", [*steps.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "steps.distill", raising=False)
     options = run_options(stack("sagemaker-steps"))
-    assert set(options["steps"]) == set(MODEL_STEPS)
-    assert all(step["step_operator"] is True for step in options["steps"].values())
+    assert options["steps"]["distill"]["step_operator"] is True
+    assert options["steps"]["distill"]["settings"] == options["steps"]["train_sft"]["settings"]
+    assert "count_teachers" not in options["steps"]
     assert "step_operator" not in options["settings"]
-
-
-def test_the_names_of_the_steps_that_load_a_model_are_names_of_steps() -> None:
-    from pipelines import training
-
-    there = {name for name in vars(training) if name in MODEL_STEPS}
-    from pipelines.evidence import add_evidence
-
-    there |= {name for name in add_evidence.__globals__ if name in MODEL_STEPS}
-    assert there == set(MODEL_STEPS)
+    vertex = run_options(stack("vertex"))["steps"]["distill"]["settings"]["orchestrator"]
+    assert vertex["node_selector_constraint"] == ["cloud.google.com/gke-accelerator", "NVIDIA_L4"]
 
 
 def test_the_image_is_taken_as_it_is_and_steps_are_retried_with_longer_waits() -> None:
