@@ -6,6 +6,7 @@ Each has its own step, so that another judge or another task generates and judge
 from collections.abc import Callable
 from typing import Any
 
+from llm_engineering.config.measuring import Lineup
 from llm_engineering.config.run import RunConfig
 from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.scoring.harness import tasks_hash
@@ -19,7 +20,8 @@ def add_evidence(
     config: RunConfig,
     base: Checkpoint,
     evaluation_report: Any,
-    models: dict[str, Any],
+    models: list[Any],
+    lineup: Lineup,
     run: Callable[[Any], Any] = with_code_dependencies,
 ) -> Any:
     """Return the evaluation's report with what a judge and the harness say, where they are configured.
@@ -28,7 +30,8 @@ def add_evidence(
         config: The run's.
         base: The base model.
         evaluation_report: What the step ``evaluate`` gave.
-        models: The other models, by the names of the inputs of the step that runs the harness.
+        models: Those that the line-up names.
+        lineup: Which models are measured.
         run: Makes a step ready to be called.
     """
     wanted = config.evaluation
@@ -39,5 +42,5 @@ def add_evidence(
         judge_report, _ = run(judge)(evaluation_report, wanted.judge.deciding, config.seed)
     if wanted.harness is not None:
         tasks = tasks_hash(wanted.harness)
-        harness_report = run(run_harness)(base, config.model, wanted.harness, tasks, config.seed, **models)
+        harness_report = run(run_harness)(base, models, lineup, config.model, wanted.harness, tasks, config.seed)
     return run(gather_evidence)(evaluation_report, judge_report, harness_report)

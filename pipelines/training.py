@@ -6,19 +6,20 @@ steps that depend on it and no others.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from zenml import pipeline
 from zenml.steps import BaseStep
 
+from llm_engineering.config.measuring import Lineup, Measuring
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.data.loading import Origins
-from llm_engineering.reports.folders import Checkpoint, MeasuredModels
+from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.training.arguments import pairs_seen, stores_reference
 from pipelines.evidence import add_evidence
 from steps.build_preferences import build_preferences
-from steps.evaluate import evaluate, evaluate_models
+from steps.evaluate import evaluate
 from steps.export import export
 from steps.format_datasets import format_datasets
 from steps.load_datasets import load_datasets
@@ -47,6 +48,11 @@ class Rows:
     questions: Output
     report: Output
     quarantine: Output
+
+    @property
+    def held_out(self) -> list[Output]:
+        """What models are measured on: conversations, pairs, questions."""
+        return [self.sft, self.preference, self.questions]
 
 
 @pipeline
@@ -95,19 +101,9 @@ def dpo(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
 
 
 @pipeline
-def evaluation(
-    config: RunConfig,
-    base: Checkpoint,
-    origins: Origins,
-    models: dict[str, Output] | None = None,
-    measured: MeasuredModels | None = None,
-) -> None:
+def evaluation(config: RunConfig, base: Checkpoint, origins: Origins, models: list[Checkpoint], lineup: Lineup) -> None:
     """Measure the models of an earlier run again, or any others, with the evaluation and the data configured now."""
-    rows = prepared_rows(config, base, origins)
-    if measured is not None:
-        _evaluate_models(config, measured, base, rows)
-    else:
-        _evaluate(config, base, rows, models or {})
+    _measure(config, base, models, prepared_rows(config, base, origins), lineup)
 
 
 def prepared_rows(config: RunConfig, base: Checkpoint, origins: Origins, run: Run = with_code_dependencies) -> Rows:
@@ -190,38 +186,38 @@ def dpo_stage(
     return adapter, training_report
 
 
-def _evaluate(config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str, Output]) -> Output:
-    evaluation_report, outcomes = with_code_dependencies(evaluate)(
-        base,
-        rows.sft,
-        rows.preference,
-        rows.questions,
-        config.model,
-        config.evaluation.of_answers,
-        config.dpo.beta,
-        checker_hash(config.evaluation.checker),
-        config.seed,
-        **models,
+def measuring(config: RunConfig, first: Literal["test", "eval"] = "test") -> Measuring:
+    """Return what measures models, beside models and rows."""
+    return Measuring(
+        model=config.model,
+        evaluation=config.evaluation.of_answers,
+        beta=config.dpo.beta,
+        seed=config.seed,
+        checker_sha256=checker_hash(config.evaluation.checker),
+        first=first,
     )
-    with_code_dependencies(show_outcomes)(outcomes)
-    return add_evidence(config, base, evaluation_report, models)
 
 
-def _evaluate_models(config: RunConfig, measured: MeasuredModels, base: Checkpoint, rows: Rows) -> None:
-    evaluation_report, outcomes = with_code_dependencies(evaluate_models)(
-        measured,
-        base,
-        rows.sft,
-        rows.preference,
-        rows.questions,
-        config.model,
-        config.evaluation.of_answers,
-        config.dpo.beta,
-        checker_hash(config.evaluation.checker),
-        config.seed,
+def measured(
+    config: RunConfig,
+    base: Checkpoint,
+    models: list[Output],
+    rows: Rows,
+    lineup: Lineup,
+    run: Run = with_code_dependencies,
+    first: Literal["test", "eval"] = "test",
+) -> tuple[Output, Output]:
+    """Measure a line-up; return the evaluation with what a judge and the harness say, and the folder of outcomes."""
+    report, outcomes = run(evaluate)(
+        base=base, models=models, held_out=rows.held_out, measuring=measuring(config, first), lineup=lineup
     )
+    return add_evidence(config, base, report, models, lineup, run), outcomes
+
+
+def _measure(config: RunConfig, base: Checkpoint, models: list[Output], rows: Rows, lineup: Lineup) -> Output:
+    evaluation_report, outcomes = measured(config, base, models, rows, lineup)
     with_code_dependencies(show_outcomes)(outcomes)
-    add_evidence(config, base, evaluation_report, {"measured": measured})
+    return evaluation_report
 
 
 def _judge(
@@ -229,19 +225,15 @@ def _judge(
 ) -> None:
     """Evaluate, promote, export and report; all but the first run every time, since every run makes a model version."""
     configuration = dump_config(config)
-    evaluation_report = _evaluate(config, base, rows, models)
+    lineup = Lineup.of_run([name.removesuffix("_model") for name in models])
+    evaluation_report = _measure(config, base, list(models.values()), rows, lineup)
     decision = promote(
         evaluation_report,
         rows.report,
         base,
-        rows.sft,
-        rows.preference,
-        rows.questions,
-        config.model,
-        config.evaluation.of_answers,
+        rows.held_out,
+        measuring(config),
         config.promotion,
-        config.dpo.beta,
-        config.seed,
         configuration,
         **models,
         **{name: reports[name] for name in ("sft_merge_report", "dpo_merge_report", "dpo_report") if name in reports},

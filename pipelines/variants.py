@@ -5,16 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from llm_engineering.config.measuring import Lineup
 from llm_engineering.config.run import RunConfig
 from llm_engineering.data.loading import Origins
 from llm_engineering.planning.recipes import Recipe, Training, clean_checker, imitation_settings
 from llm_engineering.reports.evaluation import Variant
 from llm_engineering.reports.folders import Checkpoint
-from pipelines.evidence import add_evidence
 from pipelines.pieces import PieceError, Pieces, identity
-from pipelines.training import Output, Rows, dpo_stage, prepared_rows, sampled_preferences, sft_stage
+from pipelines.training import Output, Rows, dpo_stage, measured, prepared_rows, sampled_preferences, sft_stage
 from steps.compare_variants import Entry
-from steps.evaluate_variants import evaluate_variants
 from steps.imitation_rows import imitation_rows
 from steps.merge import merge_dpo, merge_sft
 from steps.runtime.caching import checker_hash
@@ -133,24 +132,8 @@ class Bench:
         for name, parent in [(one.recipe.name, one.models[-2]) for one in made if len(one.models) > 1]:
             parents[name] = names.setdefault(_key(parent), f"parent of {name}")
             models |= {parents[name]: parent} if parents[name] != "base" else {}
-        evaluation = self.run(evaluate_variants)(
-            self.base,
-            rows.sft,
-            rows.preference,
-            rows.questions,
-            config.model,
-            config.evaluation.of_answers,
-            config.dpo.beta,
-            checker_hash(config.evaluation.checker),
-            config.seed,
-            first,
-            [one.recipe.name for one in made],
-            list(models),
-            parents,
-            list(models.values()),
-        )
-        trained = {"names": list(models), "models": list(models.values())}
-        return add_evidence(config, self.base, evaluation, trained, self.run)
+        lineup = Lineup(models=list(models), measured=[one.recipe.name for one in made], parents=parents)
+        return measured(config, self.base, list(models.values()), rows, lineup, self.run, first)[0]
 
 
 _TRAININGS: Mapping[Training, Callable[[Bench, Made, Rows], None]] = {

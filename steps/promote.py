@@ -4,12 +4,10 @@ from typing import Annotated, Any
 
 from zenml import get_step_context, log_metadata, step
 
-from llm_engineering.config.evaluation import EvaluationConfig
-from llm_engineering.config.model import ModelConfig
+from llm_engineering.config.measuring import Measuring
 from llm_engineering.config.promotion import PromotionConfig
-from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
+from llm_engineering.evaluation.measuring import evaluator_for
 from llm_engineering.models.chat import load_chat_tokenizer
-from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.evaluation import EvaluationReport
 from llm_engineering.reports.folders import Checkpoint, RowSet
@@ -28,14 +26,9 @@ def promote(
     evaluation_report: EvaluationReport,
     dataset_report: DatasetReport,
     base: Checkpoint,
-    sft_rows: RowSet,
-    preference_rows: RowSet,
-    questions: RowSet,
-    model: ModelConfig,
-    evaluation: EvaluationConfig,
+    held_out: list[RowSet],  # conversations, pairs, questions
+    measuring: Measuring,
     promotion: PromotionConfig,
-    beta: float,
-    seed: int,
     configuration: str,
     sft_model: Checkpoint | None = None,
     dpo_model: Checkpoint | None = None,
@@ -47,14 +40,7 @@ def promote(
     version = get_step_context().model
     decision, evaluation_report = decide_on(
         evaluation_report,
-        lambda: Evaluator(
-            read_held_out(sft_rows, preference_rows, questions, evaluation, seed),
-            evaluation,
-            load_chat_tokenizer(described(base), model).tokenizer,
-            beta,
-            seed,
-            pick_dtype(model.dtype),
-        ),
+        lambda: evaluator_for(measuring, held_out, load_chat_tokenizer(described(base), measuring.model).tokenizer),
         promotion,
         version.name,
         str(version.version),

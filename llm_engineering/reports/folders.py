@@ -98,14 +98,6 @@ class RowSet(Folder):
     """Rows per split."""
 
 
-class MeasuredModels(Artifact):
-    """Models that were named to be measured together."""
-
-    checkpoints: dict[str, Checkpoint]
-    parents: dict[str, str]
-    """What a model was trained from, by name, where that is known."""
-
-
 class ReferenceKey(Artifact):
     """What log-probabilities of a reference depend on."""
 

@@ -30,7 +30,6 @@ from llm_engineering.reports.folders import (
     FromHub,
     FromPackage,
     FromStore,
-    MeasuredModels,
     hash_contents,
     hash_files,
 )
@@ -115,11 +114,7 @@ class Packer:
         """Return what a pipeline gets beside configuration and base."""
         packed = dict(arguments, origins=self.origins(config, arguments["origins"]))
         if "models" in packed:
-            packed["models"] = {name: self.model(model) for name, model in packed["models"].items()}
-        if "measured" in packed:
-            measured: MeasuredModels = packed["measured"]
-            models = {name: self.model(model) for name, model in measured.checkpoints.items()}
-            packed["measured"] = measured.model_copy(update={"checkpoints": models})
+            packed["models"] = [self.model(model) for model in packed["models"]]
         return packed
 
     def _stored(self, folder: Folder, name: str) -> ArtifactVersionResponse | None:

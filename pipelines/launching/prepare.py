@@ -7,6 +7,7 @@ from typing import Any
 from zenml.client import Client
 from zenml.utils.io_utils import get_global_config_directory
 
+from llm_engineering.config.measuring import Lineup
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.config.run import RunConfig
 from llm_engineering.data.loading import Origins, file_hashes
@@ -22,7 +23,7 @@ from llm_engineering.models.checkpoints import (
     max_positions,
 )
 from llm_engineering.planning.recipes import sweep_recipes
-from llm_engineering.reports.folders import Checkpoint, FromHub, MeasuredModels
+from llm_engineering.reports.folders import Checkpoint, FromHub
 from pipelines.launching.preflight import (
     Job,
     require_data,
@@ -88,13 +89,16 @@ def prepare(job: Job, config: RunConfig, target: Target | None = None) -> Launch
     version = None
     models = [base]
     if job == "evaluation" and config.evaluation.models:
-        measured = _measured_models(config, place)
-        models += measured.checkpoints.values()
-        own_tokenizers(measured.checkpoints, config.model, chat.tokenizer)  # refuses here what it would refuse later
-        arguments["measured"] = measured
+        named = _named_models(config, place)
+        models += named.values()
+        own_tokenizers(named, config.model, chat.tokenizer)  # refuses here what it would refuse later
+        names, parents = list(named), config.evaluation.parent_names()
+        lineup = Lineup(models=names, measured=names, parents=parents, own_tokens=True)
+        arguments |= {"models": list(named.values()), "lineup": lineup}
     elif job == "evaluation":
-        version, arguments["models"] = _trained_models(config.name)
-        _require_same_base(arguments["models"], base, version)
+        version, trained = _trained_models(config.name)
+        arguments |= {"models": list(trained.values()), "lineup": Lineup.of_run(list(trained))}
+        _require_same_base(next(iter(trained.values())), base, version)
     warnings, known = warnings_of(job, config, chat), _known_weights(models)
     return Launch(job, config, base, chat.template, arguments, version, warnings, target, place, known)
 
@@ -140,29 +144,27 @@ def _version_model(where: str) -> Checkpoint | None:
     return checkpoint.model_copy(update={"base": where})
 
 
-def _measured_models(config: RunConfig, place: Place) -> MeasuredModels:
+def _named_models(config: RunConfig, place: Place) -> dict[str, Checkpoint]:
     """Return the models of ``evaluation.models``: folders, hub ids or versions."""
-    checkpoints = {
+    return {
         name: _resolve(ModelConfig(base=where), f"evaluation.models.{name}", place)
         for name, where in config.evaluation.models.items()
     }
-    return MeasuredModels(checkpoints=checkpoints, parents=config.evaluation.parent_names())
 
 
 def _trained_models(name: str) -> tuple[str, dict[str, Checkpoint]]:
-    """Return the newest version of a model whose run made something, and its models."""
+    """Return the newest version of a model whose run made something, and its models by stage."""
     model_version(name, "latest")
     for version in Client().list_model_versions(model=name, size=50, sort_by="desc:number").items:
-        found = {key: version.get_artifact(key) for key in ("sft_model", "dpo_model")}
-        models = {key: artifact.load() for key, artifact in found.items() if artifact is not None}
+        found = {stage: version.get_artifact(f"{stage}_model") for stage in ("sft", "dpo")}
+        models = {stage: artifact.load() for stage, artifact in found.items() if artifact is not None}
         if models:
             return str(version.name), models
     raise StoreError(f"No run of {name!r} has made a model yet. Run --run-training first.")
 
 
-def _require_same_base(models: dict[str, Checkpoint], base: Checkpoint, version: str) -> None:
-    """Refuse to measure models against another base than the one they were trained from."""
-    first = models.get("sft_model") or models["dpo_model"]
+def _require_same_base(first: Checkpoint, base: Checkpoint, version: str) -> None:
+    """Refuse to measure models against another base than the one that the first of them was trained from."""
     if not base.weights_sha256:  # of the hub: only the step will read the weights
         return
     if first.base_sha256 != base.weights_sha256:

@@ -114,10 +114,11 @@ def tags_of(launch: Launch) -> list[str]:
 def configured(launch: Launch, pipeline: Any = None, **options: Any) -> Any:
     """Return the launch's pipeline, or another in its place, with its model, tags and settings."""
     config = launch.config
+    unmade = launch.job == "evaluation" and launch.model_version is None  # whatever a person named
     several = launch.job in ("comparison", "sweep")  # models of their own: the newest version of `name` is a training's
     name = f"{config.name}-{launch.job}" if several else config.name
     return (pipeline or PIPELINES[launch.job]).with_options(
-        model=None if "measured" in launch.arguments else Model(name=name, version=launch.model_version),
+        model=None if unmade else Model(name=name, version=launch.model_version),
         tags=tags_of(launch),
         execution_mode=_execution_mode(several=several),
         extra={

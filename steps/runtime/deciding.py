@@ -1,18 +1,16 @@
 """A version against the holder of a stage: from stored evaluations, or measured anew."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from zenml.models import ModelVersionResponse
+from zenml.models import ModelVersionResponse, StepRunResponse
 
-from llm_engineering.config.evaluation import EvaluationConfig
-from llm_engineering.config.model import ModelConfig
+from llm_engineering.config.measuring import Measuring
 from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.errors import StoreError
-from llm_engineering.evaluation.evaluator import Evaluator, read_held_out
+from llm_engineering.evaluation.evaluator import Evaluator
 from llm_engineering.evaluation.incumbents import measure_incumbent, saved_tokenizer
+from llm_engineering.evaluation.measuring import evaluator_for
 from llm_engineering.evaluation.promotion import Candidate, decide, forced, settled
-from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.reports.evaluation import EvaluationReport
 from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.reports.promotion import Force, PromotionDecision
@@ -88,7 +86,7 @@ def decide_on_stored(version: ModelVersionResponse, rules: PromotionConfig) -> P
         )
     decision, _ = decide_on(
         report,
-        lambda: _evaluator(step.inputs, step.config.parameters, checkpoint),
+        lambda: _evaluator(step, checkpoint),
         rules.model_copy(update={"approval": False}),  # the pipeline asks, once the gate has spoken
         version.model.name,
         str(version.name),
@@ -97,16 +95,8 @@ def decide_on_stored(version: ModelVersionResponse, rules: PromotionConfig) -> P
     return decision
 
 
-def _evaluator(inputs: Mapping[str, Sequence[Any]], parameters: Mapping[str, Any], model: Checkpoint) -> Evaluator:
+def _evaluator(step: StepRunResponse, model: Checkpoint) -> Evaluator:
     """Return what a stored evaluation was made with; the tokenizer is the one that the model was saved with."""
-    sft, preference, questions = (inputs[name][0].load() for name in ("sft_rows", "preference_rows", "questions"))
-    evaluation = EvaluationConfig.model_validate(parameters["evaluation"])
-    seed = int(parameters["seed"])
-    return Evaluator(
-        read_held_out(sft, preference, questions, evaluation, seed),
-        evaluation,
-        saved_tokenizer(described(model)),
-        float(parameters["beta"]),
-        seed,
-        pick_dtype(ModelConfig.model_validate(parameters["model"]).dtype),
-    )
+    rows = [artifact.load() for artifact in step.inputs["held_out"]]
+    measuring = Measuring.model_validate(step.config.parameters["measuring"])
+    return evaluator_for(measuring, rows, saved_tokenizer(described(model)))

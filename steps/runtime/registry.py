@@ -109,7 +109,7 @@ def last_made(version: ModelVersionResponse) -> Trained | None:
 
 
 def evaluation_of(version: ModelVersionResponse) -> tuple[EvaluationReport, StepRunResponse]:
-    """Return the newest evaluation of a version, and the step run that made it.
+    """Return the newest evaluation of a version, and the step run that measured it.
 
     Raises:
         StoreError: There is none, or its files are gone.
@@ -121,7 +121,10 @@ def evaluation_of(version: ModelVersionResponse) -> tuple[EvaluationReport, Step
             f"Version {version.name} of {version.model.name!r} has no stored evaluation. Run --run-evaluation for it, "
             "or name another version."
         )
-    return report, artifact.step
+    step = artifact.step
+    while "held_out" not in step.inputs:  # a judge's or a harness's word was laid into it
+        step = step.inputs["evaluation_report"][0].step
+    return report, step
 
 
 def record_decision(model: str, version: str, decision: PromotionDecision) -> None:

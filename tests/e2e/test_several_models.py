@@ -28,7 +28,7 @@ def test_a_sweep_shares_pieces_keeps_failures_apart_and_promotes_the_best(
     found = json.loads(summary.read_text())
     ran = steps(found)
     assert [ran.count(step) for step in ("train_sft", "build_preferences", "score_reference")] == [1, 1, 1]
-    assert [ran.count(step) for step in ("train_dpo", "merge_dpo", "evaluate_variants")] == [2, 2, 1]
+    assert [ran.count(step) for step in ("train_dpo", "merge_dpo", "evaluate")] == [2, 2, 1]
     errors = {name: variant["error"] for name, variant in found["variants"].items()}
     assert [name for name, error in errors.items() if error is None] == [
         "dpo.nll_weight=0, adapter.targets=all-linear",
@@ -56,7 +56,7 @@ def test_a_comparison_takes_what_a_training_made_and_keeps_what_did_not_fail(
     done = command_line.run("--run-comparison", *job, *regimes, "--summary", str(summary))
     assert done.returncode == 1, done.stdout + done.stderr
     found = json.loads(summary.read_text())
-    assert steps(found) == ["evaluate_variants", "compare_variants"]  # all that is trained was trained before
+    assert steps(found) == ["evaluate", "compare_variants"]  # all that is trained was trained before
     assert {"load_datasets", "train_sft-sft", "train_dpo-sft_dpo"} <= set(found["run"]["cached_steps"])
     assert set(found["models"]) == {"base", "sft", "sft_dpo"}
     assert found["variants"]["sft_clean"]["error"].startswith("imitation_rows-sft_clean: No chosen answer of the ")

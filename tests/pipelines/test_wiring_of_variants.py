@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llm_engineering.config.measuring import Lineup
 from llm_engineering.config.run import RunConfig
 from llm_engineering.reports.folders import Checkpoint
 
@@ -61,7 +62,7 @@ def test_every_shared_piece_of_a_comparison_is_one_step() -> None:
         "train_dpo": 4,
         "merge_dpo": 4,
         "imitation_rows": 2,
-        "evaluate_variants": 1,
+        "evaluate": 1,
     }
     assert {"train_sft-sft", "train_sft-sft_clean", "train_dpo-dpo_nll", "train_dpo-sft_dpo"} <= set(names)
 
@@ -81,18 +82,18 @@ def test_tasks_see_all_models_of_a_comparison_at_once() -> None:
 def test_a_sweep_of_dpo_trains_sft_and_scores_the_reference_once() -> None:
     found = counted(planned("sweep", sweep={"dpo.beta": [0.1, 0.2, 0.3]}))
     assert (found["train_sft"], found["build_preferences"], found["score_reference"]) == (1, 1, 1)
-    assert (found["train_dpo"], found["merge_dpo"], found["evaluate_variants"]) == (3, 3, 1)
+    assert (found["train_dpo"], found["merge_dpo"], found["evaluate"]) == (3, 3, 1)
 
 
 def test_runs_with_sft_models_of_their_own_are_measured_on_their_own_pairs() -> None:
     found = counted(planned("sweep", sweep={"sft.learning_rate": [1e-4, 2e-4], "dpo.beta": [0.1, 0.2]}))
     assert (found["train_sft"], found["build_preferences"], found["score_reference"]) == (2, 2, 2)
-    assert (found["train_dpo"], found["evaluate_variants"]) == (4, 2)
+    assert (found["train_dpo"], found["evaluate"]) == (4, 2)
 
 
 def test_a_sweep_of_the_data_prepares_it_for_every_value() -> None:
     found = counted(planned("sweep", sweep={"data.max_length": [64, 128]}))
-    assert (found["format_datasets"], found["train_sft"], found["evaluate_variants"]) == (2, 2, 2)
+    assert (found["format_datasets"], found["train_sft"], found["evaluate"]) == (2, 2, 2)
 
 
 def test_where_measuring_all_fails_each_is_measured_alone() -> None:
@@ -106,11 +107,10 @@ def test_where_measuring_all_fails_each_is_measured_alone() -> None:
         """Measures models only where the broken one is not among them."""
 
         def __call__(self, step: Any) -> Callable[..., Any]:
-            def measured(*inputs: Any) -> list[str]:
-                names: list[str] = inputs[10]
-                if "broken" in names:
+            def measured(*, lineup: Lineup, **others: Any) -> tuple[list[str], str]:
+                if "broken" in lineup.measured:
                     raise PieceError(step.name, ValueError("no numbers"))
-                return names
+                return lineup.measured, "outcomes"
 
             return measured
 
@@ -119,4 +119,4 @@ def test_where_measuring_all_fails_each_is_measured_alone() -> None:
     rows = Rows("sft", "preference", "questions", "report", "quarantine")
     made = [Made(Recipe(name, name, ("sft",), config), rows, [base, name]) for name in ("a", "broken", "c")]
     assert Bench(base, Origins(), Alone()).measure(config, made, rows, "test") == [["a"], ["c"]]
-    assert [one.error for one in made] == [None, "evaluate_variants: ValueError: no numbers", None]
+    assert [one.error for one in made] == [None, "evaluate: ValueError: no numbers", None]
