@@ -39,6 +39,10 @@ class ImageError(UserError):
     """The packages that a step runs on are not those that its run was submitted with."""
 
 
+class LibraryError(UserError):
+    """An installed library is not as the work needs it."""
+
+
 class ProofError(PipelineError):
     """A proof that every run carries has failed: the run stops rather than report numbers that mean nothing."""
 

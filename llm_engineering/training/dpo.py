@@ -30,6 +30,7 @@ from llm_engineering.training.reference import (
     with_reference,
 )
 from llm_engineering.training.stage import StageInputs, early_stopping, seed_everything, train
+from llm_engineering.training.upstream import require_upstream
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -90,6 +91,7 @@ def _without_restart(watch: WatchConfig) -> WatchConfig:
 
 def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
     """Train one attempt, and prove its reference."""
+    require_upstream("dpo")
     from accelerate.utils import convert_outputs_to_fp32  # type: ignore[import-untyped]
     from trl.trainer.utils import disable_dropout_in_model
 

@@ -18,6 +18,7 @@ from llm_engineering.models.flat.forward import FastForward
 from llm_engineering.models.flat.head import TokenScores
 from llm_engineering.models.flat.layout import FlatRows, flatten_packed, flatten_pairs, flatten_rows
 from llm_engineering.models.flat.support import base_model, has_dropout, reason_against
+from llm_engineering.training.upstream import reason_against_fast_path
 
 _log = logging.getLogger(__name__)
 IGNORED = -100
@@ -44,13 +45,18 @@ class FastPath:
         """Take the fast path where it holds; warn once where it does not. Does nothing when called again."""
         if self.path:
             return
-        reason = "off by configuration" if self._fast_path == "off" else reason_against(self, self.stage)
+        reason = self._reason_against()
         self.path = f"TRL's own: {reason}" if reason else "fast"
         if reason and self._fast_path != "off":
             _log.warning("%s takes TRL's own path, which is slower: %s.", self.stage.upper(), reason)
         if not reason:
             self.fast = FastForward(base_model(self.model))  # type: ignore[attr-defined]  # TRL's
             self._hook_in(self.fast)
+
+    def _reason_against(self) -> str | None:
+        if self._fast_path == "off":
+            return "off by configuration"
+        return reason_against_fast_path(self.stage, self) or reason_against(self, self.stage)
 
     def _hook_in(self, fast: FastForward) -> None:
         """Let TRL's trainer call the fast forward pass, where overriding its methods does not do."""

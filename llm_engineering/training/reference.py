@@ -20,6 +20,7 @@ from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.reports.folders import Checkpoint, ReferenceKey, ReferenceLogProbs, RowSet, hash_files
 from llm_engineering.scoring.likelihood import labelled, score_rows
 from llm_engineering.training.arguments import SEEN_OFTEN
+from llm_engineering.training.upstream import require_upstream
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -108,6 +109,7 @@ def score_pairs(
 
     They are TRL's, by the forward pass that the training takes; the model is frozen, and of no use for training after.
     """
+    require_upstream("dpo")
     from accelerate.utils import convert_outputs_to_fp32  # type: ignore[import-untyped]
     from trl.trainer.utils import disable_dropout_in_model
 

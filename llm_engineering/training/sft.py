@@ -10,6 +10,7 @@ from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training.memory import enough_memory
 from llm_engineering.training.probes import probes
 from llm_engineering.training.stage import StageInputs, early_stopping, seed_everything, train
+from llm_engineering.training.upstream import require_upstream
 
 
 def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
@@ -17,6 +18,7 @@ def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
 
     Minimises ``-sum log p(y_t | x, y_<t)`` over the answer tokens, EOS included, averaged over the tokens of an update.
     """
+    require_upstream("sft")
     from trl.trainer.utils import disable_dropout_in_model
 
     from llm_engineering.training.arguments import sft_arguments

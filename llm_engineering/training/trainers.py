@@ -16,6 +16,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from llm_engineering.errors import TrainingError
 from llm_engineering.models.checkpoints import broken_weight
 from llm_engineering.progress import Work
+from llm_engineering.reports.folders import StageName
 from llm_engineering.scoring.likelihood import LOGITS_AT_ONCE
 from llm_engineering.training.fast_path import FastDPO, FastSFT
 from llm_engineering.training.finite import FiniteUpdates
@@ -23,6 +24,7 @@ from llm_engineering.training.memory import try_largest_batch
 from llm_engineering.training.processes.batches import Row
 from llm_engineering.training.processes.trainer import STAND_IN_TOKENS, ManyProcesses
 from llm_engineering.training.recovery import seal, writing
+from llm_engineering.training.upstream import require_upstream
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,8 +41,13 @@ Probe = Callable[[Any], dict[str, float]]
 class StageTrainer(FiniteUpdates, ManyProcesses):
     """What both trainers have beside TRL's own: checks, sealed checkpoints, and metrics of generated answers."""
 
+    stage: StageName
     probes: Sequence[Probe] = ()
     evaluation_seconds: float = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        require_upstream(self.stage, self)
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
         """Prepare as TRL does, take up its count of tokens, and see that memory lasts."""

@@ -1,6 +1,5 @@
 """Where the fast path holds, and why not where it does not."""
 
-import inspect
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -16,16 +15,6 @@ A list of what holds, not of exceptions: layers that carry a state from token to
 position would mix the rows of a batch, and nothing would fail.
 """
 SCALED_LOGITS = ("final_logit_softcapping", "attn_logit_softcapping", "logit_scale", "output_multiplier")
-TRL_METHODS = {
-    "compute_loss": ("self", "model", "inputs", "return_outputs", "num_items_in_batch"),
-    "_compute_loss": ("self", "model", "inputs", "return_outputs"),
-    "compute_ref_log_probs": ("self", "model", "inputs"),
-    "_compute_ref_log_probs": ("self", "model", "inputs"),
-    "_get_per_token_logps_and_entropies": ("self", "model", "model_kwargs", "input_ids", "completion_mask"),
-}
-"""What the fast path overrides or relies on in ``trl.DPOTrainer``, by parameters."""
-TRL_OUTPUT = ("loss", "num_correct_tokens", "entropy_sum", "num_valid_tokens")
-"""What ``trl.SFTTrainer`` reads from the forward pass that it patches."""
 
 
 def reason_against(trainer: Any, stage: Literal["sft", "dpo"]) -> str | None:
@@ -40,7 +29,6 @@ def reason_against(trainer: Any, stage: Literal["sft", "dpo"]) -> str | None:
 
 def _reasons(trainer: Any, stage: Literal["sft", "dpo"]) -> Iterator[str]:
     model = base_model(trainer.model)
-    yield from _missing_names(trainer, stage)
     yield from _ways_of_training(trainer)
     yield from _losses(trainer, stage)
     yield from _backend(model)
@@ -58,26 +46,6 @@ def base_model(model: Any) -> Any:
 def has_dropout(model: nn.Module) -> bool:
     """Tell whether anything in the model, adapters included, drops out while it trains."""
     return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
-
-
-def _missing_names(trainer: Any, stage: Literal["sft", "dpo"]) -> Iterator[str]:
-    """The private names of TRL that the fast path hooks into."""
-    import trl
-    from trl.trainer import sft_trainer
-
-    if stage == "sft":
-        output = getattr(sft_trainer, "_ChunkedCELMHeadOutput", None)
-        if output is None or not set(TRL_OUTPUT) <= set(
-            getattr(output, "__dataclass_fields__", output.__annotations__)
-        ):
-            yield f"TRL {trl.__version__} has another _ChunkedCELMHeadOutput"
-        return
-    for name, parameters in TRL_METHODS.items():
-        method = getattr(trl.DPOTrainer, name, None)
-        if method is None or tuple(inspect.signature(method).parameters) != parameters:
-            yield f"TRL {trl.__version__} has another DPOTrainer.{name}"
-    if not hasattr(trainer, "use_liger_kernel"):
-        yield f"TRL {trl.__version__} has no DPOTrainer.use_liger_kernel"
 
 
 def _ways_of_training(trainer: Any) -> Iterator[str]:

@@ -127,19 +127,6 @@ def test_weights(make_trainer):
     assert support.reason_against(trainer, "sft") == "quantised weights"
 
 
-def test_trl_that_has_changed_inside(make_trainer, monkeypatch):
-    import trl
-    from trl.trainer import sft_trainer
-
-    with monkeypatch.context() as patch:
-        patch.delattr(sft_trainer._ChunkedCELMHeadOutput, "__dataclass_fields__")
-        assert "another _ChunkedCELMHeadOutput" in support.reason_against(make_trainer(OurDPO), "sft")
-    with monkeypatch.context() as patch:
-        patch.setattr(trl.DPOTrainer, "_compute_loss", lambda self, model, inputs: None)
-        trainer = make_trainer(OurDPO)
-        assert trainer.path == f"TRL's own: TRL {trl.__version__} has another DPOTrainer._compute_loss"
-
-
 @pytest.mark.parametrize("outcome", [1.0, RuntimeError("no such operator")])
 def test_attention_that_gives_other_numbers_or_none(outcome, make_trainer, monkeypatch):
     def measured(device, dtype):
