@@ -1,6 +1,12 @@
-"""How the command lines of this project look: flags in groups, errors in one voice, ``--version``."""
+"""The frame of every command line here: flags in groups, errors as one sentence, exit codes, ``--verbose``.
 
+A command ends with 0, with 2 for a mistake in the request, 1 for what failed while it ran, and 130 for Ctrl-C.
+"""
+
+import errno
+import signal
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,8 +18,12 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from llm_engineering.errors import PipelineError, StoreError, TrainingError, no_space
 from tools.console.printable import printable
 
+INTERRUPTED = 130
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+VERBOSE = "llm_engineering.verbose"
 REPOSITORY = Path(__file__).parents[1]
 SHOWN = ("zenml", "torch", "transformers", "trl", "peft")
 """Packages whose versions say most about a run."""
@@ -35,13 +45,43 @@ def print_error(text: str) -> None:
     Console(stderr=True, highlight=False).print(printable(text), style="red", markup=False)
 
 
-class Command(click.Command):
-    """A command whose flags stand in groups, and whose usage errors are one sentence."""
+def say(error: PipelineError | OSError) -> int:
+    """Print the one sentence of an error and return the exit code."""
+    if not isinstance(error, PipelineError):
+        error = no_space(error) or TrainingError(f"{error}. Mend the path, or its permissions.")
+    print_error(f"Error: {error}")
+    return error.exit_code
 
-    def __init__(self, *args: Any, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
-        """Take the names of the parameters of every group, in order; others follow as ``Options``."""
-        super().__init__(*args, **kwargs)
-        self.groups = groups or {}
+
+def verbose() -> bool:
+    """Return whether the command that runs was asked for what the libraries log, and for tracebacks."""
+    return bool(click.get_current_context().meta[VERBOSE])
+
+
+class Command(click.Command):
+    """A command whose flags stand in groups, which takes ``--verbose``, and whose errors are one sentence."""
+
+    def __init__(
+        self,
+        *args: Any,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        interrupted: str = "Interrupted.",
+        **kwargs: Any,
+    ) -> None:
+        """Describe the command.
+
+        Args:
+            *args: As click's.
+            groups: The names of the parameters of every group, in order; others follow as ``Options``.
+            interrupted: What Ctrl-C and SIGTERM are answered with.
+            **kwargs: As click's.
+        """
+        super().__init__(*args, **{"context_settings": SETTINGS, **kwargs})
+        self.groups, self.interrupted = groups or {}, interrupted
+        text = "Show what the libraries log, and tracebacks."
+        self.params.append(
+            click.Option(["--verbose"], is_flag=True, expose_value=False, callback=_keep_verbose, help=text)
+        )
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the command line.
@@ -58,7 +98,7 @@ class Command(click.Command):
         Raises:
             Refusal: The flags do not say one thing.
         """
-        with _one_voice():
+        with _one_voice(), _one_sentence(self.interrupted):
             return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -76,6 +116,12 @@ class Command(click.Command):
 
 class Group(click.Group):
     """A tool with commands of its own, whose usage errors are one sentence."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Describe the tool, as click does."""
+        super().__init__(*args, **{"context_settings": SETTINGS, **kwargs})
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the command line.
@@ -106,6 +152,57 @@ def _one_voice(remedy: str = "") -> Iterator[None]:
     except click.UsageError as error:
         sentence = error.format_message().rstrip(". ")
         raise Refusal(f"{sentence}{'' if sentence.endswith('?') else '.'}{remedy}") from None
+
+
+def _keep_verbose(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
+    ctx.meta[VERBOSE] = asked
+
+
+@contextmanager
+def _one_sentence(interrupted: str) -> Iterator[None]:
+    """End the process with a sentence and an exit code, whatever the block raises; with --verbose, by a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not verbose():
+        sys.excepthook = _say_unexpected
+    try:
+        yield
+    except KeyboardInterrupt:
+        for again in (signal.SIGINT, signal.SIGTERM):  # a second one would end this in a traceback
+            signal.signal(again, signal.SIG_IGN)
+        Console(stderr=True, highlight=False).print(interrupted, markup=False)
+        raise SystemExit(INTERRUPTED) from None
+    except (PipelineError, OSError) as error:
+        if verbose() or getattr(error, "errno", None) == errno.EPIPE:  # click knows what a reader that left means
+            raise
+        raise SystemExit(say(error)) from None
+
+
+def _say_unexpected(kind: type[BaseException], error: BaseException, _: object) -> None:
+    """Show an error that nobody foresaw as one sentence, too; Python exits with code 1 after it."""
+    foreseen = no_space(error) or _no_memory(error)
+    text = f"Error: {foreseen}" if foreseen else f"Unexpected {kind.__name__}: {error}"
+    print_error(text if foreseen else f"{text} Run again with --verbose for the traceback.")
+
+
+def _no_memory(error: BaseException) -> TrainingError | None:
+    """Return what to say where memory ran out; training says so itself, and more of it."""
+    from llm_engineering.training.memory import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return None
+    return TrainingError("Memory ran out. Lower evaluation.batch_size and start again: finished work is kept.")
+
+
+def write(path: Path, text: str, flag: str) -> None:
+    """Write what a flag asks for.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{flag} {path} cannot be written: {error.strerror}. Name another file.") from error
 
 
 def version_option(function: _Function) -> _Function:
