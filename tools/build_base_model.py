@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import click
+
+from tools.command import Command
 
 if TYPE_CHECKING:
     from llm_engineering.embedded.build import BuildProgress
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to save the model in."
 )

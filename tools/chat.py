@@ -20,7 +20,7 @@ from llm_engineering.config.model import ModelConfig
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
 from llm_engineering.errors import ConfigError, PipelineError
-from tools.command import Command, print_error
+from tools.command import Command, say
 from tools.environment import set_environment
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from llm_engineering.reports.folders import Checkpoint
     from llm_engineering.scoring.conversation import Conversation
 
-INTERRUPTED = 130
 NO_UTF8 = "What was asked is not UTF-8. Save it as UTF-8, and ask again."
 HELP = {
     "/reset": "forget what was said",
@@ -113,7 +112,7 @@ class Chat:
             self.console.print(Text(f"  {command:<14} {meaning}"))
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=Command, interrupted="")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option("--system", help="A system prompt, if the model's template knows one.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
@@ -145,26 +144,14 @@ def main(
     """
     if prompt is not None and not prompt.strip():
         raise click.UsageError("--prompt is empty: say what to ask.")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        _set_environment(models)
-        found = _find(models)
-        if serve:
-            _serve(found, host, port, expose=expose)
-            return
-        from llm_engineering.models.streaming import Sampling
+    _set_environment(models)
+    found = _find(models)
+    if serve:
+        _serve(found, host, port, expose=expose)
+        return
+    from llm_engineering.models.streaming import Sampling
 
-        _talk(found, Sampling(temperature, top_p, max_new_tokens, seed), system, prompt)
-    except KeyboardInterrupt:
-        click.echo()
-        raise SystemExit(INTERRUPTED) from None
-    except PipelineError as error:
-        raise SystemExit(_say(error)) from None
-
-
-def _say(error: PipelineError) -> int:
-    print_error(f"Error: {error}")
-    return error.exit_code
+    _talk(found, Sampling(temperature, top_p, max_new_tokens, seed), system, prompt)
 
 
 def _set_environment(models: tuple[str, ...]) -> None:
@@ -219,7 +206,7 @@ def _talk(found: "dict[str, Checkpoint]", sampling: "Sampling", system: str | No
         except PipelineError as error:
             if not interactive:
                 raise
-            _say(error)
+            say(error)
 
 
 def _trimmed(pieces: Iterator[str]) -> Iterator[str]:

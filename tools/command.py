@@ -166,7 +166,9 @@ def _one_sentence(interrupted: str) -> Iterator[None]:
         sys.excepthook = _say_unexpected
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort) as error:
+        if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise  # a person who was asked said no
         for again in (signal.SIGINT, signal.SIGTERM):  # a second one would end this in a traceback
             signal.signal(again, signal.SIG_IGN)
         Console(stderr=True, highlight=False).print(interrupted, markup=False)
@@ -200,6 +202,7 @@ def write(path: Path, text: str, flag: str) -> None:
         StoreError: It cannot be written.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"{flag} {path} cannot be written: {error.strerror}. Name another file.") from error

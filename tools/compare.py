@@ -10,8 +10,8 @@ import click
 from rich.console import Console
 
 from llm_engineering.config.run import RunConfig
-from llm_engineering.errors import PipelineError, StoreError
-from tools.command import Command, print_error
+from llm_engineering.errors import StoreError
+from tools.command import Command, verbose, write
 from tools.console.terminal import take_over_logging
 from tools.environment import set_environment
 
@@ -19,43 +19,30 @@ if TYPE_CHECKING:
     from llm_engineering.reporting.differences import RunDifferences
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=Command)
 @click.argument("run_a")
 @click.argument("run_b")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the same as one page.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path, dir_okay=False), help="Write the same as JSON.")
-@click.option("--verbose", is_flag=True, help="Show what the libraries log, and tracebacks.")
-def main(run_a: str, run_b: str, html: Path | None, as_json: Path | None, verbose: bool) -> None:
+def main(run_a: str, run_b: str, html: Path | None, as_json: Path | None) -> None:
     """Say why RUN_A and RUN_B differ: what went into them, then what was measured, then what they answer.
 
     A run is named by its name, its id, or the model version that it made: NAME@VERSION. Two offline archives of Comet
     (files that end in .zip) are compared as they are. docs/compare.md shows more.
     """
-    console = Console(highlight=False)
-    try:
-        set_environment(RunConfig())
-        _go(run_a, run_b, html, as_json, console, verbose=verbose)
-    except PipelineError as error:
-        if verbose:
-            raise
-        print_error(f"Error: {error}")
-        raise SystemExit(error.exit_code) from None
-
-
-def _go(run_a: str, run_b: str, html: Path | None, as_json: Path | None, console: Console, *, verbose: bool) -> None:
     from llm_engineering.reporting.differences_html import render_differences
     from llm_engineering.reporting.differences_text import differences_text
 
-    if not verbose:
-        take_over_logging(console)
+    set_environment(RunConfig())
     archived = [name.endswith(".zip") for name in (run_a, run_b)]
     if any(archived) and not all(archived):
         raise StoreError("A run and an archive do not compare. Name two runs, or two archives.")
-    found = _compare_archives(run_a, run_b) if all(archived) else _compare_runs(run_a, run_b)
+    console = Console(highlight=False)
+    found = _compare_archives(run_a, run_b) if all(archived) else _compare_runs(run_a, run_b, console)
     if html is not None:
-        _write(html, render_differences(found), "--html")
+        write(html, render_differences(found), "--html")
     if as_json is not None:
-        _write(as_json, found.model_dump_json(indent=2), "--json")
+        write(as_json, found.model_dump_json(indent=2), "--json")
     console.print(differences_text(found))
 
 
@@ -66,20 +53,15 @@ def _compare_archives(left: str, right: str) -> "RunDifferences":
     return compare_archives(read_archive(Path(left)), read_archive(Path(right)))
 
 
-def _compare_runs(left: str, right: str) -> "RunDifferences":
+def _compare_runs(left: str, right: str, console: Console) -> "RunDifferences":
     from pipelines.store import open_store
 
+    if not verbose():
+        take_over_logging(console)
     open_store()
     from steps.runtime.run_records import compare_stored, find_run
 
     return compare_stored(find_run(left), find_run(right))
-
-
-def _write(path: Path, text: str, flag: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{flag} {path} cannot be written: {error.strerror}. Name another file.") from error
 
 
 if __name__ == "__main__":

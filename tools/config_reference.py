@@ -1,15 +1,19 @@
 """Write docs/configuration.md, the list of all keys, from the schema of the configuration."""
 
 import re
+import sys
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import click
 from ruamel.yaml import YAML
 
 from llm_engineering.config.run import RunConfig
+from tools.command import Command, write
 
 Schema: TypeAlias = dict[str, Any]
 """A part of the JSON schema that pydantic makes of the configuration."""
@@ -40,7 +44,7 @@ The defaults below are the schema's. `configs/training.yaml` changes some of the
 """
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -49,7 +53,7 @@ The defaults below are the schema's. `configs/training.yaml` changes some of the
 )
 def main(out: Path) -> None:
     """Write the list of all configuration keys, with their defaults, as Markdown."""
-    out.write_text(render(), encoding="utf-8")
+    write(out, render(), "--out")
     click.echo(f"Wrote {out}.")
 
 

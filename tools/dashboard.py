@@ -12,9 +12,9 @@ import click
 from rich.console import Console
 
 from llm_engineering.config.run import RunConfig
-from llm_engineering.errors import PipelineError, StoreError
+from llm_engineering.errors import StoreError
 from llm_engineering.own_pages import HOST_VARIABLE, OwnPages
-from tools.command import Command, print_error
+from tools.command import Command
 from tools.console.terminal import take_over_logging
 from tools.environment import set_environment
 
@@ -27,7 +27,7 @@ USUAL_PORT = 8237
 """ZenML's own."""
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.option(
     "--port", type=click.IntRange(1, 65535), help=f"Listen here; else at {USUAL_PORT} or, if it is taken, a free one."
 )
@@ -42,14 +42,10 @@ def main(port: int | None, open_browser: bool, survey: bool, reset: bool) -> Non
     set_environment(RunConfig())
     os.environ["ZENML_LOGGING_VERBOSITY"] = "WARN"
     console = Console(highlight=False)
-    try:
-        if reset:
-            console.print(_reset())
-            return
-        _serve(console, port, open_browser=open_browser, survey=survey)
-    except PipelineError as error:
-        print_error(f"Error: {error}")
-        raise SystemExit(error.exit_code) from None
+    if reset:
+        console.print(_reset())
+        return
+    _serve(console, port, open_browser=open_browser, survey=survey)
 
 
 def _reset() -> str:

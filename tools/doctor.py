@@ -32,7 +32,7 @@ from tools.environment import keep_calm
 REPOSITORY = Path(__file__).parents[1]
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.option("--network", is_flag=True, help="Ask the Hugging Face hub and Comet too, each for a few seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 def main(network: bool, as_json: bool) -> None:

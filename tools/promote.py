@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
-from llm_engineering.errors import PipelineError
 from llm_engineering.reports.promotion import Force, PromotionDecision
-from tools.command import Command, print_error
+from tools.command import Command, verbose
 from tools.console.terminal import take_over_logging
 from tools.environment import set_environment
 
@@ -24,10 +23,9 @@ if TYPE_CHECKING:
     from pipelines.promotion import Order
 
 REFUSED = 1
-INTERRUPTED = 130
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=Command, interrupted="Interrupted: nothing is promoted.")
 @click.argument("version")
 @click.argument("stage", metavar="STAGE", type=click.Choice(["staging", "production", "archived"]))
 @click.option("--name", metavar="MODEL", help="The model; otherwise `name` of the configuration.")
@@ -43,7 +41,6 @@ INTERRUPTED = 130
 @click.option("--force", is_flag=True, help="Promote whatever the gate says, and ask nobody; this is recorded.")
 @click.option("--reason", metavar="TEXT", help="Why it is forced; recorded with the name of your account.")
 @click.option("--plan", is_flag=True, help="Show what would be decided; move nothing.")
-@click.option("--verbose", is_flag=True, help="Show what the libraries log, and tracebacks.")
 def main(
     version: str,
     stage: str,
@@ -54,7 +51,6 @@ def main(
     force: bool,
     reason: str | None,
     plan: bool,
-    verbose: bool,
 ) -> None:
     """Give VERSION of a model the STAGE, if it is no worse than the version that holds it.
 
@@ -67,23 +63,10 @@ def main(
         raise click.UsageError("--reason is empty: say why the gate is overruled.")
     if force and approve:
         raise click.UsageError("--force asks nobody and --approve asks a person: say one of them.")
-    console = Console(highlight=False)
-    try:
-        config = load_config(configs or [DEFAULT_CONFIG], overrides)
-        set_environment(config)
-        forced = Force(user=getpass.getuser(), reason=reason) if reason is not None else None
-        code = _go(
-            config, version, stage, name or config.name, forced, console, approve=approve, plan=plan, verbose=verbose
-        )
-    except KeyboardInterrupt:
-        console.print("Interrupted: nothing is promoted.")
-        raise SystemExit(INTERRUPTED) from None
-    except PipelineError as error:
-        if verbose:
-            raise
-        print_error(f"Error: {error}")
-        raise SystemExit(error.exit_code) from None
-    raise SystemExit(code)
+    config = load_config(configs or [DEFAULT_CONFIG], overrides)
+    set_environment(config)
+    forced = Force(user=getpass.getuser(), reason=reason) if reason is not None else None
+    raise SystemExit(_go(config, version, stage, name or config.name, forced, approve=approve, plan=plan))
 
 
 def _go(
@@ -92,15 +75,14 @@ def _go(
     stage: str,
     name: str,
     force: Force | None,
-    console: Console,
     *,
     approve: bool,
     plan: bool,
-    verbose: bool,
 ) -> int:
     from pipelines.store import bury_dead_runs, open_store
 
-    if not verbose:
+    console = Console(highlight=False)
+    if not verbose():
         take_over_logging(console)
     open_store()
     bury_dead_runs()

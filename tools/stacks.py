@@ -4,11 +4,9 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,24 +20,21 @@ from rich.text import Text
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stacks import OpenStack, read_stack, shipped_stacks
 from llm_engineering.config.yaml.loader import DEFAULT_CONFIG, load_config
-from llm_engineering.errors import ConfigError, PipelineError
-from tools.command import Command, Group, print_error
+from llm_engineering.errors import ConfigError
+from tools.command import Group, verbose
 from tools.console.terminal import take_over_logging
 from tools.environment import set_environment
 from tools.findings import show, show_findings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pipelines.stacks.registration import Action, Order
 
 STYLES = {"create": "green", "update": "yellow", "keep": "dim", "delete": "red"}
 console = Console(highlight=False)
-verbosely = click.option("--verbose", is_flag=True, help="Show what the libraries log, and tracebacks.")
 surely = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Group)
 def main() -> None:
     """Make, examine and remove the stacks that `tools/run.py --stack NAME` sends runs to.
 
@@ -49,50 +44,38 @@ def main() -> None:
     os.environ["ZENML_LOGGING_VERBOSITY"] = "ERROR"
 
 
-@contextmanager
-def _one_sentence(*, verbose: bool, opens_store: bool = True) -> "Iterator[None]":
-    """Say errors as one sentence, and set ZenML up."""
+def _open_store() -> None:
     from pipelines.store import open_store
 
-    try:
-        if not verbose:
-            take_over_logging(console)
-        if opens_store:
-            open_store()
-        yield
-    except PipelineError as error:
-        if verbose:
-            raise
-        print_error(f"Error: {error}")
-        raise SystemExit(error.exit_code) from None
+    if not verbose():
+        take_over_logging(console)
+    open_store()
 
 
-@main.command("list", cls=Command)
-@verbosely
-def list_stacks(verbose: bool) -> None:
+@main.command("list")
+def list_stacks() -> None:
     """List the stacks that are shipped, and which of them ZenML has."""
-    with _one_sentence(verbose=verbose):
-        from pipelines.stacks.registration import registered_names
+    _open_store()
+    from pipelines.stacks.registration import registered_names
 
-        registered = registered_names()
-        table = Table.grid(padding=(0, 2, 0, 0))
-        for name in shipped_stacks():
-            table.add_row(name, "registered" if name in registered else "", Text(read_stack(name).about, style="dim"))
-        for name in sorted(registered - set(shipped_stacks())):
-            table.add_row(name, "registered", Text("from a file of your own", style="dim"))
-        console.print(table)
+    registered = registered_names()
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name in shipped_stacks():
+        table.add_row(name, "registered" if name in registered else "", Text(read_stack(name).about, style="dim"))
+    for name in sorted(registered - set(shipped_stacks())):
+        table.add_row(name, "registered", Text("from a file of your own", style="dim"))
+    console.print(table)
 
 
-@main.command(cls=Command)
+@main.command()
 @click.argument("stack")
-@verbosely
-def describe(stack: str, verbose: bool) -> None:
+def describe(stack: str) -> None:
     """Show what STACK is made of, what its steps get, and which values it asks for."""
-    with _one_sentence(verbose=verbose):
-        from pipelines.stacks.registration import known_values
+    _open_store()
+    from pipelines.stacks.registration import known_values
 
-        found = read_stack(stack)
-        _describe(found, known_values(found.name))
+    found = read_stack(stack)
+    _describe(found, known_values(found.name))
 
 
 def _describe(found: OpenStack, values: Mapping[str, str]) -> None:
@@ -139,33 +122,32 @@ def _plain(facts: Mapping[str, Any]) -> str:
     return json.dumps(facts, ensure_ascii=False) if facts else ""
 
 
-@main.command(cls=Command)
+@main.command()
 @click.argument("stack")
 @click.option("--set", "said", multiple=True, metavar="NAME=VALUE", help="A value that the stack asks for; repeatable.")
 @click.option("--ambient", is_flag=True, help="No service connector: every step uses the credentials that it finds.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @surely
-@verbosely
-def register(stack: str, said: Sequence[str], ambient: bool, dry_run: bool, yes: bool, verbose: bool) -> None:
+def register(stack: str, said: Sequence[str], ambient: bool, dry_run: bool, yes: bool) -> None:
     """Make STACK in ZenML, or bring it up to date with its file; a second time there is nothing to do."""
-    with _one_sentence(verbose=verbose):
-        from pipelines.stacks import registration
+    _open_store()
+    from pipelines.stacks import registration
 
-        order = _order(read_stack(stack), said, ambient=ambient, asks=not (dry_run or yes) and sys.stdin.isatty())
-        if not dry_run:
-            registration.require_server(order.name)
-        actions = registration.planned(order)
-        _show(actions)
-        if dry_run:
-            console.print("Nothing was done.")
-            return
-        if all(action.does == "keep" for action in actions):
-            console.print(f"The stack {order.name} is as its file says.")
-            return
-        if not yes:
-            click.confirm("Go on?", abort=True)
-        registration.register(order)
-        console.print(f"The stack {order.name} is registered. `python tools/stacks.py check {order.name}` examines it.")
+    order = _order(read_stack(stack), said, ambient=ambient, asks=not (dry_run or yes) and sys.stdin.isatty())
+    if not dry_run:
+        registration.require_server(order.name)
+    actions = registration.planned(order)
+    _show(actions)
+    if dry_run:
+        console.print("Nothing was done.")
+        return
+    if all(action.does == "keep" for action in actions):
+        console.print(f"The stack {order.name} is as its file says.")
+        return
+    if not yes:
+        click.confirm("Go on?", abort=True)
+    registration.register(order)
+    console.print(f"The stack {order.name} is registered. `python tools/stacks.py check {order.name}` examines it.")
 
 
 def _order(found: OpenStack, said: Sequence[str], *, ambient: bool, asks: bool) -> "Order":
@@ -221,46 +203,43 @@ def _show(actions: "Sequence[Action]") -> None:
     console.print(table)
 
 
-@main.command(cls=Command)
+@main.command()
 @click.argument("stack")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
-@verbosely
-def check(stack: str, as_json: bool, verbose: bool) -> None:
+def check(stack: str, as_json: bool) -> None:
     """Examine a registered STACK: server, packages, image, secrets, artifact store, platform.
 
     The exit code is 1 if there is a problem. The artifact store is written to, one file, which is removed.
     """
-    with _one_sentence(verbose=verbose):
-        from pipelines.stacks.checks import checks_of
-        from pipelines.stacks.registration import registered_config
+    _open_store()
+    from pipelines.stacks.checks import checks_of
+    from pipelines.stacks.registration import registered_config
 
-        problems = show_findings(checks_of(stack, *registered_config(stack)), console, as_json=as_json)
+    problems = show_findings(checks_of(stack, *registered_config(stack)), console, as_json=as_json)
     raise SystemExit(1 if problems else 0)
 
 
-@main.command(cls=Command)
+@main.command()
 @click.argument("stack")
 @surely
-@verbosely
-def delete(stack: str, yes: bool, verbose: bool) -> None:
+def delete(stack: str, yes: bool) -> None:
     """Remove STACK from ZenML, and components that no other stack uses; buckets, images and runs stay."""
-    with _one_sentence(verbose=verbose):
-        from pipelines.stacks import registration
+    _open_store()
+    from pipelines.stacks import registration
 
-        registration.registered_config(stack)
-        if not yes:
-            click.confirm(f"Remove the stack {stack} from ZenML?", abort=True)
-        _show(registration.delete(stack))
+    registration.registered_config(stack)
+    if not yes:
+        click.confirm(f"Remove the stack {stack} from ZenML?", abort=True)
+    _show(registration.delete(stack))
 
 
-@main.command(cls=Command)
+@main.command()
 @click.argument("stack")
 @click.option("--config", "configs", multiple=True, metavar="FILE", help="The run's configuration; repeatable.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One of its values; repeatable.")
 @click.option("--rehearse", "small", is_flag=True, help="Run every step in small, on a tiny random model.")
 @click.option("--summary", metavar="FILE", help="Write the run's summary as JSON.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep what was submitted and all logs in a new folder.")
-@verbosely
 def rehearse(
     stack: str,
     configs: Sequence[str],
@@ -268,7 +247,6 @@ def rehearse(
     small: bool,
     summary: str | None,
     folder: Path | None,
-    verbose: bool,
 ) -> None:
     """Submit a training to stand-ins of STACK on this machine, run what was submitted, and say whether all is well.
 
@@ -278,16 +256,15 @@ def rehearse(
     flags += [word for name in configs for word in ("--config", name)]
     flags += [word for text in overrides for word in ("--set", text)]
     kept = folder or Path(tempfile.gettempdir()) / f"rehearsal-{secrets.token_hex(8)}"
-    for ended_by in (signal.SIGINT, signal.SIGTERM):  # either way servers and jobs are stopped
-        signal.signal(ended_by, signal.default_int_handler)
-    with _one_sentence(verbose=verbose, opens_store=False):
-        from tools.stack_rehearsal.rehearsal import rehearse as rehearsed
+    if not verbose():
+        take_over_logging(console)
+    from tools.stack_rehearsal.rehearsal import rehearse as rehearsed
 
-        load_config(configs or [DEFAULT_CONFIG], overrides)  # a mistake is said before any server starts
-        problems = 0
-        for finding in rehearsed(read_stack(stack), ["--run-training", *flags], kept):
-            show(finding, console)
-            problems += finding.level == "problem"
+    load_config(configs or [DEFAULT_CONFIG], overrides)  # a mistake is said before any server starts
+    problems = 0
+    for finding in rehearsed(read_stack(stack), ["--run-training", *flags], kept):
+        show(finding, console)
+        problems += finding.level == "problem"
     if folder is None and not problems:
         shutil.rmtree(kept)
     else:

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import click
 
 from llm_engineering.config.run import RunConfig
-from llm_engineering.errors import PipelineError, StoreError
-from tools.command import Command, print_error
+from llm_engineering.errors import StoreError
+from tools.command import Command
 from tools.environment import set_environment
 
 if TYPE_CHECKING:
@@ -23,26 +23,18 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTH, HEIGHT = 1280, 900
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.option("--out", default=str(ROOT / "docs" / "images"), type=click.Path(path_type=Path), help="The folder.")
 def main(out: Path) -> None:
     """Take pictures of the newest training run: its report, and its page in the dashboard.
 
     Needs Chromium, and playwright of the development install.
     """
-    set_environment(RunConfig())
-    try:
-        _take(out)
-    except PipelineError as error:
-        print_error(f"Error: {error}")
-        raise SystemExit(error.exit_code) from None
-
-
-def _take(out: Path) -> None:
     import shutil
 
     from playwright.sync_api import sync_playwright
 
+    set_environment(RunConfig())
     browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser_path is None:
         raise StoreError(f"There is no browser ({', '.join(BROWSERS)}). Install Chromium.")

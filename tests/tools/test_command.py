@@ -1,7 +1,12 @@
 """How `tools/run.py` answers before it runs anything: help, version, and mistakes in one voice."""
 
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -58,3 +63,67 @@ def test_examples_of_the_help_are_commands_and_every_flag_stands_in_a_group() ->
         load_config(["training"], context.params["overrides"])
     others = text.partition("\nOptions:\n")[2].partition("\n\n")[0]
     assert re.findall(r"--[\w-]+", others) == ["--version", "--help"]
+
+
+RAISING = """
+import sys
+import click
+from llm_engineering.errors import ConfigError, ProofError
+from tools.command import Command
+
+@click.command(cls=Command, interrupted="Interrupted: nothing was done.")
+@click.argument("error")
+def main(error):
+    if error == "waits":
+        print("ready", flush=True)
+        input()
+    raise {"ours": ConfigError("Set it."), "failed": ProofError("It differs."), "full": OSError(28, "No space"),
+           "file": PermissionError(13, "Denied", "a"), "other": ZeroDivisionError("by zero")}[error]
+
+main()
+"""
+
+
+def raising(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
+    program = tmp_path / "program.py"
+    program.write_text(RAISING)
+    return subprocess.Popen(
+        [sys.executable, str(program), *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        ("ours", 2, "Error: Set it."),
+        ("failed", 1, "Error: It differs."),
+        ("file", 1, "Error: [Errno 13] Denied: 'a'. Mend the path, or its permissions."),
+        ("full", 1, "Error: No space is left on the disk. Free some and start again: finished work is kept."),
+        ("other", 1, "Unexpected ZeroDivisionError: by zero Run again with --verbose for the traceback."),
+    ],
+)
+def test_every_tool_ends_with_one_sentence(tmp_path: Path, error: str, code: int, said: str) -> None:
+    process = raising(tmp_path, error)
+    assert " ".join(process.communicate(timeout=60)[1].split()) == said
+    assert process.returncode == code
+
+
+def test_a_tool_ends_with_a_traceback_where_it_is_asked_for(tmp_path: Path) -> None:
+    process = raising(tmp_path, "ours", "--verbose")
+    assert "Traceback" in process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_tool_that_is_interrupted_says_so_and_ends_with_130(tmp_path: Path, number: int) -> None:
+    process = raising(tmp_path, "waits")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1] == "Interrupted: nothing was done.\n"
+    assert process.returncode == 130
