@@ -9,16 +9,14 @@ from uuid import UUID
 import requests
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
-from zenml.logger import get_logger
 from zenml.models import PipelineRunResponse, StepRunResponse
 from zenml.utils.dashboard_utils import get_run_url
 from zenml.utils.string_utils import get_human_readable_time
 
 from llm_engineering import errors
 from llm_engineering.errors import PipelineError, StoppedFollowing, TrainingError
+from pipelines.launching.step_facts import StepFact, tell
 
-_told_like_zenml = get_logger("zenml.followed_run")
-"""The console knows of steps by ZenML's own words, which the process says that runs them."""
 SECONDS_BETWEEN_LOOKS = 2.0
 _BEGUN = (ExecutionStatus.RUNNING, ExecutionStatus.PROVISIONING, ExecutionStatus.INITIALIZING)
 
@@ -93,12 +91,12 @@ def _tell(run: PipelineRunResponse, told: set[tuple[UUID, ExecutionStatus]]) -> 
 
 def _tell_step(step: StepRunResponse) -> None:
     if step.status in _BEGUN:
-        _told_like_zenml.info("Step `%s` has started.", step.name)
+        tell(StepFact(step.name, "begun"))
     elif step.status == ExecutionStatus.CACHED:
-        _told_like_zenml.info("Using cached version of step `%s`.", step.name)
+        tell(StepFact(step.name, "cached"))
     elif step.status == ExecutionStatus.COMPLETED and step.start_time and step.end_time:
         seconds = (step.end_time - step.start_time).total_seconds()
-        _told_like_zenml.info("Step `%s` has finished in `%s`.", step.name, get_human_readable_time(seconds))
+        tell(StepFact(step.name, "finished", get_human_readable_time(seconds)))
 
 
 def failure_of(run: PipelineRunResponse) -> PipelineError:

@@ -18,6 +18,7 @@ from zenml.client import Client
 from llm_engineering.config.yaml.loader import load_config
 from pipelines.launching.prepare import prepare
 from pipelines.launching.start import start
+from pipelines.launching.step_facts import fact_of
 from pipelines.store import open_store
 from tools import compare, promote
 from tools.console.terminal import Lines
@@ -37,8 +38,20 @@ PROOF = ("--set", "promotion.undecided=refuse")
 told: dict[str, Any] = {}
 
 
+class Facts(logging.Handler):
+    """Notes what the log says of steps, by the number of the training."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if fact := fact_of(record):
+            steps[-1].setdefault(fact.name, []).append(fact.state)
+
+
+steps: list[dict[str, list[str]]] = []
+
+
 def train(*overrides: str) -> None:
     config = load_config([folder / "small.yaml"], overrides)
+    steps.append({})
     start(prepare("sft", config), cache=True, started=lambda name: None)
 
 
@@ -74,9 +87,11 @@ rows = [{"question": f"What is {n} and {n}?", "answer": f"It is {2 * n}."} for n
 (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 (folder / "small.yaml").write_text(CONFIG)
 open_store()
+logging.getLogger("zenml").addHandler(Facts())
 train()
 if sys.argv[2] == "commands":
     train("promotion.least_units=2")  # shapes no result: everything but the decision is cached
+    told["steps"] = {"first": steps[0], "second": dict(steps[1]), "error": ""}
 else:
     train("evaluation.max_new_tokens=5")  # measured otherwise: the holder of a stage is measured anew
 command("first", "1", "production")

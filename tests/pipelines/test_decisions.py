@@ -41,6 +41,13 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return decide(tmp_path_factory.mktemp("approvals"), "approvals")
 
 
+def test_what_zenml_says_of_steps_is_understood(told: dict[str, Any]) -> None:
+    first, second = told["steps"]["first"], told["steps"]["second"]
+    assert first["train_sft"] == first["promote"] == second["promote"] == ["begun", "finished"]
+    assert second["train_sft"] == ["cached"]
+    assert first.keys() == second.keys()
+
+
 def test_what_does_not_exist_is_answered_with_what_does(told: dict[str, Any]) -> None:
     assert told["unknown version"]["code"] == told["unknown model"]["code"] == 2
     assert "has no version or stage '9'. There are: 2 (staging), 1" in told["unknown version"]["output"]

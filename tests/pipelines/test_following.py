@@ -11,6 +11,7 @@ from zenml.enums import ExecutionStatus
 from llm_engineering.errors import DataError, StoppedFollowing, TrainingError
 from pipelines.launching import follow as following
 from pipelines.launching.follow import failure_of, follow
+from pipelines.launching.step_facts import StepFact, fact_of
 
 
 def step(name: str, status: ExecutionStatus, **facts: Any) -> SimpleNamespace:
@@ -46,17 +47,18 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
     return answer
 
 
-def test_a_run_is_followed_to_its_end_and_every_step_is_told_once(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_followed_to_its_end_and_every_step_is_told_once(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     begun, done = step("train_sft", ExecutionStatus.RUNNING), step("load_datasets", ExecutionStatus.CACHED)
     serve(
         run(ExecutionStatus.RUNNING, done, begun),
         run(ExecutionStatus.RUNNING, done, begun),
         run(ExecutionStatus.COMPLETED, done, begun),
     )
-    told: list[str] = []
-    monkeypatch.setattr(following._told_like_zenml, "info", lambda text, *words: told.append(text % words))
     assert follow(uuid4(), seconds=0).status == ExecutionStatus.COMPLETED
-    assert sorted(told) == ["Step `train_sft` has started.", "Using cached version of step `load_datasets`."]
+    told = {fact for fact in map(fact_of, caplog.records) if fact is not None}
+    assert told == {StepFact("train_sft", "begun"), StepFact("load_datasets", "cached")}
+    assert len(caplog.records) == len(told)
 
 
 def test_a_failed_step_ends_the_command_with_its_own_sentence_and_exit_code(serve: Any) -> None:

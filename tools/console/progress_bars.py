@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_engineering.progress import Progress, time_text
+from pipelines.launching.step_facts import StepFact
 from tools.console.printable import printable
 
 INDENT = "  "
@@ -28,23 +29,20 @@ class Bars:
     def __init__(self, count_steps: Callable[[], int | None] | None = None) -> None:
         """Ask for the number of steps once the first one begins; None: it is not known, or there are no steps."""
         self._count_steps = count_steps
-        self._asked = False
         self._num_steps: int | None = None
         self._finished = 0
         self._running: dict[str, float] = {}
         self._works: dict[str, Progress] = {}
 
-    def begin_step(self, name: str) -> None:
-        """Show a step that begins."""
-        self._count()
-        self._running[name] = time.monotonic()
-        self._works.clear()
-
-    def end_step(self, name: str) -> None:
-        """Count a step that has finished, or was cached; the work inside goes with it."""
-        self._count()
-        self._running.pop(name, None)
-        self._finished += 1
+    def take(self, fact: StepFact) -> None:
+        """Show a step that begins, or count one that has finished or was cached; the work inside goes with it."""
+        if self._count_steps is not None:  # asked once
+            self._num_steps, self._count_steps = self._count_steps(), None
+        if fact.state == "begun":
+            self._running[fact.name] = time.monotonic()
+        else:
+            self._running.pop(fact.name, None)
+            self._finished += 1
         self._works.clear()
 
     def show(self, progress: Progress) -> None:
@@ -53,11 +51,6 @@ class Bars:
             self._works.pop(progress.what, None)
         else:
             self._works[progress.what] = progress
-
-    def _count(self) -> None:
-        if not self._asked and self._count_steps:
-            self._asked = True
-            self._num_steps = self._count_steps()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines."""

@@ -4,7 +4,6 @@ import errno
 import io
 import logging
 import os
-import re
 import signal
 import sys
 import threading
@@ -19,13 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_engineering import progress
+from pipelines.launching.step_facts import StepFact, fact_of
 from tools.console.printable import printable
 from tools.console.progress_bars import Bars
 
 _OURS = ("llm_engineering", "pipelines", "steps", "tools")
-_STARTED = re.compile(r"Step `(?P<step>.+)` has started")
-_FINISHED = re.compile(r"Step `(?P<step>.+)` has finished in `(?P<seconds>.+)`")
-_CACHED = re.compile(r"Using cached version of step `(?P<step>.+)`")
 REFRESHES_PER_SECOND = 5
 
 
@@ -231,24 +228,21 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record, if it is one to show."""
-        message = record.getMessage()
         bars = getattr(self.console, "bars", None)
-        if record.name.split(".")[0] in _OURS:
-            if bars is not None and record.name == progress.__name__:
-                return  # it is drawn
+        if fact := fact_of(record):
+            self._show_step(fact, bars)
+        elif bars is not None and record.name == progress.__name__:
+            return  # it is drawn
+        elif record.name.split(".")[0] in _OURS:
             style = "yellow" if record.levelno >= logging.WARNING else "dim"
-            self.console.print(Padding(Text(printable(message), style=style), (0, 0, 0, 2), expand=False))
-        elif match := _FINISHED.search(message):
-            self._end_step(bars, match["step"], match["seconds"])
-        elif match := _CACHED.search(message):
-            self._end_step(bars, match["step"], "cached")
-        elif bars is not None and (match := _STARTED.search(message)):
-            bars.begin_step(match["step"])
+            text = Text(printable(record.getMessage()), style=style)
+            self.console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
-    def _end_step(self, bars: Bars | None, step: str, how: str) -> None:
+    def _show_step(self, fact: StepFact, bars: Bars | None) -> None:
         if bars is not None:
-            bars.end_step(step)
-        self.console.print(Text.assemble(("✓ ", "green"), f"{step:<19} ", (how, "dim")))
+            bars.take(fact)
+        if fact.state != "begun":
+            self.console.print(Text.assemble(("✓ ", "green"), f"{fact.name:<19} ", (fact.took or fact.state, "dim")))
 
 
 def take_over_logging(console: Console) -> None:
