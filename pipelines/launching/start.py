@@ -17,6 +17,7 @@ from zenml.models import PipelineRunResponse
 from llm_engineering.errors import PipelineError
 from pipelines import training as pipelines
 from pipelines.comparison import comparison
+from pipelines.launching.code_archive import sending_code
 from pipelines.launching.follow import failure_of, follow, submitting
 from pipelines.launching.packing import Packer
 from pipelines.launching.preflight import Job
@@ -56,8 +57,9 @@ def start(launch: Launch, *, cache: bool, started: Callable[[str], None]) -> Pip
     started(run_name)
     pipeline = configured(ready, run_name=run_name, enable_cache=cache)
     if launch.place.orchestrated_here:
-        return _run_here(ready, pipeline, run_name)
-    with recorded(run_name, code_facts()), submitting(run_name):
+        with sending_code():  # step operators may be sent it
+            return _run_here(ready, pipeline, run_name)
+    with sending_code(), recorded(run_name, code_facts()), submitting(run_name):
         run = pipeline(ready.config, ready.base, **ready.arguments)
     return follow(run.id)
 

@@ -1,5 +1,7 @@
 """ZenML's own builder with the settings of docs/containers.md: it builds this Dockerfile, or nothing."""
 
+import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,8 +10,10 @@ import pytest
 from dockerfile import REPOSITORY, context_files
 from zenml.config import DockerSettings
 from zenml.image_builders import BuildContext
-from zenml.utils import source_utils
+from zenml.utils import code_utils, source_utils
 from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
+
+from pipelines.launching.code_archive import sending_code
 
 
 class Recorder:
@@ -44,6 +48,19 @@ def build(settings: DockerSettings) -> tuple[str, list[dict[str, Any]]]:
     return image, recorder.built
 
 
+def emulators(places: Iterable[str]) -> list[str]:
+    return [place for place in places if place.startswith("tools/stack_rehearsal")]
+
+
+def test_jobs_are_sent_the_code_of_a_run_and_no_emulators(tmp_path: Path) -> None:
+    with sending_code(), (tmp_path / "code.tar.gz").open("w+b") as file:
+        code_utils.CodeArchive(root=str(REPOSITORY)).write_archive(file)
+    with tarfile.open(tmp_path / "code.tar.gz") as archive:
+        places = archive.getnames()
+    assert {"steps/train_sft.py", "llm_engineering/config/run.py", "configs/training.yaml"} <= set(places)
+    assert not emulators(places)
+
+
 def test_an_image_that_is_there_is_taken_as_it_is() -> None:
     image, built = build(DockerSettings(parent_image="registry.example/llm-engineering:cpu", skip_build=True))
     assert image == "registry.example/llm-engineering:cpu"
@@ -64,6 +81,7 @@ def test_zenml_builds_the_dockerfile_once_and_lays_nothing_on_top(target: str) -
     (only,) = built
     assert only["name"] == image
     assert only["files"] == {*context_files(), "Dockerfile"}
+    assert not emulators(only["files"])
     assert only["options"].to_docker_python_sdk_options() == {"target": target, "buildargs": {"EXTRAS": "kubernetes"}}
 
 

@@ -14,6 +14,8 @@ from tools.stack_rehearsal.standins.posted import Limits, Posted, step_of
 
 CODE = ("llm_engineering", "steps", "pipelines", "configs")
 """What has to be in the code archive: the rooms that steps import, and what these read."""
+EMULATORS = "tools/stack_rehearsal/"
+"""What no job needs."""
 _RUN_TOKEN = "ZENML_STORE_API_TOKEN"
 """The variable of the token that ZenML makes for a run; SageMaker gets it in pieces, as ``..._CHUNK_0`` and so on."""
 
@@ -142,6 +144,7 @@ def examine_code(archive: BinaryIO | None, tracked: Iterable[str]) -> list[Findi
         names = {name.removeprefix("./") for name in files.getnames()}
     wanted = set(tracked)
     faults = [f"{name} is not in the code archive" for name in sorted(wanted - names)]
+    faults += [f"{name} is in the code archive" for name in sorted(names) if name.startswith(EMULATORS)]
     return verdict("code", faults, f"all {len(wanted)} files of {', '.join(CODE)} are in the code archive")
 
 

@@ -137,6 +137,12 @@ def test_a_file_that_is_not_in_the_code_archive_is_a_problem() -> None:
     assert problems(examine_code(io.BytesIO(written.getvalue()), ["steps/merge.py", "steps/two words.py"])) == [
         "steps/two words.py is not in the code archive"
     ]
+    emulator = io.BytesIO()
+    with tarfile.open(fileobj=emulator, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("tools/stack_rehearsal/outcome.py"))
+    assert problems(examine_code(io.BytesIO(emulator.getvalue()), [])) == [
+        "tools/stack_rehearsal/outcome.py is in the code archive"
+    ]
     assert problems(examine_code(None, [])) == ["no code was uploaded: the jobs have what the image holds, and no more"]
 
 
