@@ -8,7 +8,7 @@ from zenml.client import Client
 from zenml.types import HTMLString
 
 from llm_engineering.evaluation.variants import compare
-from llm_engineering.reporting.comparison import render_comparison
+from llm_engineering.reporting.comparison_page import render_comparison
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Variant
 from llm_engineering.reports.training import MergeReport, TrainingReport

@@ -5,7 +5,7 @@ from typing import Annotated
 from zenml import step
 from zenml.types import HTMLString
 
-from llm_engineering.reporting.data_preview import render_data_preview
+from llm_engineering.reporting.data_page import render_data_preview
 from llm_engineering.reports.data import DatasetReport
 
 

@@ -7,7 +7,7 @@ from zenml.client import Client
 from zenml.types import HTMLString
 
 from llm_engineering.reporting.bundle import RunReports
-from llm_engineering.reporting.html import render_report
+from llm_engineering.reporting.run_page import render_report
 from llm_engineering.reports.data import DatasetReport, PreferenceReport
 from llm_engineering.reports.evaluation import EvaluationReport
 from llm_engineering.reports.promotion import ExportReport, PromotionDecision

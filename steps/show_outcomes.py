@@ -6,7 +6,7 @@ from zenml import step
 from zenml.types import HTMLString
 
 from llm_engineering.evaluation.changes import read_changes
-from llm_engineering.reporting.outcomes import render_outcomes
+from llm_engineering.reporting.outcomes_page import render_outcomes
 from llm_engineering.reports.folders import Folder
 
 

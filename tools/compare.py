@@ -30,8 +30,7 @@ def main(run_a: str, run_b: str, html: Path | None, as_json: Path | None) -> Non
     A run is named by its name, its id, or the model version that it made: NAME@VERSION. Two offline archives of Comet
     (files that end in .zip) are compared as they are. docs/compare.md shows more.
     """
-    from llm_engineering.reporting.differences_html import render_differences
-    from llm_engineering.reporting.differences_text import differences_text
+    from llm_engineering.reporting.differences_views import differences_text, render_differences
 
     set_environment(RunConfig())
     archived = [name.endswith(".zip") for name in (run_a, run_b)]
@@ -47,7 +46,7 @@ def main(run_a: str, run_b: str, html: Path | None, as_json: Path | None) -> Non
 
 
 def _compare_archives(left: str, right: str) -> "RunDifferences":
-    from llm_engineering.reporting.archive_differences import compare_archives
+    from llm_engineering.reporting.differences import compare_archives
     from llm_engineering.tracking.archives import read_archive
 
     return compare_archives(read_archive(Path(left)), read_archive(Path(right)))

@@ -224,7 +224,7 @@ def _warn(warnings: Sequence[str], console: RunConsole) -> None:
 
 def _rehearse(request: Request, rehearsal: "Prepared", launch: "Launch") -> None:
     """Run every step in small, and show what the real run would need."""
-    from llm_engineering.reporting.text import places
+    from llm_engineering.reporting.run_text import places
     from pipelines.launching.rehearsal import estimate_rehearsed
 
     console, config = request.console, launch.config
@@ -250,7 +250,7 @@ def _rehearse(request: Request, rehearsal: "Prepared", launch: "Launch") -> None
 
 def _run(request: Request, launch: "Launch") -> "RunReports":
     """Run the pipeline, and show, write and return what came out."""
-    from llm_engineering.reporting.text import closing, decided, places
+    from llm_engineering.reporting.run_text import closing, decided, places
 
     console = request.console
     reports = _reports(request, launch)
@@ -266,8 +266,8 @@ def _run(request: Request, launch: "Launch") -> "RunReports":
 def _run_several(request: Request, launch: "Launch") -> int:
     """Run a comparison or a sweep, show and write what came out, and promote a sweep's best run if it may be."""
     from llm_engineering.reporting.bundle import RunReports
+    from llm_engineering.reporting.run_text import comparison_closing, places
     from llm_engineering.reporting.summary import build_comparison_summary
-    from llm_engineering.reporting.text import comparison_closing, places
     from pipelines.launching.collect import compared
 
     console = request.console

@@ -18,7 +18,7 @@ from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import dump_block
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reporting.page import harmless
-from llm_engineering.reporting.wording import count, evaluated, in_order, interval, model_label, percent, quantity
+from llm_engineering.reporting.words import count, evaluated, in_order, interval, model_label, percent, quantity
 from llm_engineering.reports.evaluation import ModelScores
 from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.reports.promotion import Export

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llm_engineering.config.metrics import row_of
-from llm_engineering.reporting.curves import Curve, Points, whole_steps
-from llm_engineering.reporting.drawings import AXES, COLOURS, drawing, look
-from llm_engineering.reporting.variants import swept_keys, values_of
+from llm_engineering.reporting.compared import swept_keys, values_of
+from llm_engineering.reporting.drawings import AXES, COLOURS, Curve, Points, drawing, look, whole_steps
 from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Metric, Variant
 from llm_engineering.reports.folders import StageName
 from llm_engineering.reports.training import TrainingReport
@@ -19,6 +18,7 @@ from llm_engineering.scoring.intervals import smoothed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 MOST_LINES = 12
 """Trainings of one stage that are drawn; more could not be told apart."""

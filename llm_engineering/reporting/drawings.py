@@ -1,20 +1,28 @@
 """Drawings as static SVG: the same numbers give the same text, byte for byte.
 
 Lines take their colours from CSS variables of the page and axes take the text's colour, so that one drawing reads on
-light and dark ground.
+light and dark ground. Of a curve a faint line is what was logged, the bold one its moving average, and diamonds are
+held-out rows; lines differ in their kind as well as their colour.
 """
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
+
+from llm_engineering.reports.data import DatasetReport, Histogram
+from llm_engineering.reports.training import TrainingReport
+from llm_engineering.scoring.intervals import smoothed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.typing import LineStyleType as LineStyle
     from matplotlib.typing import RcKeyType
+
 
 # Colours that matplotlib writes, and what the page reads in their place (Okabe and Ito's palette, colour-blind-safe).
 AXES = "#010203"
@@ -120,3 +128,145 @@ def _compact(svg: str, name: str) -> str:
         body = body.replace(written, shown)
     opening = f'<svg viewBox="{view[1]}" role="img" aria-label="{escape(name)}">'
     return opening + re.sub(r"\s*\n\s*", "\n", body).strip()
+
+
+Points = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One drawing and what it shows."""
+
+    title: str
+    svg: str
+    """An ``<svg>`` element to put into a page."""
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """Series of one unit on one pair of axes."""
+
+    title: str
+    series: dict[str, str]
+    """Label of every series that may have been logged."""
+    smooth: bool = True
+    share: bool = False
+
+
+_CHARTS = (
+    _Chart("Loss", {"loss": "training"}),
+    _Chart("Token accuracy", {"mean_token_accuracy": "training"}, share=True),
+    _Chart("Rewards", {"rewards/chosen": "chosen", "rewards/rejected": "rejected"}),
+    _Chart("Reward margin: chosen minus rejected", {"rewards/margins": "training"}),
+    _Chart("Reward accuracy: chosen above rejected", {"rewards/accuracies": "training"}, share=True),
+    _Chart("Log-probability of the answers, nats", {"logps/chosen": "chosen", "logps/rejected": "rejected"}),
+    _Chart(
+        "Log-ratio to the reference, nats an answer", {"log_ratio/chosen": "chosen", "log_ratio/rejected": "rejected"}
+    ),
+    _Chart(
+        "Generated answers to held-out prompts",
+        {"eval_answer_accuracy": "right", "eval_preferred_rate": "preferred"},
+        smooth=False,
+        share=True,
+    ),
+    _Chart("Score of generated answers", {"eval_answer_score": "held-out prompts"}, smooth=False),
+    _Chart("KL from the reference, nats a token", {"eval_kl_per_token": "sampled answers"}, smooth=False),
+)
+
+
+def training_curves(report: TrainingReport) -> list[Curve]:
+    """Return the curves of what one stage has logged; series that were not logged are left out."""
+    return [Curve(chart.title, _draw_chart(report, chart)) for chart in _CHARTS if _logged(report, chart)]
+
+
+def _logged(report: TrainingReport, chart: _Chart) -> bool:
+    return any(_points(report, name) or _points(report, f"eval_{name}") for name in chart.series)
+
+
+def _points(report: TrainingReport, name: str) -> Points:
+    return [(step, value) for step, value in report.series(name) if math.isfinite(value)]
+
+
+def _draw_chart(report: TrainingReport, chart: _Chart) -> str:
+    def plot(axes: "Axes") -> None:
+        for index, (name, label) in enumerate(chart.series.items()):
+            points, held_out = _points(report, name), _points(report, f"eval_{name}")
+            if points:
+                _plot_line(axes, points, label, index, smooth=chart.smooth)
+            if held_out:
+                alone = len(chart.series) == 1
+                _plot_held_out(axes, held_out, "held out" if alone else f"{label}, held out", index + alone)
+        low, high = axes.get_ylim()
+        if low < 0 < high:
+            axes.axhline(0, color=AXES, linewidth=0.8, alpha=0.5)
+        if report.best_step is not None:
+            axes.axvline(report.best_step, color=AXES, linewidth=0.8, linestyle=":", label="weights kept")
+        if chart.share:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        whole_steps(axes)
+
+    return drawing(f"{report.stage} {chart.title}", plot)
+
+
+def whole_steps(axes: "Axes") -> None:
+    """Name the axis of steps, which have no halves."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    axes.set_xlabel("step")
+
+
+def _plot_line(axes: "Axes", points: Points, label: str, index: int, *, smooth: bool) -> None:
+    colour, style = COLOURS[index], STYLES[index]
+    if smooth and len(points) >= 5:
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.8, alpha=0.4)
+        points = smoothed(points, span=max(3, len(points) // 12))
+    marker = "o" if len(points) == 1 or not smooth else None
+    axes.plot(
+        *zip(*points, strict=True),
+        color=colour,
+        linestyle=style,
+        linewidth=1.8,
+        marker=marker,
+        markersize=3.5,
+        label=label,
+    )
+
+
+def _plot_held_out(axes: "Axes", points: Points, label: str, index: int) -> None:
+    axes.plot(
+        *zip(*points, strict=True),
+        color=COLOURS[index],
+        linestyle=":",
+        linewidth=1.0,
+        marker="D",
+        markersize=3.5,
+        label=label,
+    )
+
+
+def data_histograms(report: DatasetReport) -> list[Curve]:
+    """Return the token lengths of every kind and split, and the turns of the conversations, as far as counted."""
+    drawn = [(f"Tokens a row, {name}", "tokens", histogram) for name, histogram in report.lengths.items()]
+    if report.turns:
+        drawn.append(("Answers a conversation", "answers", report.turns))
+    return [Curve(title, _draw_bars(title, unit, bars)) for title, unit, bars in drawn if any(bars.counts)]
+
+
+def _draw_bars(title: str, unit: str, histogram: Histogram) -> str:
+    starts, ends = histogram.edges[:-1], histogram.edges[1:]
+    widths = [end - start or 1.0 for start, end in zip(starts, ends, strict=True)]
+
+    def plot(axes: "Axes") -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        gap = 0.06 * min(widths)
+        thinner = [width - gap for width in widths]
+        axes.bar(starts, histogram.counts, width=thinner, align="edge", color=COLOURS[0], alpha=0.8, linewidth=0)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+            axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(unit)
+
+    return drawing(title, plot)

@@ -1,12 +1,14 @@
 """What all pages share: one template engine that escapes everything, and no character that could harm a page."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from llm_engineering.reporting.wording import count, counted, duration, model_label, percent, within_sentence
+from llm_engineering.reporting.drawings import Curve
+from llm_engineering.reporting.words import count, counted, duration, model_label, percent, within_sentence
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _HARMFUL = re.compile(
@@ -37,6 +39,11 @@ def render_page(template: str, **values: object) -> str:
     return harmless(environment.get_template(template).render(**values))
 
 
+def drawn(curves: Iterable[Curve]) -> list[tuple[str, Markup]]:
+    """Return drawings by their titles, to be put into a page as they are: they are our own."""
+    return [(curve.title, Markup(curve.svg)) for curve in curves]
+
+
 def with_code(text: str) -> Markup:
     """Return a sentence with what stands between backticks as code; an odd backtick is a backtick."""
     shapes = Markup("{}"), Markup("<code>{}</code>")
@@ -47,3 +54,8 @@ def with_code(text: str) -> Markup:
 def harmless(text: str) -> str:
     """Return text whose control, reordering and surrogate characters are replaced; line ends and tabs stay."""
     return _HARMFUL.sub(REPLACEMENT, text)
+
+
+def plain(text: str) -> str:
+    """Return text without characters that could move the cursor, colour the terminal or reorder a line."""
+    return harmless(text).replace("\r", REPLACEMENT)

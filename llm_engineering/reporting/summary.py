@@ -3,7 +3,7 @@
 import math
 
 from llm_engineering.reporting.bundle import RunFacts, RunReports
-from llm_engineering.reporting.ledger import ROW_KINDS, together
+from llm_engineering.reporting.data_views import ROW_KINDS, together
 from llm_engineering.reports.data import SourceLedger
 from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Variant
 from llm_engineering.reports.folders import RowKind

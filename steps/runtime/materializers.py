@@ -16,7 +16,7 @@ from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.materializers.pydantic_materializer import PydanticMaterializer
 
 from llm_engineering.errors import StoreError
-from llm_engineering.reporting.html import render_training
+from llm_engineering.reporting.run_page import render_training
 from llm_engineering.reports.folders import Checkpoint, Folder, FromStore, ReferenceLogProbs, RowSet
 from llm_engineering.reports.training import TrainingReport
 from steps.runtime.fetching import at_hand

@@ -7,7 +7,7 @@ from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.promotion import compare
 from llm_engineering.evaluation.variants import best_of
 from llm_engineering.models.generation import Answer
-from llm_engineering.reporting.scores import score_table
+from llm_engineering.reporting.run_views import score_table
 from llm_engineering.reports.evaluation import EvaluationReport, ModelScores
 from llm_engineering.scoring.answers import JudgedAnswers, Question
 from llm_engineering.scoring.measures import answer_outcomes, function_of, mean_of_rounds, summarise

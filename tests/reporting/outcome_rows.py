@@ -1,7 +1,7 @@
 """Rows of pairs and answers, for the tests of the page that shows them."""
 
 from llm_engineering.evaluation.changes import AnswerChange, Change, PairChange
-from llm_engineering.reporting.outcomes import OUTCOMES
+from llm_engineering.reporting.outcomes_page import OUTCOMES
 
 
 def pair(outcome: str = "learned", **given: object) -> PairChange:

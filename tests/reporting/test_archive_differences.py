@@ -1,7 +1,7 @@
 from dataclasses import replace
 from typing import Any
 
-from llm_engineering.reporting.archive_differences import compare_archives
+from llm_engineering.reporting.differences import compare_archives
 from llm_engineering.tracking.archives import ArchivedExperiment
 
 FIRST = ArchivedExperiment(

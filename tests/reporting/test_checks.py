@@ -2,7 +2,8 @@ import io
 
 from rich.console import Console
 
-from llm_engineering.reporting.checks import check_view, checks_table, evidence, signed
+from llm_engineering.reporting.run_text import checks_table
+from llm_engineering.reporting.run_views import check_view, evidence, signed_number
 from llm_engineering.reports.evaluation import PairedDifference
 from llm_engineering.reports.promotion import PromotionCheck, PromotionDecision
 
@@ -39,7 +40,7 @@ def test_a_single_unit_has_no_interval() -> None:
 
 
 def test_zero_has_no_sign() -> None:
-    assert signed("answer_accuracy", -0.00001) == "0.0"
+    assert signed_number("answer_accuracy", -0.00001) == "0.0"
 
 
 def test_a_decision_that_was_stored_before_there_was_evidence_is_shown() -> None:

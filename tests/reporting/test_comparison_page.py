@@ -6,10 +6,10 @@ from comparisons import build_comparison, build_run, build_sweep, training
 from pages import Outline, words
 
 from llm_engineering.reporting.bundle import RunReports
-from llm_engineering.reporting.comparison import render_comparison
+from llm_engineering.reporting.compared import ranked, titles_of
 from llm_engineering.reporting.comparison_curves import MOST_LINES, lines, stage_curves, sweep_curves
+from llm_engineering.reporting.comparison_page import render_comparison
 from llm_engineering.reporting.drawings import look
-from llm_engineering.reporting.variants import ranked, titles_of
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.evaluation import ComparisonReport, Variant
 from llm_engineering.reports.training import TrackerLink

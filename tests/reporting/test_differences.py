@@ -9,8 +9,7 @@ from rich.console import Console
 from run_pairs import FIRST, dataset, evaluation
 
 from llm_engineering.reporting.differences import RunDifferences, RunRecord, compare_runs
-from llm_engineering.reporting.differences_html import render_differences
-from llm_engineering.reporting.differences_text import differences_text
+from llm_engineering.reporting.differences_views import differences_text, render_differences
 from llm_engineering.reports.data import RowChange
 from llm_engineering.reports.evaluation import Metric, ModelScores
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from llm_engineering.reporting.bundle import RunReports
-from llm_engineering.reporting.html import render_report
+from llm_engineering.reporting.run_page import render_report
+from llm_engineering.reporting.run_text import places
 from llm_engineering.reporting.summary import build_summary
-from llm_engineering.reporting.text import places
 from llm_engineering.reports.promotion import Export, ExportParity, ExportReport
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from llm_engineering.reporting.findings import findings, length_bias
+from llm_engineering.reporting.data_views import findings, length_bias
 from llm_engineering.reports.data import DataAudit, DatasetReport, Overlap, PreferenceAudit
 
 

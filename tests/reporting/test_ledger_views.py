@@ -1,7 +1,7 @@
 from typing import get_args
 
-from llm_engineering.reporting.ledger import Problem, kinds, mix, problems, reconciliation, together
-from llm_engineering.reporting.wording import REASONS
+from llm_engineering.reporting.data_views import Problem, kinds, mix, problems, reconciliation, together
+from llm_engineering.reporting.words import REASONS
 from llm_engineering.reports.data import DatasetReport, DropReason, SourceLedger
 
 

@@ -13,11 +13,11 @@ from outcome_rows import build_changes
 from run_pairs import build_differences
 
 from llm_engineering.reporting.bundle import RunReports
-from llm_engineering.reporting.comparison import render_comparison
-from llm_engineering.reporting.data_preview import render_data_preview
-from llm_engineering.reporting.differences_html import render_differences
-from llm_engineering.reporting.html import render_report
-from llm_engineering.reporting.outcomes import render_outcomes
+from llm_engineering.reporting.comparison_page import render_comparison
+from llm_engineering.reporting.data_page import render_data_preview
+from llm_engineering.reporting.differences_views import render_differences
+from llm_engineering.reporting.outcomes_page import render_outcomes
+from llm_engineering.reporting.run_page import render_report
 from llm_engineering.reports.data import DatasetReport
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 import pytest
 
-from llm_engineering.reporting.paired_words import compared_in_words, p_text, signed, verdict_on
+from llm_engineering.reporting.words import compared_in_words, p_text, signed, verdict_on
 from llm_engineering.reports.evaluation import PairedDifference
 
 

@@ -2,7 +2,7 @@ import re
 
 from data_reports import part
 
-from llm_engineering.reporting.tokens import FOLDED, SHOWN, PartView, row_view, visible
+from llm_engineering.reporting.data_views import FOLDED, SHOWN, PartView, row_view, visible
 from llm_engineering.reports.data import RenderedPart, RenderedRow, Token
 
 

@@ -43,7 +43,7 @@ def _models(launch: "Launch") -> str:
 
 def show_plan(launch: "Launch", console: RunConsole, *, cache: bool) -> None:
     """Show what is cached and what would run, on how much."""
-    from llm_engineering.reporting.ledger_text import ledger_and_audit
+    from llm_engineering.reporting.data_text import ledger_and_audit
     from pipelines.launching.plan import make_plan
 
     with console.progress():

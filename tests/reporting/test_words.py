@@ -1,7 +1,7 @@
 import math
 
 from llm_engineering.reporting.bundle import RunReports
-from llm_engineering.reporting.wording import best_models, duration, evaluated, headline, quantity
+from llm_engineering.reporting.words import best_models, duration, evaluated, headline, quantity
 from llm_engineering.reports.evaluation import EvaluationReport, Metric, ModelScores
 from llm_engineering.reports.promotion import PromotionDecision
 

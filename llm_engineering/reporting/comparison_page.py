@@ -10,24 +10,7 @@ from markupsafe import Markup
 
 from llm_engineering.config.metrics import row_of
 from llm_engineering.reporting.bundle import RunFacts
-from llm_engineering.reporting.comparison_curves import (
-    MOST_LINES,
-    POINTS,
-    Line,
-    lines,
-    metric_points,
-    stage_curves,
-    sweep_curves,
-)
-from llm_engineering.reporting.curves import Curve
-from llm_engineering.reporting.drawings import COLOURS, STYLES, look
-from llm_engineering.reporting.ledger import kinds, mix
-from llm_engineering.reporting.lineage import lineage, step_times, tracker_words
-from llm_engineering.reporting.page import render_page
-from llm_engineering.reporting.paired_words import compared_in_words
-from llm_engineering.reporting.proofs import Proof, merge_proof, reference_proof
-from llm_engineering.reporting.scores import score_table
-from llm_engineering.reporting.variants import (
+from llm_engineering.reporting.compared import (
     best_in_words,
     made_in_words,
     ranked,
@@ -39,7 +22,36 @@ from llm_engineering.reporting.variants import (
     values_of,
     with_short_titles,
 )
-from llm_engineering.reporting.wording import KINDS, comparison_headline, duration, interval, quantity, verdict_name
+from llm_engineering.reporting.comparison_curves import (
+    MOST_LINES,
+    POINTS,
+    Line,
+    lines,
+    metric_points,
+    stage_curves,
+    sweep_curves,
+)
+from llm_engineering.reporting.data_views import kinds, mix
+from llm_engineering.reporting.drawings import COLOURS, STYLES, look
+from llm_engineering.reporting.page import drawn, render_page
+from llm_engineering.reporting.run_views import (
+    Proof,
+    lineage,
+    merge_proof,
+    reference_proof,
+    score_table,
+    step_times,
+    tracker_words,
+)
+from llm_engineering.reporting.words import (
+    KINDS,
+    compared_in_words,
+    comparison_headline,
+    duration,
+    interval,
+    quantity,
+    verdict_name,
+)
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.evaluation import ComparisonReport, Variant
 from llm_engineering.reports.folders import StageName
@@ -126,8 +138,8 @@ def render_comparison(
         scores=score_table(evaluation, models, titles) if evaluation else None,
         differences=compared_in_words(report.differences),
         stages=[stage for name in ("sft", "dpo") if (stage := _stage(report.variants, name)).curves],
-        points=_drawn(metric_points(evaluation, _metrics_drawn(report), models, titles)) if evaluation else [],
-        swept=_drawn(sweep_curves(report)) if report.kind == "sweep" else [],
+        points=drawn(metric_points(evaluation, _metrics_drawn(report), models, titles)) if evaluation else [],
+        swept=drawn(sweep_curves(report)) if report.kind == "sweep" else [],
         evidence=_evidence(report.variants),
         proofs=_proofs(report.variants),
         dataset=dataset,
@@ -170,22 +182,17 @@ def _row(report: ComparisonReport, variant: Variant) -> VariantRow:
 
 def _stage(variants: Sequence[Variant], name: StageName) -> StageCurves:
     found = lines(variants, name)
-    drawn = _drawn(stage_curves(found, name))
     return StageCurves(
         label=name.upper(),
         legend=[_legend(line) for line in found[:MOST_LINES]],
         left_out=max(0, len(found) - MOST_LINES),
-        curves=drawn,
+        curves=drawn(stage_curves(found, name)),
     )
 
 
 def _legend(line: Line) -> LegendEntry:
     colour, style = look(line.index)
     return LegendEntry(line.label, COLOURS.index(colour) + 1, _DASHES[STYLES.index(style)])
-
-
-def _drawn(curves: Sequence[Curve]) -> list[tuple[str, Markup]]:
-    return [(curve.title, Markup(curve.svg)) for curve in curves]  # drawn by us
 
 
 def _metrics_drawn(report: ComparisonReport) -> list[str]:

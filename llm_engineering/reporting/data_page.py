@@ -4,14 +4,19 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
-from llm_engineering.reporting.findings import PRIVATE, findings, languages
-from llm_engineering.reporting.histograms import data_histograms
-from llm_engineering.reporting.ledger import Problem, kinds, problems, reconciliation
-from llm_engineering.reporting.page import render_page
-from llm_engineering.reporting.tokens import row_view
-from llm_engineering.reporting.wording import KINDS, REASONS, count, counted, percent
+from llm_engineering.reporting.data_views import (
+    PRIVATE,
+    Problem,
+    findings,
+    kinds,
+    languages,
+    problems,
+    reconciliation,
+    row_view,
+)
+from llm_engineering.reporting.drawings import data_histograms
+from llm_engineering.reporting.page import drawn, render_page
+from llm_engineering.reporting.words import KINDS, REASONS, count, counted, percent
 from llm_engineering.reports.data import DataAudit, DatasetReport, PreferenceAudit, SourceLedger
 
 EXAMPLES = 20
@@ -50,7 +55,7 @@ def render_data_preview(report: DatasetReport, title: str = "Data") -> str:
         languages=[languages(texts) for texts in audit.texts.values()] if audit else [],
         preference=_preference(audit.preference) if audit and audit.preference else [],
         tokens=token_counts(report),
-        histograms=[(curve.title, Markup(curve.svg)) for curve in data_histograms(report)],  # drawn by us
+        histograms=drawn(data_histograms(report)),
         examples=[row_view(row) for row in report.examples[:EXAMPLES]],
     )
 

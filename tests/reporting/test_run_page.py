@@ -5,8 +5,8 @@ from data_reports import part
 from pages import ATTACK, Outline, words
 
 from llm_engineering.reporting.bundle import RunFacts, RunReports
-from llm_engineering.reporting.html import render_report, render_training
 from llm_engineering.reporting.page import with_code
+from llm_engineering.reporting.run_page import render_report, render_training
 from llm_engineering.reports.data import DatasetReport, RenderedRow
 from llm_engineering.reports.evaluation import JudgeCount, JudgeReport, ModelScores, SampleAnswers
 from llm_engineering.reports.promotion import PromotionDecision

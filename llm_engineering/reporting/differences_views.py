@@ -1,4 +1,4 @@
-"""Two runs side by side on the terminal."""
+"""Two runs side by side: as one static page, where everything is escaped, and on the terminal."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_engineering.config.metrics import row_of
-from llm_engineering.reporting.checks import evidence
 from llm_engineering.reporting.differences import AnswerPair, MetricPair, RunDifferences, Section
-from llm_engineering.reporting.scores_text import plain
-from llm_engineering.reporting.text import LONGEST_ANSWER
-from llm_engineering.reporting.wording import interval, model_label, quantity
+from llm_engineering.reporting.page import plain, render_page
+from llm_engineering.reporting.run_text import LONGEST_ANSWER
+from llm_engineering.reporting.run_views import evidence
+from llm_engineering.reporting.words import interval, model_label, quantity
 from llm_engineering.reports.evaluation import Metric
 
 HOW_MEASURED = {
@@ -23,6 +23,20 @@ HOW_MEASURED = {
     "them.",
     None: "At least one run has no evaluation.",
 }
+
+
+def render_differences(found: RunDifferences) -> str:
+    """Return the whole page."""
+    prompts: dict[str, list[AnswerPair]] = {}
+    for pair in found.answers:
+        prompts.setdefault(pair.prompt, []).append(pair)
+    return render_page(
+        "differences.html.j2",
+        found=found,
+        metrics=[_metric_words(pair) for pair in found.metrics],
+        prompts=prompts,
+        how_measured=HOW_MEASURED[found.measured_alike],
+    )
 
 
 def differences_text(found: RunDifferences) -> Group:
@@ -66,18 +80,22 @@ def _metrics(pairs: list[MetricPair]) -> Table:
     for head in ("Model", "Metric", "First", "Second", "Difference"):
         table.add_column(head)
     for pair in pairs:
-        words = (
-            model_label(pair.model),
-            row_of(pair.metric).label,
-            measured(pair.metric, pair.left),
-            measured(pair.metric, pair.right),
-            evidence(pair.paired) if pair.paired else "",
-        )
-        table.add_row(*(Text(plain(word)) for word in words))
+        table.add_row(*(Text(plain(word)) for word in _metric_words(pair)))
     return table
 
 
-def measured(metric: str, value: Metric | None) -> str:
+def _metric_words(pair: MetricPair) -> tuple[str, ...]:
+    """Return model, metric, both values, and by how much they differ."""
+    return (
+        model_label(pair.model),
+        row_of(pair.metric).label,
+        _measured(pair.metric, pair.left),
+        _measured(pair.metric, pair.right),
+        evidence(pair.paired) if pair.paired else "",
+    )
+
+
+def _measured(metric: str, value: Metric | None) -> str:
     """Return a value with its interval, or a dash where it was not measured."""
     if value is None:
         return "-"

@@ -5,8 +5,8 @@ import pytest
 from data_reports import build_rich_data, part
 from pages import ATTACK, Outline, words
 
-from llm_engineering.reporting.data_preview import EXAMPLES, render_data_preview
-from llm_engineering.reporting.histograms import data_histograms
+from llm_engineering.reporting.data_page import EXAMPLES, render_data_preview
+from llm_engineering.reporting.drawings import data_histograms
 from llm_engineering.reports.data import (
     DatasetReport,
     DropReason,

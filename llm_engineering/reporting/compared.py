@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from llm_engineering.config.metrics import higher_is_better
-from llm_engineering.reporting.wording import counted, interval, quantity
+from llm_engineering.reporting.words import counted, interval, quantity
 from llm_engineering.reports.evaluation import ComparisonReport, Metric, Variant
 from llm_engineering.reports.training import TrackerLink
 

@@ -2,7 +2,7 @@ from comparisons import build_comparison, build_sweep
 from rich.console import Console
 
 from llm_engineering.reporting.bundle import RunFacts, RunReports
-from llm_engineering.reporting.text import closing, comparison_closing, places
+from llm_engineering.reporting.run_text import closing, comparison_closing, places
 from llm_engineering.reports.evaluation import ComparisonReport, SampleAnswers
 
 

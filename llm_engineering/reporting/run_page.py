@@ -12,17 +12,12 @@ from markupsafe import Markup
 
 from llm_engineering.config.metrics import row_of
 from llm_engineering.reporting.bundle import RunReports
-from llm_engineering.reporting.checks import check_view
-from llm_engineering.reporting.curves import training_curves
-from llm_engineering.reporting.data_preview import token_counts
-from llm_engineering.reporting.findings import findings
-from llm_engineering.reporting.ledger import ROW_KINDS, kinds, mix
-from llm_engineering.reporting.lineage import lineage, step_times, tracker_words
-from llm_engineering.reporting.page import render_page
-from llm_engineering.reporting.proofs import proofs_of
-from llm_engineering.reporting.scores import score_table
-from llm_engineering.reporting.tokens import row_view
-from llm_engineering.reporting.wording import KINDS, duration, ending, evaluated, headline, model_label, verdict_name
+from llm_engineering.reporting.data_page import token_counts
+from llm_engineering.reporting.data_views import ROW_KINDS, findings, kinds, mix, row_view
+from llm_engineering.reporting.drawings import training_curves
+from llm_engineering.reporting.page import drawn, render_page
+from llm_engineering.reporting.run_views import check_view, lineage, proofs_of, score_table, step_times, tracker_words
+from llm_engineering.reporting.words import KINDS, duration, ending, evaluated, headline, model_label, verdict_name
 from llm_engineering.reports.data import DatasetReport, RenderedRow
 from llm_engineering.reports.training import TrainingReport, TrainingSample
 
@@ -178,7 +173,9 @@ def _watch(label: str, training: TrainingReport) -> Watched:
         (verdict_name(verdict), verdict.name == "healthy", verdict.evidence, verdict.remedy)
         for verdict in training.verdicts
     ]
-    return Watched(label, ending(training), verdicts, _drawings(training), list(_sampled_questions(training)))
+    return Watched(
+        label, ending(training), verdicts, drawn(training_curves(training)), list(_sampled_questions(training))
+    )
 
 
 def _sampled_questions(training: TrainingReport) -> Iterator[SampledQuestion]:
@@ -196,7 +193,3 @@ def _sampled_questions(training: TrainingReport) -> Iterator[SampledQuestion]:
 def _steps_of(samples: list[TrainingSample]) -> str:
     first, last = samples[0].step, samples[-1].step
     return f"Step {first}" if first == last else f"Steps {first} to {last}"
-
-
-def _drawings(training: TrainingReport) -> list[tuple[str, Markup]]:
-    return [(curve.title, Markup(curve.svg)) for curve in training_curves(training)]  # drawn by us

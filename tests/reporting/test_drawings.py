@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from llm_engineering.reporting.bundle import RunReports
-from llm_engineering.reporting.curves import training_curves
+from llm_engineering.reporting.drawings import training_curves
 from llm_engineering.reports.training import TrainingReport
 from llm_engineering.scoring.intervals import smoothed
 

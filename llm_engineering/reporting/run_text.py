@@ -1,31 +1,44 @@
-"""What the terminal shows at the end of a run.
+"""What the terminal shows at the end of a run: scores, answers, the decision, and where things lie.
 
 Everything from data and models is plain text: never markup, and without control characters.
 """
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from llm_engineering.config.metrics import row_of
 from llm_engineering.reporting.bundle import RunFacts, RunReports
-from llm_engineering.reporting.paired_words import compared_in_words
-from llm_engineering.reporting.scores_text import Scores, runs_table
-from llm_engineering.reporting.scores_text import plain as plain
-from llm_engineering.reporting.variants import best_in_words, ranked, with_short_titles
-from llm_engineering.reporting.wording import (
+from llm_engineering.reporting.compared import (
+    best_in_words,
+    ranked,
+    ranking_metric,
+    swept_keys,
+    value_in_words,
+    with_short_titles,
+)
+from llm_engineering.reporting.page import plain
+from llm_engineering.reporting.run_views import check_view
+from llm_engineering.reporting.words import (
+    best_models,
+    compared_in_words,
     comparison_headline,
     duration,
     ending,
     evaluated,
     headline,
     model_label,
+    number,
     verdict_name,
 )
-from llm_engineering.reports.evaluation import ComparisonReport, SampleAnswers
+from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Metric, SampleAnswers
+from llm_engineering.reports.promotion import PromotionDecision
 from llm_engineering.reports.training import TrackerLink, TrainingReport
 
 SAMPLES = 3
@@ -153,3 +166,98 @@ def _tracker(link: TrackerLink) -> Iterator[Text]:
 def _line(label: str, text: str) -> Text:
     parts = (f"{plain(label):<18}", "dim"), plain(text)
     return Text.assemble(*parts)
+
+
+_METRIC_WIDTH = 32
+_NARROWEST, _WITH_INTERVAL = 12, 23
+"""Columns that a model's value takes, without and with its interval."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The table of all metrics, with intervals where the terminal is wide enough; many models take several tables."""
+
+    evaluation: EvaluationReport
+    models: Mapping[str, str]
+    """Names of the models and what they are called, in the order of the columns."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield as many tables as the models need."""
+        models = {name: title for name, title in self.models.items() if name in self.evaluation.models}
+        intervals = options.max_width >= _METRIC_WIDTH + _WITH_INTERVAL * len(models)
+        fitting = max(2, (options.max_width - _METRIC_WIDTH) // _NARROWEST)
+        names = list(models) if intervals else list(models)[:fitting]
+        yield self._table(names, intervals)
+        if rest := {name: title for name, title in models.items() if name not in names}:
+            yield Scores(self.evaluation, rest)
+
+    def _table(self, models: Sequence[str], intervals: bool) -> Table:
+        evaluation = self.evaluation
+        table = _table(f"{evaluation.split} split, {evaluation.questions:,} questions")
+        table.caption = Text("* best of the line" + ("; in brackets the 95 % interval" if intervals else ""), "dim")
+        for model in models:
+            wraps = len(self.models) > 3
+            table.add_column(Text(plain(self.models[model])), justify="right", no_wrap=not wraps, min_width=7)
+        for metric in evaluated(evaluation)[1]:
+            if row_of(metric).detail:  # the page has all of them
+                continue
+            best = best_models(evaluation, metric)
+            values = [evaluation.models[model].metrics.get(metric) for model in models]
+            unit = f", {row_of(metric).unit}" if row_of(metric).unit else ""
+            cells = [
+                _score(metric, value, model in best, intervals) for model, value in zip(models, values, strict=True)
+            ]
+            table.add_row(Text(plain(row_of(metric).label) + unit), *cells)
+        return table
+
+
+def runs_table(report: ComparisonReport) -> Table:
+    """Return the runs of a sweep from the best on: the values that they differ in, and the metric that ranks them."""
+    assert report.metric is not None
+    keys, metric = swept_keys(report.variants), report.metric
+    table = _table("" if keys else "run")
+    table.caption = Text("* best; in brackets the 95 % interval", "dim")
+    for key in keys:
+        table.add_column(Text(plain(key)), justify="right")
+    unit = f", {row_of(metric).unit}" if row_of(metric).unit else ""
+    table.add_column(Text(plain(row_of(metric).label) + unit), justify="right", no_wrap=True)
+    for place, variant in enumerate(ranked(report), start=1):
+        if variant.error is None:
+            found = ranking_metric(report, variant)
+            values = [value_in_words(variant.changes[key]) if key in variant.changes else "-" for key in keys]
+            name = f"{place}" if keys else variant.title
+            cells = [Text(plain(text)) for text in (name, *values)]
+            table.add_row(*cells, _score(metric, found, variant.name == report.best, intervals=True))
+    return table
+
+
+def _table(first: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table.caption_justify = "left"
+    table.add_column(Text(first))
+    return table
+
+
+def _score(metric: str, measured: Metric | None, best: bool, intervals: bool) -> Text:
+    if measured is None:
+        return Text("-  ", style="dim")
+    text = Text(number(metric, measured.value), style="bold green" if best else "")
+    if intervals and measured.low is not None and measured.high is not None:
+        ends = (number(metric, end) for end in (measured.low, measured.high))
+        text.append(" [{}, {}]".format(*ends), style="not bold dim")
+    return text.append(" *" if best else "  ")
+
+
+def checks_table(decision: PromotionDecision) -> Table:
+    """Return the checks of a decision as a table for the terminal."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for head in ("Metric", "Candidate", "Against", "Loss allowed", "Difference on the same units", "Check"):
+        table.add_column(head)
+    for check in decision.checks:
+        view = check_view(check)
+        shown = ("metric", "candidate", "against", "tolerance", "evidence")
+        note = f", {check.note}" if check.note else ""
+        outcome = Text(plain(f"{'✓' if check.passed else '✗'} {view['verdict']}{note}"))
+        outcome.stylize("green" if check.passed else "red")
+        table.add_row(*(Text(plain(str(view[name]))) for name in shown), outcome)
+    return table

@@ -3,7 +3,7 @@ from pages import ATTACK
 from rich.cells import cell_len
 from rich.console import Console
 
-from llm_engineering.reporting.ledger_text import ledger_and_audit, shortened
+from llm_engineering.reporting.data_text import ledger_and_audit, shortened
 from llm_engineering.reports.data import DatasetReport, SourceLedger
 
 

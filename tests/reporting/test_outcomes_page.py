@@ -1,7 +1,7 @@
 from outcome_rows import answer, pair
 from pages import ATTACK, Outline, words
 
-from llm_engineering.reporting.outcomes import MEANING, OUTCOMES, ROWS, render_outcomes
+from llm_engineering.reporting.outcomes_page import MEANING, OUTCOMES, ROWS, render_outcomes
 
 
 def test_counts_and_rows_are_shown_what_got_worse_first() -> None:
