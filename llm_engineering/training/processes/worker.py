@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llm_engineering import progress
 from llm_engineering.config.tracking import NoTracking
-from llm_engineering.training.processes.link import Failed, Link, LogToLink, Told
+from llm_engineering.training.processes.link import Link, LogToLink, Told
 from llm_engineering.training.processes.task import Result, SFTTask, Task, read_task
 
 
@@ -28,17 +28,13 @@ def _work(task: Task, result: Path, link: Link, rank: int) -> None:
 
     if rank == 0:
         _pass_on(link)
-    try:
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        found = _train(task if rank == 0 else _silent(task))
-        if rank == 0:
-            result.write_text(found.model_dump_json(), encoding="utf-8")
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-    except Exception as error:
-        link.send(Failed(rank=rank, error=type(error).__name__, text=str(error)))
-        raise
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    found = _train(task if rank == 0 else _silent(task))
+    if rank == 0:
+        result.write_text(found.model_dump_json(), encoding="utf-8")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def _pass_on(link: Link) -> None:
