@@ -58,10 +58,10 @@ imports: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 test-stacks: .venv-stacks/.installed ## Run the tests of remote stacks, against stand-ins on this machine (about an hour)
-	.venv-stacks/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks tests/e2e/test_runs_elsewhere.py tests/e2e/test_rehearsed_stacks.py
+	.venv-stacks/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks tests/tools/stack_rehearsal tests/e2e/test_runs_elsewhere.py tests/e2e/test_rehearsed_stacks.py
 
 test-vertex: .venv-vertex/.installed ## Run the tests of Vertex AI, against a stand-in on this machine
-	.venv-vertex/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks/test_vertex.py tests/e2e/test_rehearsed_stacks.py
+	.venv-vertex/bin/python -m pytest -n 0 -m 'slow or not slow' tests/tools/stack_rehearsal/test_vertex.py tests/e2e/test_rehearsed_stacks.py
 
 test-deepspeed: export DS_ACCELERATOR = cpu
 test-deepspeed: .venv-deepspeed/.installed ## Train with DeepSpeed in two processes on the CPU, and compare with one
