@@ -18,8 +18,8 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP) ## Make .venv and install the pinned dependencies
 
 # Environments of their own, for what stays out of the core; Google Cloud's packages go with older pins than all others.
-EXTRAS_stacks := rehearsal
-EXTRAS_vertex := gcp rehearsal-gcp
+EXTRAS_stacks := emulation
+EXTRAS_vertex := gcp emulation-gcp
 EXTRAS_deepspeed := dev deepspeed
 
 .venv-%/.installed: $(STAMP) configs/stacks/vertex.constraints.txt
@@ -29,9 +29,9 @@ EXTRAS_deepspeed := dev deepspeed
 		--requirement pyproject.toml $(addprefix --extra ,$(EXTRAS_$*))
 	touch $@
 
-stacks-env: .venv-stacks/.installed ## Make .venv-stacks: what remote stacks and their rehearsal need, beside the core
+stacks-env: .venv-stacks/.installed ## Make .venv-stacks: what remote stacks and their emulation need, beside the core
 
-vertex-env: .venv-vertex/.installed ## Make .venv-vertex: what Google Cloud and its rehearsal need, beside the core
+vertex-env: .venv-vertex/.installed ## Make .venv-vertex: what Google Cloud and its emulation need, beside the core
 
 deepspeed-env: .venv-deepspeed/.installed ## Make .venv-deepspeed: the core and DeepSpeed
 
@@ -58,10 +58,10 @@ imports: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 test-stacks: .venv-stacks/.installed ## Run the tests of remote stacks, against stand-ins on this machine (about an hour)
-	.venv-stacks/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks tests/tools/stack_rehearsal tests/e2e/test_runs_elsewhere.py tests/e2e/test_rehearsed_stacks.py
+	.venv-stacks/bin/python -m pytest -n 0 -m 'slow or not slow' tests/pipelines/stacks tests/tools/stack_rehearsal tests/e2e/test_runs_elsewhere.py tests/e2e/test_emulated_stacks.py
 
 test-vertex: .venv-vertex/.installed ## Run the tests of Vertex AI, against a stand-in on this machine
-	.venv-vertex/bin/python -m pytest -n 0 -m 'slow or not slow' tests/tools/stack_rehearsal/test_vertex.py tests/e2e/test_rehearsed_stacks.py
+	.venv-vertex/bin/python -m pytest -n 0 -m 'slow or not slow' tests/tools/stack_rehearsal/test_vertex.py tests/e2e/test_emulated_stacks.py
 
 test-deepspeed: export DS_ACCELERATOR = cpu
 test-deepspeed: .venv-deepspeed/.installed ## Train with DeepSpeed in two processes on the CPU, and compare with one

@@ -240,7 +240,7 @@ def delete(stack: str, yes: bool) -> None:
 @click.option("--rehearse", "small", is_flag=True, help="Run every step in small, on a tiny random model.")
 @click.option("--summary", metavar="FILE", help="Write the run's summary as JSON.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep what was submitted and all logs in a new folder.")
-def rehearse(
+def emulate(
     stack: str,
     configs: Sequence[str],
     overrides: Sequence[str],
@@ -250,19 +250,19 @@ def rehearse(
 ) -> None:
     """Submit a training to stand-ins of STACK on this machine, run what was submitted, and say whether all is well.
 
-    Nothing leaves this machine. The exit code is 1 if there is a problem. docs/rehearsing_stacks.md says more.
+    Nothing leaves this machine. The exit code is 1 if there is a problem. docs/emulating_stacks.md says more.
     """
     flags = [*(["--rehearse"] if small else []), *(["--summary", summary] if summary else [])]
     flags += [word for name in configs for word in ("--config", name)]
     flags += [word for text in overrides for word in ("--set", text)]
-    kept = folder or Path(tempfile.gettempdir()) / f"rehearsal-{secrets.token_hex(8)}"
+    kept = folder or Path(tempfile.gettempdir()) / f"emulation-{secrets.token_hex(8)}"
     if not verbose():
         take_over_logging(console)
-    from tools.stack_rehearsal.rehearsal import rehearse as rehearsed
+    from tools.stack_rehearsal.emulation import emulate as emulated
 
     load_config(configs or [DEFAULT_CONFIG], overrides)  # a mistake is said before any server starts
     problems = 0
-    for finding in rehearsed(read_stack(stack), ["--run-training", *flags], kept):
+    for finding in emulated(read_stack(stack), ["--run-training", *flags], kept):
         show(finding, console)
         problems += finding.level == "problem"
     if folder is None and not problems:

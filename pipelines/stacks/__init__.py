@@ -1,1 +1,1 @@
-"""Remote stacks: registered, checked, submitted to, and rehearsed on one machine."""
+"""Remote stacks: registered, checked, submitted to, and emulated on one machine."""

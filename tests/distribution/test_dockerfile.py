@@ -14,7 +14,7 @@ from llm_engineering.requirements import canonical, constraints_for, read_pins
 
 TARGETS = ("cpu", "cuda")
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - {"dev", "pipeline", "rehearsal", "rehearsal-gcp"})
+EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - {"dev", "pipeline", "emulation", "emulation-gcp"})
 MORE_EXTRAS = (*EXTRAS, "aws,kubernetes", "azure,kubernetes", "kubernetes,modal")
 FROM_CUDA = ("nvidia-", "cuda-", "triton")
 """What torch pins itself."""

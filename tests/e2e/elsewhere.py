@@ -8,7 +8,7 @@ from typing import Any
 
 from command_line import REPOSITORY, CommandLine
 
-from tools.stack_rehearsal.rehearsal import Rehearsal
+from tools.stack_rehearsal.emulation import Emulation
 
 OWN_FILES = """
 name: own
@@ -41,12 +41,12 @@ def numbers(summary: Any) -> Any:
 class Submitter:
     """A machine that submits to stand-ins: its commands have settings of their own."""
 
-    rehearsal: Rehearsal
+    emulation: Emulation
     home: Path
 
     @property
     def command_line(self) -> CommandLine:
-        return CommandLine(REPOSITORY, self.home, {**self.rehearsal.environment, "ZENML_CONFIG_PATH": str(self.home)})
+        return CommandLine(REPOSITORY, self.home, {**self.emulation.environment, "ZENML_CONFIG_PATH": str(self.home)})
 
     def do(self, *command: str) -> None:
         line = self.command_line
@@ -57,22 +57,22 @@ class Submitter:
 
     def use_bucket(self) -> None:
         """Make a stack of the bucket and the local orchestrator the active one."""
-        self.do(str(Path(__file__).with_name("use_bucket.py")), self.rehearsal.surroundings.cloud.bucket)
+        self.do(str(Path(__file__).with_name("use_bucket.py")), self.emulation.surroundings.cloud.bucket)
 
     def register(self, stack: str) -> list[str]:
         """Register a shipped stack, and return the words that send a run to it."""
         from llm_engineering.config.stacks import read_stack
-        from tools.stack_rehearsal.rehearsal import commands_of
+        from tools.stack_rehearsal.emulation import commands_of
 
-        register, _ = commands_of(read_stack(stack), self.rehearsal.values, [])
+        register, _ = commands_of(read_stack(stack), self.emulation.values, [])
         self.do(*register[1:])
         return ["--stack", stack]
 
 
-def keys_of(rehearsal: Rehearsal, prefix: str = "") -> Sequence[str]:
+def keys_of(emulation: Emulation, prefix: str = "") -> Sequence[str]:
     """Return the names of what lies in the bucket."""
     from tools.stack_rehearsal.standins.s3 import client_of
 
-    aws = rehearsal.surroundings.cloud
+    aws = emulation.surroundings.cloud
     found = client_of("s3", aws).list_objects_v2(Bucket=aws.bucket, Prefix=prefix)
     return [str(each["Key"]) for each in found.get("Contents", [])]

@@ -1,6 +1,6 @@
 """The same runs on a bucket, a server and other machines, with the numbers that they have here.
 
-Needs the extra ``rehearsal``: ``.venv-stacks/bin/python -m pytest -m slow tests/e2e/test_runs_elsewhere.py``.
+Needs the extra ``emulation``: ``.venv-stacks/bin/python -m pytest -m slow tests/e2e/test_runs_elsewhere.py``.
 """
 
 import json
@@ -15,7 +15,7 @@ from command_line import REPOSITORY, CommandLine
 from elsewhere import OWN_FILES, Submitter, keys_of, numbers
 
 from llm_engineering.errors import StoreError
-from tools.stack_rehearsal.rehearsal import Rehearsal, require_packages, standing_in
+from tools.stack_rehearsal.emulation import Emulation, require_packages, standing_in
 
 pytestmark = pytest.mark.slow
 TRAINED_IN_MINUTES = """
@@ -29,12 +29,12 @@ tracking: {type: none}
 
 
 @pytest.fixture
-def rehearsal(tmp_path: Path) -> Iterator[Rehearsal]:
+def emulation(tmp_path: Path) -> Iterator[Emulation]:
     try:
         require_packages()
     except StoreError as error:
         pytest.skip(str(error))
-    with standing_in(["kubernetes"], tmp_path / "rehearsal") as opened:
+    with standing_in(["kubernetes"], tmp_path / "emulation") as opened:
         yield opened
 
 
@@ -62,27 +62,27 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], se
 
 
 def test_a_run_on_a_server_and_a_bucket_has_the_numbers_of_a_local_one(
-    rehearsal: Rehearsal, command_line: CommandLine, small: Path, tmp_path: Path
+    emulation: Emulation, command_line: CommandLine, small: Path, tmp_path: Path
 ) -> None:
     here = command_line.summary(tmp_path / "here.json", "--run-training", "--config", str(small))
-    submitter = Submitter(rehearsal, tmp_path / "client")
+    submitter = Submitter(emulation, tmp_path / "client")
     submitter.use_bucket()
     there = submitter.command_line.summary(tmp_path / "there.json", "--run-training", "--config", str(small))
     assert numbers(there) == numbers(here)
     assert there["artifacts"]["sft_model"].startswith("s3://")
-    assert keys_of(rehearsal, "work/") == []
+    assert keys_of(emulation, "work/") == []
 
 
 def test_steps_that_see_nothing_of_the_submitter_give_the_numbers_of_a_local_run(
-    rehearsal: Rehearsal, command_line: CommandLine, own_files: Path, tmp_path: Path
+    emulation: Emulation, command_line: CommandLine, own_files: Path, tmp_path: Path
 ) -> None:
     asked = ["--run-training", "--config", str(own_files / "run.yaml")]
     here = command_line.summary(tmp_path / "here.json", *asked)
-    submitter = Submitter(rehearsal, tmp_path / "client")
+    submitter = Submitter(emulation, tmp_path / "client")
     stack = submitter.register("kubernetes")
     summary = tmp_path / "there.json"
     submitting = submitter.command_line.start(*asked, *stack, "--summary", str(summary))
-    jobs = rehearsal.surroundings.machine.jobs
+    jobs = emulation.surroundings.machine.jobs
     wait_until(lambda: bool(jobs), submitting)
     own_files.rename(tmp_path / "gone")  # all was stored by then
     said = submitting.communicate()[0]
@@ -93,15 +93,15 @@ def test_steps_that_see_nothing_of_the_submitter_give_the_numbers_of_a_local_run
 
 
 def test_a_training_whose_machine_was_lost_goes_on_elsewhere_and_ends_in_the_same_weights(
-    rehearsal: Rehearsal, command_line: CommandLine, tmp_path: Path
+    emulation: Emulation, command_line: CommandLine, tmp_path: Path
 ) -> None:
     config = tmp_path / "drill.yaml"
     config.write_text(TRAINED_IN_MINUTES)
     asked = ["--run-sft", "--config", str(config)]
-    lost, other = Submitter(rehearsal, tmp_path / "lost"), Submitter(rehearsal, tmp_path / "other")
+    lost, other = Submitter(emulation, tmp_path / "lost"), Submitter(emulation, tmp_path / "other")
     lost.use_bucket()
     first = lost.command_line.start(*asked)
-    wait_until(lambda: any("checkpoint-20/manifest.json" in key for key in keys_of(rehearsal, "work/train_sft")), first)
+    wait_until(lambda: any("checkpoint-20/manifest.json" in key for key in keys_of(emulation, "work/train_sft")), first)
     first.kill()
     first.communicate()
     shutil.rmtree(lost.home)
@@ -111,4 +111,4 @@ def test_a_training_whose_machine_was_lost_goes_on_elsewhere_and_ends_in_the_sam
     assert resumed["training"]["sft"]["resumed_from"] >= 20
     assert here["training"]["sft"]["resumed_from"] is None
     assert numbers(resumed) == numbers(here)
-    assert not any("checkpoint" in key for key in keys_of(rehearsal, "work/train_sft"))
+    assert not any("checkpoint" in key for key in keys_of(emulation, "work/train_sft"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.stack_rehearsal.rehearsal import REPOSITORY
+from tools.stack_rehearsal.emulation import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def region_of_session(store: Path, *flavors: str) -> str:
     Raises:
         AttributeError: ZenML's mistake.
     """
-    pytest.importorskip("sagemaker", reason="needs the extra rehearsal: make stacks-env")
+    pytest.importorskip("sagemaker", reason="needs the extra emulation: make stacks-env")
     variables = {
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "one",

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from rehearsed import Open, Rehearsed
+from emulated import Emulated, Open
 
 from llm_engineering.errors import StoreError
-from tools.stack_rehearsal.rehearsal import REPOSITORY, require_packages, standing_in
+from tools.stack_rehearsal.emulation import REPOSITORY, require_packages, standing_in
 
 HERE = Path(__file__).parent
 
@@ -23,7 +23,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Open:
         pytest.skip(str(error))
 
     @contextmanager
-    def start(flavor: str) -> Iterator[Rehearsed]:
+    def start(flavor: str) -> Iterator[Emulated]:
         folder = tmp_path_factory.mktemp(flavor)
         project = folder / "project"
         ignored = shutil.ignore_patterns("__pycache__", "embedded")
@@ -33,7 +33,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Open:
             shutil.copy(REPOSITORY / "pipelines" / name, project / "pipelines" / name)
         for name in ("small_pipeline.py", "submitting.py"):
             shutil.copy(HERE / name, project)
-        with standing_in([flavor], folder / "rehearsal") as rehearsal:
-            yield Rehearsed(rehearsal, project)
+        with standing_in([flavor], folder / "emulation") as emulation:
+            yield Emulated(emulation, project)
 
     return start

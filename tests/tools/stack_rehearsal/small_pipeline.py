@@ -8,7 +8,7 @@ from typing import Annotated
 from zenml import pipeline, step
 from zenml.config import DockerSettings
 
-IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/llm-engineering:rehearsal"
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/llm-engineering:emulation"
 
 
 @step(enable_cache=False)

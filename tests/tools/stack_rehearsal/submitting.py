@@ -14,7 +14,7 @@ from zenml.utils import source_utils
 
 from pipelines.stacks.workarounds import work_around
 
-NAME = "rehearsed"
+NAME = "emulated"
 STEP_OPERATOR = StackComponentType.STEP_OPERATOR
 ROOT = Path(__file__).parent
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rehearsed import Open
+from emulated import Open
 from small_pipeline import IMAGE as REGISTRY_IMAGE
 
 from tools.stack_rehearsal.standins.jobs import Image, Machine
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the client's own deprecations
 DEADLINE = 30.0
-IMAGE = "rehearsal.azurecr.io/llm-engineering:1"
+IMAGE = "emulation.azurecr.io/llm-engineering:1"
 FINISH = 'mkdir -p "$(dirname "$AZURE_ML_OUTPUT_COMPLETED")" && echo done > "$AZURE_ML_OUTPUT_COMPLETED"'
 
 
@@ -137,8 +137,8 @@ def test_a_pipeline_runs_as_it_was_submitted(standing: Open) -> None:
     from tools.stack_rehearsal.standins.azureml import GROUP, SUBSCRIPTION, WORKSPACE, AzureML
 
     configuration = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "workspace": WORKSPACE}
-    with standing("azureml") as rehearsed:
-        done = rehearsed.submit(
+    with standing("azureml") as emulated:
+        done = emulated.submit(
             {"orchestrator": {"flavor": "azureml", "configuration": configuration}},
             options={
                 "settings": {"orchestrator": {"shm_size": "16g"}},
@@ -146,10 +146,10 @@ def test_a_pipeline_runs_as_it_was_submitted(standing: Open) -> None:
             },
         )
         assert done.returncode == 0, done.stderr
-        outcome = rehearsed.outcome()
-        assert outcome["status"] == "completed", rehearsed.logs()
+        outcome = emulated.outcome()
+        assert outcome["status"] == "completed", emulated.logs()
         assert outcome["values"]["total"] == 42
-        (azureml,) = rehearsed.rehearsal.standins
+        (azureml,) = emulated.emulation.standins
         assert isinstance(azureml, AzureML)
         (run,) = azureml.runs.values()
         asked = {task.name: (task.image, task.compute, task.size, task.shm_size) for task in run.tasks}
@@ -158,12 +158,12 @@ def test_a_pipeline_runs_as_it_was_submitted(standing: Open) -> None:
             "locate": (REGISTRY_IMAGE, "gpus", "Standard_NC24ads_A100_v4", "16g"),
             "add": (REGISTRY_IMAGE, "serverless", None, "16g"),
         }
-        posted = rehearsed.posted
+        posted = emulated.posted
         assert posted["count"].after == posted["locate"].after == frozenset()
         assert posted["add"].after == {"count", "locate"}
         assert posted["add"].command[:3] == ["python", "-m", "zenml.entrypoints.entrypoint"]
-        text = rehearsed.rehearsal.surroundings.recording.path.read_text()
-        assert not [what for what, secret in rehearsed.rehearsal.secrets.items() if secret in text]
+        text = emulated.emulation.surroundings.recording.path.read_text()
+        assert not [what for what, secret in emulated.emulation.secrets.items() if secret in text]
 
 
 @pytest.mark.slow
@@ -171,18 +171,18 @@ def test_the_step_operator_sends_one_step_to_the_cluster_and_waits_for_it(standi
     from tools.stack_rehearsal.standins.azureml import GROUP, SUBSCRIPTION, WORKSPACE, AzureML
 
     configuration = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "workspace_name": WORKSPACE}
-    with standing("azureml") as rehearsed:
-        done = rehearsed.submit(
+    with standing("azureml") as emulated:
+        done = emulated.submit(
             {"step_operator": {"flavor": "azureml", "configuration": configuration}},
             options={
                 "steps": {"locate": {"step_operator": True, "settings": {"step_operator": {**GPUS, "shm_size": "16g"}}}}
             },
         )
         assert done.returncode == 0, done.stderr
-        outcome = rehearsed.outcome()
-        assert outcome["status"] == "completed", rehearsed.logs()
-        assert outcome["values"]["library"] == str(rehearsed.jobs_of("locate")[0].app / "code" / "llm_engineering")
-        (azureml,) = rehearsed.rehearsal.standins
+        outcome = emulated.outcome()
+        assert outcome["status"] == "completed", emulated.logs()
+        assert outcome["values"]["library"] == str(emulated.jobs_of("locate")[0].app / "code" / "llm_engineering")
+        (azureml,) = emulated.emulation.standins
         assert isinstance(azureml, AzureML)
         (task,) = next(iter(azureml.runs.values())).tasks
         asked = (task.image, task.compute, task.size, task.shm_size)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("kubernetes", reason="needs the extra rehearsal: make stacks-env")
+pytest.importorskip("kubernetes", reason="needs the extra emulation: make stacks-env")
 
 import zenml.integrations.kubernetes.kube_utils  # noqa: F401 - mends the client, which cannot read a rule of exit codes
 from kubernetes.client import ApiClient, ApiException, BatchV1Api, CoreV1Api

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("botocore", reason="needs the extra rehearsal: make stacks-env")
-pytest.importorskip("kubernetes", reason="needs the extra rehearsal: make stacks-env")
+pytest.importorskip("botocore", reason="needs the extra emulation: make stacks-env")
+pytest.importorskip("kubernetes", reason="needs the extra emulation: make stacks-env")
 
 from tools.stack_rehearsal.standins.aws_shapes import faults_of as faults_of_request
 from tools.stack_rehearsal.standins.kubernetes_rules import faults_of as faults_of_manifest
@@ -14,7 +14,7 @@ from tools.stack_rehearsal.standins.sagemaker import definition_faults
 
 TRAINING = {
     "AlgorithmSpecification": {"TrainingImage": "registry/image:tag", "TrainingInputMode": "File"},
-    "RoleArn": "arn:aws:iam::123456789012:role/rehearsal",
+    "RoleArn": "arn:aws:iam::123456789012:role/emulation",
     "OutputDataConfig": {"S3OutputPath": "s3://bucket/"},
     "ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 30},
     "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
@@ -41,7 +41,7 @@ def test_a_training_job_within_the_limits_is_accepted() -> None:
             {"Environment": {"1ST": ""}},
             "a name in CreateTrainingJob.Environment does not match [a-zA-Z_][a-zA-Z0-9_]*.",
         ),
-        ({"RoleArn": "role/rehearsal"}, "CreateTrainingJob.RoleArn has 14 characters, fewer than 20."),
+        ({"RoleArn": "role/emulation"}, "CreateTrainingJob.RoleArn has 14 characters, fewer than 20."),
         (
             {"ResourceConfig": {"InstanceType": "g5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 30}},
             "CreateTrainingJob.ResourceConfig.InstanceType is 'g5.xlarge', which is none of the ",

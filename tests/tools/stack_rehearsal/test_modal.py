@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rehearsed import Open
+from emulated import Open
 from small_pipeline import IMAGE
 
 from tools.stack_rehearsal.standins.jobs import Image, Machine
@@ -104,38 +104,38 @@ GPU = {"step_operator": {"gpu": "A100-80GB"}, "resources": {"gpu_count": 2, "cpu
 
 @pytest.mark.slow
 def test_the_step_operator_asks_for_gpus_and_the_step_runs_as_it_was_submitted(standing: Open) -> None:
-    with standing("modal") as rehearsed:
+    with standing("modal") as emulated:
         operator = {"step_operator": {"flavor": "modal", "configuration": {}}}
-        done = rehearsed.submit(operator, options={"steps": {"locate": {"step_operator": True, "settings": GPU}}})
+        done = emulated.submit(operator, options={"steps": {"locate": {"step_operator": True, "settings": GPU}}})
         assert done.returncode == 0, done.stderr
-        outcome = rehearsed.outcome()
-        assert outcome["status"] == "completed", rehearsed.logs()
+        outcome = emulated.outcome()
+        assert outcome["status"] == "completed", emulated.logs()
         assert outcome["values"]["total"] == 42
-        assert outcome["values"]["library"] == str(rehearsed.jobs_of("locate")[0].app / "code" / "llm_engineering")
-        (modal_stand_in,) = rehearsed.rehearsal.standins
+        assert outcome["values"]["library"] == str(emulated.jobs_of("locate")[0].app / "code" / "llm_engineering")
+        (modal_stand_in,) = emulated.emulation.standins
         sandbox = only(modal_stand_in)
         assert (sandbox.image, sandbox.gpu, sandbox.num_gpus, sandbox.cpus) == (IMAGE, "A100-80GB", 2, 8)
         # 16 GiB are 17,179.9 MB; ZenML rounds that up, and Modal reads the number as MiB: 5 % more than was asked for
         assert sandbox.memory == 17180
         assert sandbox.command[:3] == ("python", "-m", "zenml.entrypoints.entrypoint")
         token = sandbox.secrets["ZENML_STORE_API_TOKEN"]
-        text = rehearsed.rehearsal.surroundings.recording.path.read_text()
+        text = emulated.emulation.surroundings.recording.path.read_text()
         assert token not in text
-        assert not [what for what, secret in rehearsed.rehearsal.secrets.items() if secret in text]
+        assert not [what for what, secret in emulated.emulation.secrets.items() if secret in text]
 
 
 @pytest.mark.slow
 def test_the_orchestrator_runs_in_a_sandbox_that_makes_one_for_every_step(standing: Open) -> None:
-    with standing("modal") as rehearsed:
+    with standing("modal") as emulated:
         orchestrator = {"orchestrator": {"flavor": "modal", "configuration": {}}}
         settings = {"orchestrator": {"gpu": "T4"}, "resources": {"gpu_count": 1}}
-        done = rehearsed.submit(orchestrator, options={"steps": {"locate": {"settings": settings}}})
+        done = emulated.submit(orchestrator, options={"steps": {"locate": {"settings": settings}}})
         assert done.returncode == 0, done.stderr
-        outcome = rehearsed.outcome()
-        assert outcome["status"] == "completed", rehearsed.logs()
+        outcome = emulated.outcome()
+        assert outcome["status"] == "completed", emulated.logs()
         assert outcome["values"]["total"] == 42
-        posted = rehearsed.posted
+        posted = emulated.posted
         assert {step: each.gpus for step, each in posted.items()} == {None: 0, "count": 0, "locate": 1, "add": 0}
         assert {each.image for each in posted.values()} == {IMAGE}
-        ended = max(job.ended for step in ("count", "locate") for job in rehearsed.jobs_of(step))
-        assert rehearsed.jobs_of("add")[0].started >= ended
+        ended = max(job.ended for step in ("count", "locate") for job in emulated.jobs_of(step))
+        assert emulated.jobs_of("add")[0].started >= ended

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("moto", reason="needs the extra rehearsal: make stacks-env")
+pytest.importorskip("moto", reason="needs the extra emulation: make stacks-env")
 
 import boto3
 from botocore.exceptions import ClientError
@@ -19,7 +19,7 @@ from tools.stack_rehearsal.standins.loopback import Recording
 from tools.stack_rehearsal.standins.s3 import REGION, aws_standin
 from tools.stack_rehearsal.standins.sagemaker import SageMaker, sagemaker_standin
 
-ROLE = "arn:aws:iam::123456789012:role/rehearsal"
+ROLE = "arn:aws:iam::123456789012:role/emulation"
 DEADLINE = 60.0
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 DEADLINE = 30.0
-IMAGE = "europe-docker.pkg.dev/rehearsal/images/llm-engineering:1"
+IMAGE = "europe-docker.pkg.dev/emulation/images/llm-engineering:1"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def post(pipeline: object, folder: Path) -> "aiplatform.PipelineJob":
         display_name="training",
         template_path=str(folder / "pipeline.json"),
         job_id="training-1",
-        pipeline_root="gs://rehearsal/root",
+        pipeline_root="gs://emulation/root",
         credentials=credentials,
         project=project,
         location="europe-west4",
@@ -145,9 +145,9 @@ def test_a_job_finds_the_bucket_by_the_metadata_server_and_without_a_key(
     write = """
 import gcsfs
 system = gcsfs.GCSFileSystem()
-with system.open("gs://rehearsal/kept/it.txt", "wb") as file:
+with system.open("gs://emulation/kept/it.txt", "wb") as file:
     file.write(b"from the job")
-print(system.credentials.method, system.cat("gs://rehearsal/kept/it.txt").decode())
+print(system.credentials.method, system.cat("gs://emulation/kept/it.txt").decode())
 """
 
     @dsl.pipeline
@@ -196,8 +196,8 @@ def test_zenml_s_orchestrator_and_step_operator_post_what_runs(
             assert done.returncode == 0, done.stdout + done.stderr
             return dict(json.loads(done.stdout.splitlines()[-1]))
 
-        here = {"project": "rehearsal", "location": "europe-west4", "synchronous": False}
-        there = {"project": "rehearsal", "region": "europe-west4"}
+        here = {"project": "emulation", "location": "europe-west4", "synchronous": False}
+        there = {"project": "emulation", "region": "europe-west4"}
         gpu = {"orchestrator": {"node_selector_constraint": ACCELERATOR}}
         client(
             components={

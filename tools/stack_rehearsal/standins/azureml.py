@@ -10,7 +10,7 @@ order in which their inputs come from other jobs' outputs, and a job whose file 
 a failed one, as the next would wait for it. The first that fails ends the pipeline.
 
 Not imitated: pulling the image, machines and their sizes (recorded, and checked by nobody), quotas, rights, restarts,
-logs (who follows a job sees its end alone), schedules, blob storage: the artifacts of a rehearsal lie in ``s3``.
+logs (who follows a job sees its end alone), schedules, blob storage: the artifacts of an emulation lie in ``s3``.
 """
 
 import base64
@@ -36,7 +36,7 @@ from tools.stack_rehearsal.standins.loopback import Recording, serving
 from tools.stack_rehearsal.standins.posted import Posted
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
-GROUP, WORKSPACE, REGION, TENANT = "rehearsal", "rehearsal", "westeurope", "rehearsal"
+GROUP, WORKSPACE, REGION, TENANT = "emulation", "emulation", "westeurope", "emulation"
 LOGIN_HOST = "login.microsoftonline.com"
 MANAGEMENT_HOST = "management.azure.com"
 WORKSPACE_HOST = f"{REGION}.api.azureml.ms"
@@ -87,7 +87,7 @@ class AzureML:
         "resource_group": GROUP,
         "workspace": WORKSPACE,
         "tenant": TENANT,
-        "client": "rehearsal",
+        "client": "emulation",
     }
     limits = None
 
@@ -106,7 +106,7 @@ class AzureML:
     @property
     def environment(self) -> dict[str, str]:
         """What leads Microsoft's client here, in the names of ``azure-identity``. The principal is nobody."""
-        principal = {"AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": "rehearsal", "AZURE_CLIENT_SECRET": "rehearsal"}
+        principal = {"AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": "emulation", "AZURE_CLIENT_SECRET": "emulation"}
         return {**self._internet.environment, **principal}
 
     def posted(self) -> list[Posted]:
@@ -131,7 +131,7 @@ class AzureML:
 
     def token(self) -> Document:
         """Return a token: the client looks at whom it is for, and nobody checks its signature."""
-        claims = {"aud": AUDIENCE, "tid": TENANT, "oid": "rehearsal", "appid": "rehearsal"}
+        claims = {"aud": AUDIENCE, "tid": TENANT, "oid": "emulation", "appid": "emulation"}
         encoded = jwt.encode(claims, self._signature, algorithm="HS256")
         return {"token_type": "Bearer", "expires_in": 3600, "access_token": encoded}
 

@@ -15,16 +15,16 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tools.stack_rehearsal.standins.internet import Internet
 from tools.stack_rehearsal.standins.loopback import HOST, listening_socket, serving
 
-PROJECT = "rehearsal"
+PROJECT = "emulation"
 PROJECT_NUMBER = "1"
-ACCOUNT = f"rehearsal@{PROJECT}.iam.gserviceaccount.com"
+ACCOUNT = f"emulation@{PROJECT}.iam.gserviceaccount.com"
 TOKEN_HOST = "oauth2.googleapis.com"
 _TOKEN = {"access_token": "of-nobody", "expires_in": 3600, "token_type": "Bearer"}
 
 
 @dataclass(frozen=True)
 class GoogleCloud:
-    """What a rehearsal reaches of Google Cloud."""
+    """What an emulation reaches of Google Cloud."""
 
     internet: Internet
     bucket: str
@@ -84,7 +84,7 @@ def google_cloud_standin(folder: Path) -> Iterator[GoogleCloud]:
         storage = opened.enter_context(_storage(folder / "objects"))
         internet.lead(TOKEN_HOST, int(identity.rpartition(":")[2]))
         yield GoogleCloud(
-            internet, "gs://rehearsal", _write_key(folder / "key.json"), storage, identity.removeprefix("http://")
+            internet, "gs://emulation", _write_key(folder / "key.json"), storage, identity.removeprefix("http://")
         )
 
 
@@ -128,7 +128,7 @@ def _storage(folder: Path) -> Iterator[str]:
         port = chosen.getsockname()[1]
     number = int(PROJECT_NUMBER)
     server = create_server(
-        HOST, port, in_memory=False, data_dir=str(folder), default_bucket="rehearsal", project_number=number
+        HOST, port, in_memory=False, data_dir=str(folder), default_bucket="emulation", project_number=number
     )
     server.start()
     try:
@@ -145,7 +145,7 @@ def _write_key(path: Path) -> Path:
     content = {
         "type": "service_account",
         "project_id": PROJECT,
-        "private_key_id": "rehearsal",
+        "private_key_id": "emulation",
         "private_key": pem,
         "client_email": ACCOUNT,
         "client_id": "1",

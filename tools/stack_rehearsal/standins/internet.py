@@ -2,7 +2,7 @@
 
 Clients of Google Cloud and Azure speak TLS to fixed host names. They take a proxy and certificates from the
 environment, as in a company's network, so nothing of them has to be replaced: a proxy on loopback leads each
-connection to the server that plays the host, behind a certificate of an authority made for this rehearsal alone. gRPC
+connection to the server that plays the host, behind a certificate of an authority made for this emulation alone. gRPC
 reads certificates once a process: whoever uses it can be led to one such internet in its life.
 """
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-CONTEXT = "rehearsal"
+CONTEXT = "emulation"
 GPU = "nvidia.com/gpu"
 SECONDS_OF_BACKOFF = 0.5
 """Before the second pod of a job; twice as long before each one after. A cluster begins with 10 s."""
@@ -83,7 +83,7 @@ class Cluster:
     @property
     def values(self) -> dict[str, str]:
         """What stands for the values of a stack."""
-        return {"context": CONTEXT, "namespace": "rehearsal"}
+        return {"context": CONTEXT, "namespace": "emulation"}
 
     @property
     def limits(self) -> None:

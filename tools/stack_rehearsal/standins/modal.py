@@ -110,8 +110,8 @@ class ModalStandIn:
         """What leads Modal's client here. The tokens are of nobody."""
         return {
             "MODAL_SERVER_URL": f"http://127.0.0.1:{self._server.port}",
-            "MODAL_TOKEN_ID": "ak-rehearsal",
-            "MODAL_TOKEN_SECRET": "as-rehearsal",
+            "MODAL_TOKEN_ID": "ak-emulation",
+            "MODAL_TOKEN_SECRET": "as-emulation",
         }
 
     def _methods(self) -> list[Method]:

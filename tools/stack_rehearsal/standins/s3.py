@@ -80,7 +80,7 @@ def aws_standin() -> Iterator[AWS]:
         url=f"http://{HOST}:{server.server_port}",
         access_key=f"AKIA{secrets.token_hex(8).upper()}",
         secret_key=secrets.token_urlsafe(30),
-        bucket=f"rehearsal-{secrets.token_hex(8)}",
+        bucket=f"emulation-{secrets.token_hex(8)}",
     )
     try:
         client_of("s3", aws).create_bucket(Bucket=aws.bucket)

@@ -98,7 +98,7 @@ class SageMaker:
     @property
     def values(self) -> dict[str, str]:
         """What stands for the values of a stack."""
-        return {"role": f"arn:aws:iam::{ACCOUNT}:role/rehearsal"}
+        return {"role": f"arn:aws:iam::{ACCOUNT}:role/emulation"}
 
     @property
     def limits(self) -> Limits:

@@ -1,4 +1,4 @@
-"""A ZenML server on loopback, for as long as a rehearsal takes: remote stacks need one that their jobs can reach."""
+"""A ZenML server on loopback, for as long as an emulation takes: remote stacks need one that their jobs can reach."""
 
 import os
 import secrets
@@ -98,12 +98,12 @@ def _service_account(url: str, password: str, log: Path) -> str:
         with httpx.Client(base_url=f"{url}/api/v1", timeout=SECONDS_TO_START) as client:
             token = _asked(client.post("/login", data={"username": _ADMIN, "password": password}))["access_token"]
             client.headers["Authorization"] = f"Bearer {token}"
-            account = {"name": "rehearsal", "active": True, "description": "Submits the rehearsal."}
+            account = {"name": "emulation", "active": True, "description": "Submits the emulation."}
             number = _asked(client.post("/service_accounts", json=account))["id"]
-            key = {"name": "rehearsal", "description": "Ends with the rehearsal."}
+            key = {"name": "emulation", "description": "Ends with the emulation."}
             made = _asked(client.post(f"/service_accounts/{number}/api_keys", json=key))
     except httpx.HTTPError as error:
-        raise StoreError(f"The ZenML server of the rehearsal does not answer ({error}). Its log is {log}.") from error
+        raise StoreError(f"The ZenML server of the emulation does not answer ({error}). Its log is {log}.") from error
     return str(made["body"]["key"])
 
 

@@ -1,4 +1,4 @@
-"""What cannot be rehearsed is refused in one sentence, before anything is started."""
+"""What cannot be emulated is refused in one sentence, before anything is started."""
 
 import tempfile
 from pathlib import Path
@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from llm_engineering.config.stacks import read_stack
 from llm_engineering.errors import ConfigError
-from tools.stack_rehearsal.rehearsal import STANDINS, commands_of, flavors_of, standing_in
+from tools.stack_rehearsal.emulation import STANDINS, commands_of, flavors_of, standing_in
 from tools.stacks import main
 
 
@@ -23,7 +23,7 @@ def test_a_stack_that_nobody_stands_in_for_is_refused(tmp_path: Path) -> None:
 
 def test_a_clouds_platform_with_artifacts_elsewhere_is_refused(tmp_path: Path) -> None:
     with (
-        pytest.raises(ConfigError, match="'vertex' is rehearsed with an artifact store of the flavor 'gcp', and the"),
+        pytest.raises(ConfigError, match="'vertex' is emulated with an artifact store of the flavor 'gcp', and the"),
         standing_in(["vertex"], tmp_path / "one", "s3"),
     ):
         pass
@@ -31,21 +31,23 @@ def test_a_clouds_platform_with_artifacts_elsewhere_is_refused(tmp_path: Path) -
 
 
 def test_the_command_says_it_in_a_sentence_and_ends_with_2(tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["rehearse", "ssh", "--folder", str(tmp_path / "one")])
+    done = CliRunner().invoke(main, ["emulate", "ssh", "--folder", str(tmp_path / "one")])
     assert done.exit_code == 2
     assert done.output.startswith("Error: There is no stand-in for the flavor 'ssh'")
 
 
 def test_what_is_refused_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert CliRunner().invoke(main, ["rehearse", "ssh"]).exit_code == 2
+    assert CliRunner().invoke(main, ["emulate", "ssh"]).exit_code == 2
     assert list(tmp_path.iterdir()) == []
 
 
 def test_artifacts_in_a_store_that_nobody_plays_are_refused(tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["rehearse", "azureml", "--folder", str(tmp_path / "one")])
+    done = CliRunner().invoke(main, ["emulate", "azureml", "--folder", str(tmp_path / "one")])
     assert done.exit_code == 2
-    assert done.output.startswith("Error: A rehearsal plays artifact stores of the flavors s3 and gcp, not 'azure'.")
+    assert " ".join(done.output.split()).startswith(
+        "Error: An emulation plays artifact stores of the flavors s3 and gcp, not 'azure'."
+    )
 
 
 @pytest.mark.parametrize("name", ["kubernetes", "kubernetes-steps", "sagemaker", "sagemaker-steps", "modal", "vertex"])
@@ -60,6 +62,6 @@ def test_the_client_is_told_what_the_stack_asks_for_and_no_secret() -> None:
     assert run[2:] == ["--run-training", "--config", "mine.yaml", "--stack", "sagemaker"]
 
 
-def test_google_cloud_is_rehearsed_without_a_connector() -> None:
+def test_google_cloud_is_emulated_without_a_connector() -> None:
     register, _ = commands_of(read_stack("vertex"), {"bucket": "one"}, [])
     assert register[2:] == ["register", "vertex", "--yes", "--ambient", "--set", "bucket=one"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.stack_rehearsal.rehearsal import Rehearsal
+from tools.stack_rehearsal.emulation import Emulation
 from tools.stack_rehearsal.standins.jobs import Job
 from tools.stack_rehearsal.standins.posted import Posted, step_of
 
@@ -20,20 +20,20 @@ DEADLINE = 300.0
 
 
 @dataclass
-class Rehearsed:
+class Emulated:
     """Stand-ins, and a client that submits the small pipeline to them."""
 
-    rehearsal: Rehearsal
+    emulation: Emulation
     project: Path
 
     @property
     def bucket(self) -> str:
-        return self.rehearsal.surroundings.cloud.bucket
+        return self.emulation.surroundings.cloud.bucket
 
     def client(self, **request: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "submitting.py", json.dumps(request)],
-            env=self.rehearsal.environment,
+            env=self.emulation.environment,
             cwd=self.project,
             capture_output=True,
             text=True,
@@ -46,12 +46,12 @@ class Rehearsed:
             "artifact_store": {"flavor": "s3", "configuration": {"path": f"s3://{self.bucket}"}},
             "container_registry": {
                 "flavor": "default",
-                "configuration": {"uri": self.rehearsal.values["registry"]},
+                "configuration": {"uri": self.emulation.values["registry"]},
             },
             "image_builder": {"flavor": "local", "configuration": {}},
         }
         done = self.client(components={**stored, **components}, **request)
-        for standin in self.rehearsal.standins:
+        for standin in self.emulation.standins:
             standin.finish()
         return done
 
@@ -63,14 +63,14 @@ class Rehearsed:
     @property
     def posted(self) -> dict[str | None, Posted]:
         """What was asked for, by step."""
-        return {each.step: each for standin in self.rehearsal.standins for each in standin.posted()}
+        return {each.step: each for standin in self.emulation.standins for each in standin.posted()}
 
     def logs(self) -> str:
-        return "\n".join(f"{job.name}: {job.log.read_text()}" for job in self.rehearsal.surroundings.machine.jobs)
+        return "\n".join(f"{job.name}: {job.log.read_text()}" for job in self.emulation.surroundings.machine.jobs)
 
     def jobs_of(self, step: str) -> list[Job]:
         """Return the jobs that ran a step, in order."""
-        return [job for job in self.rehearsal.surroundings.machine.jobs if step_of(job.command) == step]
+        return [job for job in self.emulation.surroundings.machine.jobs if step_of(job.command) == step]
 
     def submit_and_take_away(
         self, components: dict[str, Any], take_away: Callable[[Job], None], **options: Any
@@ -89,4 +89,4 @@ class Rehearsed:
             submitted.result()
 
 
-Open = Callable[[str], AbstractContextManager[Rehearsed]]
+Open = Callable[[str], AbstractContextManager[Emulated]]

@@ -13,7 +13,7 @@ from elsewhere import numbers
 
 from llm_engineering.config.stacks import read_stack
 from llm_engineering.errors import StoreError
-from tools.stack_rehearsal.rehearsal import require_packages
+from tools.stack_rehearsal.emulation import require_packages
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def of_this_machine(config: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 @pytest.mark.parametrize("stack", ["sagemaker", "sagemaker-steps", "kubernetes", "kubernetes-steps", "modal", "vertex"])
-def test_a_rehearsed_stack_gives_the_numbers_of_a_local_run(
+def test_an_emulated_stack_gives_the_numbers_of_a_local_run(
     stack: str, config: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     try:
@@ -43,7 +43,7 @@ def test_a_rehearsed_stack_gives_the_numbers_of_a_local_run(
         pytest.skip(str(error))
     of_this_machine = request.getfixturevalue("of_this_machine")
     summary = tmp_path / "summary.json"
-    tool = [sys.executable, str(REPOSITORY / "tools" / "stacks.py"), "rehearse", stack]
+    tool = [sys.executable, str(REPOSITORY / "tools" / "stacks.py"), "emulate", stack]
     done = subprocess.run(
         [*tool, "--config", str(config), "--summary", str(summary)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},

@@ -1,8 +1,8 @@
-"""Rehearse a stack on this machine: submit to stand-ins, run what was submitted, and say whether it is as it should be.
+"""Emulate a stack on this machine: submit to stand-ins, run what was submitted, and say whether it is as it should be.
 
 Nothing leaves the machine, and nobody pays. ZenML's own code submits, as it would to the platform; a stand-in takes the
 command and the environment out of each request and runs them here (:mod:`tools.stack_rehearsal.standins`).
-docs/rehearsing_stacks.md says what that proves and what it does not.
+docs/emulating_stacks.md says what that proves and what it does not.
 """
 
 import os
@@ -33,7 +33,7 @@ from tools.stack_rehearsal.standins.zenml_server import ZenMLServer, zenml_serve
 
 @dataclass(frozen=True)
 class Environment:
-    """What a rehearsal needs of an interpreter."""
+    """What an emulation needs of an interpreter."""
 
     packages: tuple[str, ...]
     """They tell whether the extra with the stand-ins is installed."""
@@ -51,7 +51,7 @@ ENVIRONMENTS = {
 }
 """By the flavour of the artifact store, of which one is played: Google Cloud's packages do not go with all others."""
 _NOT_INHERITED = ("AWS_", "AZURE_", "CLOUDSDK_", "GCE_", "GOOGLE_", "KUBE", "MODAL_", "SAGEMAKER_", "ZENML_")
-"""What the shell says of accounts, clusters and servers is none of a rehearsal's."""
+"""What the shell says of accounts, clusters and servers is none of an emulation's."""
 _CORES = ("OMP_NUM_THREADS",)
 """How many cores a job may use is the platform's to say, and here the shell's."""
 _SECRET = ("KEY", "PASSWORD", "SECRET", "TOKEN")
@@ -109,7 +109,7 @@ _OWN_STORE = {"sagemaker": "s3", "vertex": "gcp"}
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class Emulation:
     """A stack's stand-ins while they are up."""
 
     surroundings: Surroundings
@@ -191,7 +191,7 @@ class Rehearsal:
 
 
 @contextmanager
-def standing_in(flavors: Sequence[str], folder: Path, store: str = "s3") -> Iterator[Rehearsal]:
+def standing_in(flavors: Sequence[str], folder: Path, store: str = "s3") -> Iterator[Emulation]:
     """Start a ZenML server, a cloud's bucket, and the stand-ins of these flavours; stop all of it at the end.
 
     Args:
@@ -206,7 +206,7 @@ def standing_in(flavors: Sequence[str], folder: Path, store: str = "s3") -> Iter
     openings = [_opening(flavor, store) for flavor in flavors if flavor != "local"]
     require_packages(store)
     if folder.exists() and any(folder.iterdir()):
-        raise StoreError(f"The folder {folder} is not empty, and a rehearsal's is its own. Name a new one.")
+        raise StoreError(f"The folder {folder} is not empty, and an emulation's is its own. Name a new one.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     recording = Recording(folder / "submitted.jsonl")
     with ExitStack() as stack:
@@ -217,18 +217,18 @@ def standing_in(flavors: Sequence[str], folder: Path, store: str = "s3") -> Iter
         around = Surroundings(folder, cloud, machine, recording)
         server = stack.enter_context(zenml_server(python, folder / "server", cloud.job_environment))
         standins = [stack.enter_context(opening(around)) for opening in openings]
-        yield Rehearsal(around, server, standins)
+        yield Emulation(around, server, standins)
 
 
 def _opening(flavor: str, store: str) -> Opening:
     if flavor not in STANDINS:
         raise ConfigError(
-            f"There is no stand-in for the flavor {flavor!r}, so that a stack with it cannot be rehearsed; there are "
+            f"There is no stand-in for the flavor {flavor!r}, so that a stack with it cannot be emulated; there are "
             f"stand-ins for {', '.join(STANDINS)}."
         )
     if _OWN_STORE.get(flavor, store) != store:
         raise ConfigError(
-            f"The flavor {flavor!r} is rehearsed with an artifact store of the flavor {_OWN_STORE[flavor]!r}, and the "
+            f"The flavor {flavor!r} is emulated with an artifact store of the flavor {_OWN_STORE[flavor]!r}, and the "
             f"stack has {store!r}. Change it in a copy of the stack's file."
         )
     return STANDINS[flavor]
@@ -251,20 +251,20 @@ def require_packages(store: str = "s3") -> None:
     """
     if store not in ENVIRONMENTS:
         raise ConfigError(
-            f"A rehearsal plays artifact stores of the flavors {' and '.join(ENVIRONMENTS)}, not {store!r}. Copy the "
+            f"An emulation plays artifact stores of the flavors {' and '.join(ENVIRONMENTS)}, not {store!r}. Copy the "
             "stack's file, take the flavor s3 with the path s3://${bucket} there, leave the connector out, and "
-            "rehearse the copy."
+            "emulate the copy."
         )
     environment = ENVIRONMENTS[store]
     if missing := [name for name in environment.packages if find_spec(name) is None]:
         raise StoreError(
-            f"A rehearsal needs {', '.join(missing)}, which {sys.executable} lacks. Run `{environment.made_by}`, then "
-            f"`{environment.python} tools/stacks.py rehearse`."
+            f"An emulation needs {', '.join(missing)}, which {sys.executable} lacks. Run `{environment.made_by}`, then "
+            f"`{environment.python} tools/stacks.py emulate`."
         )
 
 
 def flavors_of(config: StackConfig) -> list[str]:
-    """Return the flavours that a rehearsal needs stand-ins for."""
+    """Return the flavours that an emulation needs stand-ins for."""
     return [part.flavor for part in (config.orchestrator, config.step_operator) if part is not None]
 
 
@@ -296,8 +296,8 @@ def tracked_files(root: Path = REPOSITORY) -> list[str]:
     return [name for name in done.stdout.split("\0") if name and (root / name).exists()]
 
 
-def rehearse(found: OpenStack, arguments: Sequence[str], folder: Path) -> Iterator[Finding]:
-    """Rehearse a stack, and say what was found.
+def emulate(found: OpenStack, arguments: Sequence[str], folder: Path) -> Iterator[Finding]:
+    """Emulate a stack, and say what was found.
 
     Args:
         found: The stack.
@@ -309,9 +309,9 @@ def rehearse(found: OpenStack, arguments: Sequence[str], folder: Path) -> Iterat
         StoreError: The extra with the stand-ins is not installed, or the ZenML server does not start.
     """
     shown = found.shown()
-    with standing_in(flavors_of(shown), folder, shown.artifact_store.flavor) as rehearsal:
-        code = rehearsal.submit(*commands_of(found, rehearsal.values, arguments))
+    with standing_in(flavors_of(shown), folder, shown.artifact_store.flavor) as emulation:
+        code = emulation.submit(*commands_of(found, emulation.values, arguments))
         if code != 0:
             yield Finding("client", "problem", f"the client ended with {code}; what it says stands above")
-        config = found.shown(rehearsal.values)
-        yield from rehearsal.findings(config, tracked_files())
+        config = found.shown(emulation.values)
+        yield from emulation.findings(config, tracked_files())
