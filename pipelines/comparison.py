@@ -1,6 +1,7 @@
 """The pipeline that trains a model in several ways from one base, and measures all of them alike."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from zenml import pipeline
 
@@ -42,7 +43,8 @@ def _measures(name: str, parent_of: Mapping[str, str]) -> list[str]:
 
 def wire_comparison(config: RunConfig, bench: Bench) -> tuple[list[Made], list[object]]:
     """Make every regime and measure them on the same rows."""
-    bench.require_data(config)
-    made = [bench.make(recipe) for recipe in comparison_recipes(config)[0]]
+    bench = replace(bench, recipes=comparison_recipes(config)[0])
+    bench.prepare()
+    made = [bench.make(recipe) for recipe in bench.recipes]
     rows = [one.rows for one in sorted(made, key=lambda one: not one.recipe.samples_pairs) if one.rows is not None]
     return made, bench.measure(config, made, rows[0], "test") if rows else []

@@ -27,7 +27,7 @@ class PieceError(PipelineError):
     def __init__(self, piece: str, error: Exception) -> None:
         sentence = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
         super().__init__(f"{piece}: {sentence}")
-        self.error = error
+        self.piece, self.error = piece, error
 
 
 class Pieces:

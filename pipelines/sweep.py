@@ -1,5 +1,6 @@
 """The pipeline that trains a model with several settings and finds the best by a metric, on the eval split."""
 
+from dataclasses import replace
 from typing import Literal
 
 from zenml import pipeline
@@ -34,10 +35,9 @@ def sweep(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
 
 def wire_sweep(config: RunConfig, bench: Bench) -> tuple[list[Made], list[object]]:
     """Make every run and measure those together that read the same rows; the test split stays for the best one."""
-    recipes = sweep_recipes(config)
-    if not any(key.startswith("data.") for recipe in recipes for key in recipe.changes):
-        bench.require_data(config)
-    made = [bench.make(recipe) for recipe in recipes]
+    bench = replace(bench, recipes=sweep_recipes(config))
+    bench.prepare()
+    made = [bench.make(recipe) for recipe in bench.recipes]
     found = [
         evaluation
         for group in by_rows(made)

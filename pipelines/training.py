@@ -15,6 +15,7 @@ from llm_engineering.config.measuring import Lineup, Measuring
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.data.loading import Origins
+from llm_engineering.planning.intent import Intent
 from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.training.arguments import pairs_seen, stores_reference
 from pipelines.evidence import add_evidence
@@ -24,6 +25,7 @@ from steps.export import export
 from steps.format_datasets import format_datasets
 from steps.load_datasets import load_datasets
 from steps.merge import merge_dpo, merge_sft
+from steps.preflight import preflight
 from steps.preview_data import preview_data
 from steps.promote import promote
 from steps.report import report
@@ -48,6 +50,8 @@ class Rows:
     questions: Output
     report: Output
     quarantine: Output
+    preflight: Output = None
+    """What trainings wait for; None where nothing is trained."""
 
     @property
     def held_out(self) -> list[Output]:
@@ -56,9 +60,9 @@ class Rows:
 
 
 @pipeline
-def training(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
+def training(config: RunConfig, base: Checkpoint, origins: Origins, intent: Intent) -> None:
     """Base → SFT → merge → DPO against the frozen SFT model → merge → evaluate → promote."""
-    rows = prepared_rows(config, base, origins)
+    rows = checked_rows(config, base, origins, intent)
     sft_adapter, sft_report = sft_stage(config, base, rows)
     sft_model, sft_merge = with_code_dependencies(merge_sft)(base, sft_adapter, rows.questions, config.model)
     preference_report = sampled_preferences(config, sft_model, rows)
@@ -80,9 +84,9 @@ def training(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
 
 
 @pipeline
-def sft(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
+def sft(config: RunConfig, base: Checkpoint, origins: Origins, intent: Intent) -> None:
     """Base → SFT → merge → evaluate → promote."""
-    rows = prepared_rows(config, base, origins)
+    rows = checked_rows(config, base, origins, intent)
     sft_adapter, sft_report = sft_stage(config, base, rows)
     sft_model, sft_merge = with_code_dependencies(merge_sft)(base, sft_adapter, rows.questions, config.model)
     reports = {"sft_report": sft_report, "sft_merge_report": sft_merge}
@@ -90,9 +94,9 @@ def sft(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
 
 
 @pipeline
-def dpo(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
+def dpo(config: RunConfig, base: Checkpoint, origins: Origins, intent: Intent) -> None:
     """A model that was fine-tuned already → DPO against it → merge → evaluate → promote."""
-    rows = prepared_rows(config, base, origins)
+    rows = checked_rows(config, base, origins, intent)
     preference_report = sampled_preferences(config, base, rows)
     dpo_adapter, dpo_report = dpo_stage(config, base, rows)
     dpo_model, dpo_merge = with_code_dependencies(merge_dpo)(base, dpo_adapter, rows.questions, config.model)
@@ -115,6 +119,15 @@ def prepared_rows(config: RunConfig, base: Checkpoint, origins: Origins, run: Ru
     return rows
 
 
+def checked_rows(
+    config: RunConfig, base: Checkpoint, origins: Origins, intent: Intent, run: Run = with_code_dependencies
+) -> Rows:
+    """Prepare the rows, and hold what is to be trained on them against them."""
+    rows = prepared_rows(config, base, origins, run)
+    rows.preflight = run(preflight)(rows.sft, rows.preference, rows.questions, intent)
+    return rows
+
+
 def sft_stage(config: RunConfig, base: Output, rows: Rows, run: Run = with_code_dependencies) -> tuple[Output, Output]:
     """Train on the SFT rows; return adapter and report."""
     evaluation = config.evaluation_while_training(config.sft)
@@ -130,6 +143,7 @@ def sft_stage(config: RunConfig, base: Output, rows: Rows, run: Run = with_code_
         checker_hash(evaluation.checker),
         config.hardware.sharding,
         config.seed,
+        rows.preflight,
     )
     return adapter, training_report
 
@@ -181,6 +195,7 @@ def dpo_stage(
         checker_hash(evaluation.checker),
         config.hardware.sharding,
         config.seed,
+        rows.preflight,
         scored_reference(config, policy, rows, run),
     )
     return adapter, training_report

@@ -8,14 +8,16 @@ from typing import Literal
 from llm_engineering.config.measuring import Lineup
 from llm_engineering.config.run import RunConfig
 from llm_engineering.data.loading import Origins
+from llm_engineering.planning.intent import intent_of_recipes
 from llm_engineering.planning.recipes import Recipe, Training, clean_checker, imitation_settings
 from llm_engineering.reports.evaluation import Variant
 from llm_engineering.reports.folders import Checkpoint
 from pipelines.pieces import PieceError, Pieces, identity
-from pipelines.training import Output, Rows, dpo_stage, measured, prepared_rows, sampled_preferences, sft_stage
+from pipelines.training import Output, Rows, checked_rows, dpo_stage, measured, sampled_preferences, sft_stage
 from steps.compare_variants import Entry
 from steps.imitation_rows import imitation_rows
 from steps.merge import merge_dpo, merge_sft
+from steps.preflight import preflight
 from steps.runtime.caching import checker_hash
 
 
@@ -40,17 +42,35 @@ class Bench:
     base: Checkpoint
     origins: Origins
     run: Pieces
+    recipes: Sequence[Recipe] = ()
+    """All that are going to be made."""
 
-    def require_data(self, config: RunConfig) -> None:
-        """Prepare the rows that all recipes share, since nothing can be made without.
+    def prepare(self) -> None:
+        """Prepare the rows of all recipes, and refuse what cannot be trained on them before anything is trained.
+
+        Rows that cannot be prepared end the recipes that need them, or all where there are no others.
 
         Raises:
-            Exception: Whatever kept the rows from being prepared.
+            Exception: Whatever keeps all of them, or would keep one of them on rows that are there, from being trained.
         """
-        try:
-            prepared_rows(config, self.base, self.origins, self.run)
-        except PieceError as error:
-            raise error.error from None
+        failed: list[PieceError] = []
+        for recipe in self.recipes:
+            self.run.model = recipe.name if self._has_own_data(recipe) else ""
+            try:
+                self._prepared(recipe)
+            except PieceError as error:
+                failed.append(error)
+        refused = [error for error in failed if error.piece.partition("-")[0] == preflight.name]
+        if refused or len(failed) == len(self.recipes):
+            raise (refused or failed)[0].error from None
+
+    def _has_own_data(self, recipe: Recipe) -> bool:
+        return any(key.startswith("data.") for key in recipe.changes)
+
+    def _prepared(self, recipe: Recipe) -> Rows:
+        """Return a recipe's rows, held against the trainings of all recipes that read the same data."""
+        sharing = [one for one in self.recipes if one.config.data == recipe.config.data]
+        return checked_rows(recipe.config, self.base, self.origins, intent_of_recipes(sharing), self.run)
 
     def make(self, recipe: Recipe) -> Made:
         """Return what a recipe gives; a piece that fails ends this one alone."""
@@ -67,7 +87,7 @@ class Bench:
 
     def _rows(self, recipe: Recipe) -> Rows:
         """Return the rows of a recipe, with pairs from its own SFT model where those are configured."""
-        rows = replace(prepared_rows(recipe.config, self.base, self.origins, self.run))
+        rows = replace(self._prepared(recipe))
         if recipe.samples_pairs:
             sft = Made(recipe, rows, [self.base])
             if recipe.config.data.sft:

@@ -32,6 +32,7 @@ def train_dpo(
     checker_sha256: str,  # in the cache key: an edited checker judges anew
     sharding: str,  # in the cache key: checkpoints of one kind of sharding are of no use to another
     seed: int,
+    preflight: bool,  # an input, so that nothing is trained before it has passed
     reference_log_probs: ReferenceLogProbs | None = None,
 ) -> tuple[Annotated[Checkpoint, "dpo_adapter"], Annotated[TrainingReport, "dpo_report"]]:
     """Train a fresh adapter on preference pairs; ``policy`` with the adapter off is the frozen reference."""

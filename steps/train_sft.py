@@ -31,6 +31,7 @@ def train_sft(
     checker_sha256: str,  # in the cache key: an edited checker judges anew
     sharding: str,  # in the cache key: checkpoints of one kind of sharding are of no use to another
     seed: int,
+    preflight: bool,  # an input, so that nothing is trained before it has passed
 ) -> tuple[Annotated[Checkpoint, "sft_adapter"], Annotated[TrainingReport, "sft_report"]]:
     """Train an adapter on the answers of the conversations."""
     with training_folder() as (work_dir, finished):

@@ -200,10 +200,9 @@ def _do(request: Request, how: How, stack: str | None) -> int:
     from pipelines.launching.rehearsal import prepare_rehearsal
     from pipelines.stacks.target import aim
 
-    target = aim(stack, request.job, request.config) if stack else None
+    target = aim(stack, request.job) if stack else None
     if how == "rehearse":
-        rehearsal = prepare_rehearsal(request.job, request.config)
-        _rehearse(request, rehearsal, prepare(request.job, rehearsal.config, target))
+        _rehearse(request, prepare_rehearsal(request.job, request.config, target))
         return 0
     launch = prepare(request.job, request.config, target)
     request.console.print(facts_table(header(launch)))
@@ -222,13 +221,13 @@ def _warn(warnings: Sequence[str], console: RunConsole) -> None:
         console.print(f"Warning: {warning}", style="yellow", markup=False)
 
 
-def _rehearse(request: Request, rehearsal: "Prepared", launch: "Launch") -> None:
+def _rehearse(request: Request, rehearsal: "Prepared") -> None:
     """Run every step in small, and show what the real run would need."""
     from llm_engineering.reporting.run_text import places
     from pipelines.launching.rehearsal import estimate_rehearsed
 
-    console, config = request.console, launch.config
-    model = f"tiny and random, built like {request.config.model.base} · {config.adapter.words}"
+    console, launch = request.console, rehearsal.launch
+    model = f"tiny and random, built like {request.config.model.base} · {launch.config.adapter.words}"
     console.print(facts_table(header(launch) | {"model": model}))
     _warn(rehearsal.warnings, console)
     for sentence in rehearsal.changes:
@@ -241,9 +240,8 @@ def _rehearse(request: Request, rehearsal: "Prepared", launch: "Launch") -> None
     for line in places(reports):
         console.print(line, soft_wrap=True)
     if reports.dataset is not None:
-        estimates, unknown = estimate_rehearsed(rehearsal, reports.dataset)
-        show_estimates(estimates, console)
-        for name in unknown:
+        show_estimates(estimate_rehearsed(rehearsal, reports.dataset), console)
+        for name in rehearsal.unknown:
             console.print(f"  {name}: how many rows it has is not known; those rehearsed are counted.", markup=False)
     _write_summary(request, reports)
 

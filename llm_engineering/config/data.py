@@ -113,6 +113,11 @@ class SampleSettings(Block):
     max_prompts: PositiveInt | None = None
     """Only so many prompts of every split, drawn by the seed."""
 
+    def most_pairs(self, prompts: int) -> int:
+        """Return how many pairs so many prompts give at most; a prompt whose answers score alike gives none."""
+        each = self.num_samples // 2 if self.pairing == "disjoint" else 1
+        return each * min(prompts, self.max_prompts or prompts)
+
 
 class SampledSource(Block):
     """Preference pairs from the run's own SFT model."""

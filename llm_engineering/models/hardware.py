@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from llm_engineering.config.hardware import HardwareConfig, TorchrunHardware
 from llm_engineering.config.stage import Optimizer
 from llm_engineering.errors import ConfigError
+from llm_engineering.reports.folders import StageName
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +73,7 @@ def require_bitsandbytes(bits: int) -> None:
         raise ConfigError("adapter.type qlora needs bitsandbytes. Install the extra cuda, or use lora or dora.")
 
 
-def require_liger(asked: bool) -> bool:
+def require_liger(stage: StageName, asked: bool) -> bool:
     """Return whether Liger's kernels are used.
 
     Raises:
@@ -81,7 +82,9 @@ def require_liger(asked: bool) -> bool:
     import torch
 
     if asked and not (torch.cuda.is_available() and find_spec("liger_kernel")):
-        raise ConfigError("liger_kernel needs a CUDA GPU and the package liger-kernel. Install it, or set it to false.")
+        raise ConfigError(
+            f"{stage}.liger_kernel needs a CUDA GPU and the package liger-kernel. Install it, or set it to false."
+        )
     return asked
 
 

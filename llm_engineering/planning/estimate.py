@@ -294,8 +294,6 @@ def rows_of(
             found[stage] = StageRows(rows, report.tokens[name] / examples, report.longest[name])
     sampling = config.data.sampling
     if sampling is not None and "sft" in found:
-        own, each = found["sft"], sampling.num_samples // 2 if sampling.pairing == "disjoint" else 1
-        prompts = min(own.rows, sampling.max_prompts or own.rows)
-        given = found["dpo"].rows if "dpo" in found else 0
-        found["dpo"] = StageRows(prompts * each + given, 2 * own.tokens, own.longest, at_most=True)
+        own, given = found["sft"], found["dpo"].rows if "dpo" in found else 0
+        found["dpo"] = StageRows(sampling.most_pairs(own.rows) + given, 2 * own.tokens, own.longest, at_most=True)
     return found

@@ -35,6 +35,10 @@ TITLES: dict[RegimeName, str] = {
 }
 
 
+PATHS_OF_JOBS: dict[str, tuple[Training, ...]] = {"training": ("sft", "dpo"), "sft": ("sft",), "dpo": ("dpo",)}
+"""What the jobs train that make one model."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How one model is made."""
@@ -52,6 +56,22 @@ class Recipe:
     def samples_pairs(self) -> bool:
         """Whether it needs pairs that are sampled from the SFT model."""
         return self.config.data.sampling is not None and bool({"dpo", "chosen", "clean"} & set(self.path))
+
+
+def require_sources(job: str, config: RunConfig) -> None:
+    """Refuse to train one model on rows that no source gives.
+
+    Raises:
+        ConfigError: Says which block of the data is empty.
+    """
+    for stage in PATHS_OF_JOBS[job]:
+        kind = "sft" if stage == "sft" else "preference"
+        if not getattr(config.data, kind):
+            raise ConfigError(
+                f"data.{kind} names no source, which --run-{job} needs. Add one, such as `{kind}: [{{path: FILE}}]`."
+            )
+    if job == "dpo" and config.data.sampling and not config.data.sft:
+        raise ConfigError("data.preference samples answers to the prompts of data.sft, which names no source. Add one.")
 
 
 def comparison_recipes(config: RunConfig) -> tuple[list[Recipe], list[str]]:

@@ -9,7 +9,7 @@ from llm_engineering.errors import ModelError
 from llm_engineering.models.auto_classes import build_model, read_config
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,31 @@ def read_architecture(folder: Path) -> "PretrainedConfig":
     return text
 
 
+def build_without_weights(folder: Path) -> "PreTrainedModel":
+    """Return the model in a folder with all of its layers, none of which has memory.
+
+    Raises:
+        ModelError: transformers cannot build it.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return build_model(read_architecture(folder))
+    except (ValueError, RuntimeError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder} is no causal language model that transformers can build: {error}") from error
+
+
 def read_shape(folder: Path) -> ModelShape:
     """Return the shape of the model in a folder.
 
     Raises:
         ModelError: transformers cannot build it.
     """
-    import torch
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    config = read_architecture(folder)
-    try:
-        with torch.device("meta"):
-            model = build_model(config)
-    except (ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise ModelError(f"{folder} is no causal language model that transformers can build: {error}") from error
+    config, model = read_architecture(folder), build_without_weights(folder)
     head = model.get_output_embeddings()
     found: Counter[tuple[str, int, int]] = Counter()
     for name, module in model.named_modules():

@@ -68,7 +68,20 @@ def require_shares(stage: StageName, config: StageConfig, hardware: HardwareConf
     return share
 
 
-def warmup_steps(config: StageConfig, steps: int) -> int:
+def require_warmup(stage: StageName, config: StageConfig, steps: int) -> None:
+    """Refuse a warm-up of so many steps that the peak rate would never be reached.
+
+    Raises:
+        ConfigError: It is no shorter than the training.
+    """
+    if config.warmup >= max(steps, 1):
+        raise ConfigError(
+            f"{stage}.warmup ({config.warmup:g} steps) is no shorter than the training ({steps} "
+            f"step{'' if steps == 1 else 's'}). Lower it, or give it as a share below 1."
+        )
+
+
+def warmup_steps(stage: StageName, config: StageConfig, steps: int) -> int:
     """Return the updates of the warm-up; one at least is left for the peak rate, since the first warm-up's rate is 0.
 
     Raises:
@@ -76,11 +89,7 @@ def warmup_steps(config: StageConfig, steps: int) -> int:
     """
     if config.warmup < 1:
         return min(math.ceil(config.warmup * steps), steps - 1)
-    if config.warmup >= steps:
-        raise ConfigError(
-            f"warmup ({config.warmup:g} steps) is no shorter than the training ({steps} steps). Lower it, or give it "
-            "as a share below 1."
-        )
+    require_warmup(stage, config, steps)
     return int(config.warmup)
 
 
@@ -98,7 +107,7 @@ def sft_arguments(
     from trl import SFTConfig
 
     share = require_shares("sft", config, hardware)
-    asked = _common(config, model, work_dir, seed, evaluates, planned_steps(config, rows), share) | {
+    asked = _common("sft", config, model, work_dir, seed, evaluates, planned_steps(config, rows), share) | {
         "report_to": list(report_to) or "none",
         "neftune_noise_alpha": config.neftune_alpha,
         "max_length": None,
@@ -125,7 +134,7 @@ def dpo_arguments(
     steps = planned_steps(config, rows)
     losses = dpo_losses(config)
     share = require_shares("dpo", config, hardware)
-    asked = _common(config, model, work_dir, seed, evaluates, steps, share) | {
+    asked = _common("dpo", config, model, work_dir, seed, evaluates, steps, share) | {
         "report_to": list(report_to) or "none",
         "loss_type": list(losses),
         "loss_weights": list(losses.values()),
@@ -194,24 +203,35 @@ def dpo_losses(config: DPOStageConfig) -> dict[str, float]:
     return losses | ({"sft": config.nll_weight} if config.nll_weight else {})
 
 
-def _schedule(config: StageConfig, steps: int) -> dict[str, Any]:
+def _schedule(stage: StageName, config: StageConfig, steps: int) -> dict[str, Any]:
     """Return the schedule as transformers names it; its ``constant`` knows no warm-up, its ``cosine`` no floor."""
     name, kwargs = config.schedule, {}
     if config.schedule == "constant":
         name = "constant_with_warmup"  # type: ignore[assignment]  # one of transformers' names
     if config.min_rate:
         name, kwargs = "cosine_with_min_lr", {"min_lr_rate": config.min_rate}  # type: ignore[assignment]
-    return {"lr_scheduler_type": name, "lr_scheduler_kwargs": kwargs, "warmup_steps": warmup_steps(config, steps)}
+    return {
+        "lr_scheduler_type": name,
+        "lr_scheduler_kwargs": kwargs,
+        "warmup_steps": warmup_steps(stage, config, steps),
+    }
 
 
 def _common(
-    config: StageConfig, model: ModelConfig, work_dir: Path, seed: int, evaluates: bool, steps: int, share: int
+    stage: StageName,
+    config: StageConfig,
+    model: ModelConfig,
+    work_dir: Path,
+    seed: int,
+    evaluates: bool,
+    steps: int,
+    share: int,
 ) -> dict[str, Any]:
     import torch
 
     dtype = pick_dtype(model.dtype)
     arguments: dict[str, Any] = {
-        **_schedule(config, steps),
+        **_schedule(stage, config, steps),
         "output_dir": str(work_dir),
         "num_train_epochs": config.epochs,
         "max_steps": config.max_steps or -1,
@@ -230,7 +250,7 @@ def _common(
         "fp16": dtype == torch.float16,
         "tf32": True if model.dtype == "tf32" else None,
         "torch_compile": config.compile,
-        "use_liger_kernel": require_liger(config.liger_kernel),
+        "use_liger_kernel": require_liger(stage, config.liger_kernel),
         "seed": seed,
         "use_cpu": not torch.cuda.is_available(),
         "logging_steps": config.logging_steps,

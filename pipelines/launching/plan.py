@@ -1,5 +1,7 @@
 """What a run would do: which steps are cached, which will run, and on how much."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +19,20 @@ from llm_engineering.data.loading import Origins, load_raw_rows
 from llm_engineering.data.preparation import prepare_rows
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.planning.estimate import Estimate
-from llm_engineering.planning.recipes import Training, imitation_settings
+from llm_engineering.planning.intent import CountedRows
+from llm_engineering.planning.recipes import PATHS_OF_JOBS, Training, imitation_settings
 from llm_engineering.reports.data import DatasetReport
-from llm_engineering.reports.folders import Checkpoint
+from llm_engineering.reports.folders import Checkpoint, RowKind, RowSet
 from llm_engineering.training.arguments import planned_steps
 from pipelines.comparison import wire_comparison
-from pipelines.launching.preflight import Job
+from pipelines.launching.preflight import Asked, Job, go_through
 from pipelines.launching.prepare import Launch
 from pipelines.launching.rehearsal import estimates
 from pipelines.launching.start import PIPELINES, configured, packed
 from pipelines.pieces import Pieces
 from pipelines.sweep import job_of, wire_sweep
 from pipelines.variants import Bench, Made
+from steps.preflight import OUTPUT
 from steps.runtime.artifact_sources import load_artifacts
 from steps.runtime.work import plan_folder
 
@@ -52,6 +56,8 @@ class Plan:
     """What each training stage would do, in words."""
     estimates: list[Estimate]
     """What the run would need: on this machine and, where it would take long here, on a GPU."""
+    warnings: list[str]
+    """What can run on these rows and is seldom meant."""
 
 
 def make_plan(launch: Launch, *, cache: bool) -> Plan:
@@ -61,19 +67,16 @@ def make_plan(launch: Launch, *, cache: bool) -> Plan:
     ready = packed(launch, uploads=False)
     pipeline = configured(ready, _twin(launch, made), enable_cache=cache)
     steps, outputs = _planned_steps(pipeline, ready, cache=cache)
-    prepared = outputs.get("format_datasets")
-    report: DatasetReport = prepared["dataset_report"].load() if prepared else _prepare(launch)
-    stages = {}
-    for stage in ("sft", "dpo"):
-        if launch.job in ("training", stage):
-            stages[stage] = _stage(config, stage, report)
+    with _prepared(launch, outputs.get("format_datasets")) as (report, rows):
+        warnings = go_through(Asked(launch.job, config, launch.place, rows=rows), "rows")
+    stages: dict[str, str] = {stage: _stage(config, stage, rows) for stage in PATHS_OF_JOBS.get(launch.job, ())}
     for one in made:
         names = [training.invocation_id for training in one.trainings]
         for name, training in zip(names, one.recipe.path, strict=True):
-            stages.setdefault(name, _stage(one.recipe.config, training, report))
+            stages.setdefault(name, _stage(one.recipe.config, training, rows))
     on_gpu = launch.target is not None and launch.target.config.gpu.gpus > 0
     needed = estimates(config, launch.base.path, report, _estimated(launch), elsewhere=on_gpu) if stages else []
-    return Plan(steps, report, stages, needed)
+    return Plan(steps, report, stages, needed, warnings)
 
 
 def _twin(launch: Launch, made: list[Made]) -> Any:
@@ -99,19 +102,32 @@ def _estimated(launch: Launch) -> Job:
     return job_of(launch.config) if launch.job in ("comparison", "sweep") else launch.job
 
 
-def _prepare(launch: Launch) -> DatasetReport:
+@contextmanager
+def _prepared(launch: Launch, stored: dict[str, Any] | None) -> Iterator[tuple[DatasetReport, CountedRows]]:
+    """Give the prepared rows and their report: stored ones, or prepared now, for the time of the block."""
     config = launch.config
+    if stored:
+        sft, preference = (_counted(stored[name]) for name in ("sft_rows", "preference_rows"))
+        yield stored["dataset_report"].load(), CountedRows(sft, preference, stored["questions"].load())
+        return
     with plan_folder() as folder:
         artifacts = load_artifacts(launch.arguments["origins"].artifacts)
         raw = load_raw_rows(config.data, config.seed, folder / "raw", artifacts)
         chat = load_chat_tokenizer(launch.base, config.model)
-        return prepare_rows(raw, config.data, chat, config.seed, folder / "rows").report
+        found = prepare_rows(raw, config.data, chat, config.seed, folder / "rows")
+        yield found.report, CountedRows(found.sft, found.preference, found.questions)
 
 
-def _stage(run: RunConfig, training: Training, report: DatasetReport) -> str:
+def _counted(stored: ArtifactVersionResponse) -> RowSet:
+    """Return stored rows by what is known of them; nothing is fetched."""
+    facts = stored.run_metadata
+    return RowSet.model_validate({"path": stored.uri, "sha256": facts["sha256"], "rows": facts["rows"]})
+
+
+def _stage(run: RunConfig, training: Training, prepared: CountedRows) -> str:
     """Return in words what one training does."""
-    kind = "sft" if training == "sft" else "preference"
-    rows = sum(ledger.train for ledger in report.sources if ledger.kind == kind)
+    kind: RowKind = "sft" if training == "sft" else "preference"
+    rows = prepared.of(kind, "train", None)
     config: StageConfig = {"sft": run.sft, "dpo": run.dpo}.get(training) or imitation_settings(run)
     sampled = kind == "preference" and run.data.sampling is not None
     batch = f"effective batch {config.effective_batch} ({config.batch_size} × {config.accumulation})"
@@ -146,8 +162,16 @@ def _planned_steps(
             found = get_cached_step_run(generate_cache_key(step, inputs, store, project))
         if found:
             outputs[name] = {key: versions[0] for key, versions in found.outputs.items()}
+        elif cache and OUTPUT in step.config.outputs and (constant := _newest(OUTPUT)):
+            outputs[name] = {OUTPUT: constant}
         planned.append(PlannedStep(name, upstream, found is not None))
     return planned, outputs
+
+
+def _newest(output: str) -> ArtifactVersionResponse | None:
+    """Return an output that is the same in every run, of the last one that had it."""
+    found = Client().list_artifact_versions(artifact=output, size=1, sort_by="desc:created").items
+    return found[0] if found else None
 
 
 def _as_input(output: ArtifactVersionResponse) -> StepRunInputResponse:

@@ -1,6 +1,6 @@
 """Make a run ready to start: find model, data and versions, and go through everything that is asked beforehand."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +11,17 @@ from llm_engineering.config.measuring import Lineup
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.config.run import RunConfig
 from llm_engineering.data.loading import Origins, file_hashes
-from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import StoreError
-from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import (
     describe_hub_model,
     is_hub_id,
     known_weights,
     locate_base,
-    max_positions,
 )
-from llm_engineering.planning.recipes import sweep_recipes
+from llm_engineering.planning.recipes import PATHS_OF_JOBS
 from llm_engineering.reports.folders import Checkpoint, FromHub
-from pipelines.launching.preflight import (
-    Job,
-    require_data,
-    require_job_shares,
-    require_services,
-    require_trainable,
-    warnings_of,
-)
+from pipelines.launching.preflight import Asked, Job, go_through, intent_of_job
 from pipelines.stacks.target import Target
 from steps.runtime.artifact_sources import find_artifacts
 from steps.runtime.fetching import described
@@ -76,31 +66,41 @@ def prepare(job: Job, config: RunConfig, target: Target | None = None) -> Launch
         UserError: Says what is wrong and what to do.
     """
     place = place_of_steps(target.config.environment, target.config.secrets) if target else place_of_steps()
-    require_data(job, config)
-    require_services(job, config, place)
+    asked = Asked(job, config, place, target)
+    warnings = go_through(asked, "configuration")
     base = _resolve(config.model, "model.base", place)
-    require_length(config.data, max_positions(base.path))
     chat = load_chat_tokenizer(base, config.model)
-    if job != "evaluation":
-        for run in [recipe.config for recipe in sweep_recipes(config)] if job == "sweep" else [config]:
-            require_job_shares(job, run)
-            require_trainable(run, place)
+    arguments, version = _arguments(job, config, base, place)
+    warnings += go_through(replace(asked, base=base, chat=chat, arguments=arguments), "base")
+    return Launch(
+        job,
+        config,
+        base,
+        chat.template,
+        arguments,
+        version,
+        tuple(warnings),
+        target,
+        place,
+        _known_weights([base, *arguments.get("models", [])]),
+    )
+
+
+def _arguments(job: Job, config: RunConfig, base: Checkpoint, place: Place) -> tuple[dict[str, Any], str | None]:
+    """Return what the pipeline gets beside configuration and base, and the version that is measured again."""
     arguments: dict[str, Any] = {"origins": _origins(config)}
-    version = None
-    models = [base]
+    if job in PATHS_OF_JOBS:
+        return {**arguments, "intent": intent_of_job(job, config)}, None
     if job == "evaluation" and config.evaluation.models:
         named = _named_models(config, place)
-        models += named.values()
-        own_tokenizers(named, config.model, chat.tokenizer)  # refuses here what it would refuse later
         names, parents = list(named), config.evaluation.parent_names()
         lineup = Lineup(models=names, measured=names, parents=parents, own_tokens=True)
-        arguments |= {"models": list(named.values()), "lineup": lineup}
-    elif job == "evaluation":
+        return {**arguments, "models": list(named.values()), "lineup": lineup}, None
+    if job == "evaluation":
         version, trained = _trained_models(config.name)
-        arguments |= {"models": list(trained.values()), "lineup": Lineup.of_run(list(trained))}
         _require_same_base(next(iter(trained.values())), base, version)
-    warnings, known = warnings_of(job, config, chat), _known_weights(models)
-    return Launch(job, config, base, chat.template, arguments, version, warnings, target, place, known)
+        return {**arguments, "models": list(trained.values()), "lineup": Lineup.of_run(list(trained))}, version
+    return arguments, None
 
 
 def _known_weights(models: list[Checkpoint]) -> dict[str, str]:

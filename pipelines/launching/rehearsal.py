@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zenml.utils.io_utils import get_global_config_directory
@@ -19,8 +19,9 @@ from llm_engineering.planning.shape import read_shape
 from llm_engineering.planning.tiny import write_tiny_model
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.folders import Checkpoint, RowKind
-from pipelines.launching.preflight import Job, warnings_of
-from pipelines.launching.prepare import find_version_model
+from pipelines.launching.preflight import Asked, Job, go_through, intent_of_job
+from pipelines.launching.prepare import Launch, find_version_model, prepare
+from pipelines.stacks.target import Target
 from steps.runtime.artifact_sources import find_artifacts, load_artifacts
 from steps.runtime.fetching import described
 
@@ -32,9 +33,7 @@ LONG = 3600.0
 class Prepared:
     """A rehearsal that is ready to be launched."""
 
-    job: Job
-    config: RunConfig
-    """The rehearsal's."""
+    launch: Launch
     real: RunConfig
     description: Path
     """Folder with the real base's configuration and tokenizer."""
@@ -42,23 +41,63 @@ class Prepared:
     """How the rehearsal differs from the real run, a sentence each."""
     warnings: tuple[str, ...]
     """About the real run."""
+    extent: dict[RowKind, float]
+    """How many times as many rows of a kind the real run has; 0: nobody knows."""
+    unknown: tuple[str, ...]
+    """Sources whose size is not known."""
 
 
-def prepare_rehearsal(job: Job, config: RunConfig) -> Prepared:
+def prepare_rehearsal(job: Job, config: RunConfig, target: Target | None = None) -> Prepared:
     """Make the tiny model, and the configuration that trains it; no weights of the base are read or fetched.
+
+    The real run is held against all that is asked before a run, but what only its machines know. Its rows are asked for
+    by the rehearsal's own step, which is given the real run's intent.
 
     Raises:
         UserError: Says what is wrong and what to do.
     """
+    real = Asked(job, config, target=target)
+    warnings = go_through(real, "configuration", real=False)
     folder = _description(config)
-    stand_in = Checkpoint(
-        path=folder, sha256="", kind="model", weights_sha256="", base=config.model.base, base_sha256=""
-    )
-    chat = load_chat_tokenizer(stand_in, config.model)
+    base = Checkpoint(path=folder, sha256="", kind="model", weights_sha256="", base=config.model.base, base_sha256="")
+    chat = load_chat_tokenizer(base, config.model)
+    warnings += go_through(replace(real, base=base, chat=chat), "base", real=False)
     root = Path(get_global_config_directory()) / "llm-engineering-rehearsal"
     tiny = write_tiny_model(folder, root, config.seed, chat.tokenizer.eos_token_id)
     rehearsal = rehearsal_of(config, str(tiny), tiny.name, count_devices()[0])
-    return Prepared(job, rehearsal.config, config, folder, rehearsal.changes, warnings_of(job, config, chat))
+    launch = prepare(job, rehearsal.config, target)
+    extent, unknown = _extent(config, rehearsal.config)
+    intent = intent_of_job(job, config)
+    assert intent is not None
+    known = extent | ({"preference": _larger(extent)} if config.data.sampling else {})
+    given = {**launch.arguments, "intent": intent.model_copy(update={"extent": known})}
+    return Prepared(
+        replace(launch, arguments=given), config, folder, rehearsal.changes, tuple(warnings), extent, tuple(unknown)
+    )
+
+
+def _extent(real: RunConfig, small: RunConfig) -> tuple[dict[RowKind, float], list[str]]:
+    """Return how many times as many rows of each kind the real run reads, 0 where nobody knows; and what is unknown."""
+    artifacts = load_artifacts(find_artifacts(real.data))
+    there: Counter[RowKind] = Counter()
+    read: Counter[RowKind] = Counter()
+    unknown: dict[str, RowKind] = {}
+    sources = zip(real.data.row_sources, small.data.row_sources, real.data.source_names, strict=True)
+    for (kind, source), (_, limited), name in sources:
+        if limited.first == source.first and source.first is None:  # never cut
+            continue
+        rows = count_rows(source, real.seed, artifacts.get(source.name))
+        if rows is None:
+            unknown[name] = kind
+        there[kind] += rows or 0
+        read[kind] += min(rows or 0, limited.first or 0)
+    extent = {kind: there[kind] / max(read[kind], 1) for kind in there}
+    return extent | dict.fromkeys(unknown.values(), 0.0), list(unknown)
+
+
+def _larger(extent: dict[RowKind, float]) -> float:
+    """Return the extent of pairs where some are sampled from the prompts of SFT's rows."""
+    return 0.0 if 0 in extent.values() else max(extent.values(), default=1.0)
 
 
 def _description(config: RunConfig) -> Path:
@@ -103,27 +142,10 @@ def estimates(
     return found
 
 
-def estimate_rehearsed(prepared: Prepared, report: DatasetReport) -> tuple[list[Estimate], list[str]]:
-    """Return estimates of the real run, and the sources whose size is not known.
+def estimate_rehearsed(prepared: Prepared, report: DatasetReport) -> list[Estimate]:
+    """Return estimates of the real run.
 
     The rows that were rehearsed say how long rows are and how many are kept; how many there are, is counted.
     """
-    share, unknown = _rehearsed_share(prepared, report)
-    return estimates(prepared.real, prepared.description, report, prepared.job, share), unknown
-
-
-def _rehearsed_share(prepared: Prepared, report: DatasetReport) -> tuple[dict[RowKind, float], list[str]]:
-    """Return which part of the rows of each kind was read; sources are counted, not prepared."""
-    real, small = (config.data.row_sources for config in (prepared.real, prepared.config))
-    artifacts = load_artifacts(find_artifacts(prepared.real.data))
-    read: Counter[RowKind] = Counter()
-    there: Counter[RowKind] = Counter()
-    unknown = []
-    for ledger, (kind, source), (_, limited) in zip(report.sources, real, small, strict=True):
-        rows: int | None = ledger.rows
-        if ledger.rows == limited.first != source.first:
-            rows = count_rows(source, prepared.real.seed, artifacts.get(source.name))
-            unknown += [] if rows else [ledger.source]
-        read[kind] += ledger.rows
-        there[kind] += rows or ledger.rows
-    return {kind: read[kind] / there[kind] for kind in there}, unknown
+    share = {kind: 1 / extent if extent else 1.0 for kind, extent in prepared.extent.items()}
+    return estimates(prepared.real, prepared.description, report, prepared.launch.job, share)

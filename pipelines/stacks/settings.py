@@ -48,16 +48,6 @@ def _settings(machine: Machine) -> dict[str, Any]:
     return {name: dict(settings) for name, settings in named.items() if settings}
 
 
-def require_fitting(stack: str, config: StackConfig, run: RunConfig) -> None:
-    """Refuse what the stack cannot do, before anything is sent to it.
-
-    Raises:
-        ConfigError: The image is of other package versions, or there are too few GPUs.
-    """
-    require_image(stack, config)
-    require_gpus(stack, config, run)
-
-
 def require_image(stack: str, config: StackConfig) -> None:
     """Refuse an image whose tag says that it was made for other package versions than the code is pinned to.
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from zenml.constants import ENV_ZENML_ACTIVE_STACK_ID
 
-from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stacks import StackConfig
 from llm_engineering.errors import ConfigError
 from pipelines.stacks.checks import require_integrations, require_secrets
 from pipelines.stacks.registration import registered_config, require_server
-from pipelines.stacks.settings import SAGEMAKER_SDK, require_fitting, run_options
+from pipelines.stacks.settings import SAGEMAKER_SDK, require_image, run_options
 from pipelines.stacks.workarounds import work_around
 
 STATIC_JOBS = ("training", "sft", "dpo", "evaluation")
@@ -32,11 +31,12 @@ class Target:
         return run_options(self.config)
 
 
-def aim(name: str, job: str, run: RunConfig) -> Target:
+def aim(name: str, job: str) -> Target:
     """Make a stack the active one of this process, and refuse what it cannot do.
 
     Raises:
-        UserError: There is no such stack, its packages are missing, ZenML is on a local store, or the run does not fit.
+        UserError: There is no such stack, its packages are missing, ZenML is on a local store, or its image is
+            another code's.
     """
     if job not in STATIC_JOBS:
         raise ConfigError(
@@ -47,7 +47,7 @@ def aim(name: str, job: str, run: RunConfig) -> Target:
     stack, config = registered_config(name)
     require_integrations(name, config)
     require_secrets(name, config)
-    require_fitting(name, config, run)
+    require_image(name, config)
     work_around([config.step_operator.flavor] if config.step_operator else [])
     _calm_sagemaker()
     os.environ[ENV_ZENML_ACTIVE_STACK_ID] = str(stack.id)  # other processes of this user stay where they are

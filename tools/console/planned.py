@@ -54,6 +54,8 @@ def show_plan(launch: "Launch", console: RunConsole, *, cache: bool) -> None:
         console.print(f"  {'cached  ' if step.cached else 'will run'}  {step.name}{after}", markup=False)
     console.print("\nData", style="bold")
     console.print(ledger_and_audit(plan.data))
+    for warning in plan.warnings:
+        console.print(f"Warning: {warning}", style="yellow", markup=False)
     console.print("\nTraining", style="bold")
     console.print(facts_table({f"  {stage}": text for stage, text in plan.stages.items()}))
     show_estimates(plan.estimates, console)
