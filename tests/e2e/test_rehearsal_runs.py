@@ -64,7 +64,7 @@ def test_a_recipe_is_rehearsed_offline(recipe: str, command_line: CommandLine, t
         *("--set", f"data.preference={stand_in(tmp_path / 'pairs.jsonl', preference, '')}"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Rehearsed: all 12 steps passed" in done.stdout
+    assert "Rehearsed: all 13 steps passed" in done.stdout
     assert "✓ merge_dpo" in done.stdout
     assert "sft memory" in done.stdout
     assert ("looks instruct-tuned already" in done.stdout) == chat
@@ -87,7 +87,7 @@ def test_a_rehearsal_runs_every_step_and_publishes_nothing(
     assert found["proofs"]["step0_loss"] == pytest.approx(0.693147, abs=1e-4)
     assert not (tmp_path / "exported").exists()
     said = " ".join(done.stdout.split())
-    assert "Rehearsed: all 14 steps passed" in said
+    assert "Rehearsed: all 15 steps passed" in said
     assert "Sampled pairs are ordered at random" in said
     assert "902,272, 151,552 trained" in said  # the real base's parameters, not the tiny one's
     assert "GFLOP/s, measured here" in said

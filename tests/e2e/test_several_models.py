@@ -56,7 +56,7 @@ def test_a_comparison_takes_what_a_training_made_and_keeps_what_did_not_fail(
     done = command_line.run("--run-comparison", *job, *regimes, "--summary", str(summary))
     assert done.returncode == 1, done.stdout + done.stderr
     found = json.loads(summary.read_text())
-    assert steps(found) == ["evaluate", "compare_variants"]  # all that is trained was trained before
+    assert steps(found) == ["preflight", "evaluate", "compare_variants"]  # all that is trained was trained before
     assert {"load_datasets", "train_sft-sft", "train_dpo-sft_dpo"} <= set(found["run"]["cached_steps"])
     assert set(found["models"]) == {"base", "sft", "sft_dpo"}
     assert found["variants"]["sft_clean"]["error"].startswith("imitation_rows-sft_clean: No chosen answer of the ")

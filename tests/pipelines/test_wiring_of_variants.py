@@ -55,6 +55,7 @@ def test_every_shared_piece_of_a_comparison_is_one_step() -> None:
         "load_datasets": 1,
         "format_datasets": 1,
         "preview_data": 1,
+        "preflight": 1,
         "train_sft": 3,  # SFT itself, and the two controls that go on from it
         "merge_sft": 3,
         "build_preferences": 1,
