@@ -149,13 +149,13 @@ def test_full_fine_tuning_has_no_adapter(tiny_base):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_liger_kernels_are_refused_without_a_gpu():
-    with pytest.raises(ConfigError, match="sft.liger_kernel needs a CUDA GPU"):
+    with pytest.raises(ConfigError, match=r"sft\.liger_kernel needs a CUDA GPU"):
         sft_of(SFTStageConfig(liger_kernel=True))
 
 
 @pytest.mark.parametrize("config", [{"epochs": 1, "warmup": 13}, {"epochs": 2, "warmup": 26}])
 def test_warmup_that_fills_the_training_is_refused(config):
-    with pytest.raises(ConfigError, match="sft.warmup .* is no shorter than the training"):
+    with pytest.raises(ConfigError, match=r"sft\.warmup .* is no shorter than the training"):
         sft_of(SFTStageConfig(**config))
 
 
