@@ -12,7 +12,7 @@ from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.evaluation import EvaluationReport
 from llm_engineering.reports.folders import Checkpoint, RowSet
 from llm_engineering.reports.promotion import PromotionDecision
-from llm_engineering.reports.training import MergeReport, ReferenceProof, TrainingReport
+from llm_engineering.reports.training import LossProof, MergeReport, TrainingReport
 from steps.runtime.context import as_metadata, log_facts
 from steps.runtime.deciding import decide_on
 from steps.runtime.fetching import described
@@ -47,7 +47,7 @@ def promote(
     )
     promoted = {"sft": sft_model, "dpo": dpo_model}.get(decision.promoted or "")
     merges = [merge for merge in (sft_merge_report, dpo_merge_report) if merge]
-    proofs = _proofs(dataset_report, merges, dpo_report.reference if dpo_report else None)
+    proofs = _proofs(dataset_report, merges, dpo_report.proof if dpo_report else None)
     identity = {"data_fingerprints": dataset_report.fingerprints, "configuration": configuration, "proofs": proofs}
     _log(decision, evaluation_report, promoted.weights_sha256 if promoted else "none", identity)
     record_decision(version.name, str(version.version), decision)
@@ -56,12 +56,12 @@ def promote(
     return decision
 
 
-def _proofs(dataset: DatasetReport, merges: list[MergeReport], reference: ReferenceProof | None) -> dict[str, Any]:
+def _proofs(dataset: DatasetReport, merges: list[MergeReport], of_dpo: LossProof | None) -> dict[str, Any]:
     return {
         "mask": dataset.mask_proof,
         "splits": dataset.split_proof,
         "merge": [merge.model_dump() for merge in merges],
-        "reference": reference.model_dump() if reference else "not applicable",
+        "reference": of_dpo.model_dump() if of_dpo else "not applicable",
     }
 
 

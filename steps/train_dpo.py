@@ -44,7 +44,7 @@ def train_dpo(
             checkpoint, report = library.train_dpo(dpo, replace(inputs, reference=reference_log_probs))
     report = with_kept_archive(report)
     verdicts = [verdict.name for verdict in report.verdicts]
-    proof = report.reference.model_dump() if report.reference else None
+    proof = report.proof.model_dump() if report.proof else None
     log_facts(
         {**report.metrics, "steps": report.steps, "seconds": report.seconds, "verdicts": verdicts, "reference": proof},
         report.tracker,

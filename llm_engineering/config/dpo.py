@@ -2,30 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from llm_engineering.config.block import PositiveFloat, Rate, Share, is_default
+from llm_engineering.config.losses import LOSSES, OPTIONS, Loss, check_name, loss_named, losses_with
 from llm_engineering.config.stage import StageConfig
 
-DPOLoss = Literal[
-    "sigmoid",
-    "ipo",
-    "hinge",
-    "robust",
-    "sigmoid_norm",
-    "exo_pair",
-    "nca_pair",
-    "bco_pair",
-    "sppo_hard",
-    "aot",
-    "aot_unpaired",
-    "apo_zero",
-    "apo_down",
-    "discopop",
+LossName = Annotated[
+    str,
+    AfterValidator(check_name),
+    WithJsonSchema({"anyOf": [{"enum": list(LOSSES)}, {"type": "string"}], "default": "sigmoid"}),
 ]
-SMOOTHED_LOSSES = ("sigmoid", "robust", "exo_pair", "aot", "aot_unpaired")
-DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop")
-"""Losses of the difference between chosen and rejected score, where f-divergences apply."""
 
 
 class DPOStageConfig(StageConfig):
@@ -34,9 +21,9 @@ class DPOStageConfig(StageConfig):
     learning_rate: Rate = 5.0e-6
     """Peak rate, after the warm-up."""
     beta: Annotated[float, Field(gt=0, le=100)] = 0.1
-    """How strongly the policy is held to the reference."""
-    loss: DPOLoss = "sigmoid"
-    """TRL's name of the preference loss; docs/losses.md gives the formula and the source of each.
+    """How strongly the policy is held to the reference; for ``simpo`` and ``orpo`` see docs/losses.md."""
+    loss: LossName = "sigmoid"
+    """The preference loss, by its name or as ``module:function`` of yours; docs/losses.md has formulas and sources.
 
     ``sigmoid_norm`` is ``sigmoid`` on log-ratios per token of the answer; ``ipo`` is per token, too.
     """
@@ -48,6 +35,8 @@ class DPOStageConfig(StageConfig):
     """Weight of an answer's tokens beyond the length of the other one (LD-DPO, Liu et al. 2024, arXiv:2409.06411)."""
     discopop_tau: PositiveFloat = 0.05
     """Temperature of the loss ``discopop`` (Lu et al. 2024, arXiv:2406.08414)."""
+    simpo_gamma: Annotated[float, Field(ge=0)] = 0.5
+    """The margin gamma of the loss ``simpo`` (Meng et al. 2024, arXiv:2405.14734)."""
     reference_free: bool = False
     """Leave the reference out: log-ratios become the policy's log-probabilities alone."""
     nll_weight: Annotated[float, Field(ge=0)] = 0.0
@@ -64,25 +53,23 @@ class DPOStageConfig(StageConfig):
 
     @model_validator(mode="after")
     def _check_loss(self) -> "DPOStageConfig":
-        if self.label_smoothing and self.loss not in SMOOTHED_LOSSES:
-            raise ValueError(
-                f"label_smoothing does nothing for the loss {self.loss}; use one of {', '.join(SMOOTHED_LOSSES)}, or 0"
-            )
-        if self.loss == "exo_pair" and not self.label_smoothing:
-            raise ValueError("the loss exo_pair needs label_smoothing above 0; its paper's is 1e-3")
-        if self.f_divergence != "reverse_kl" and self.loss not in DIVERGENCE_LOSSES:
-            raise ValueError(
-                f"f_divergence {self.f_divergence} is not defined for the loss {self.loss}; use one of "
-                f"{', '.join(DIVERGENCE_LOSSES)}, or reverse_kl"
-            )
-        if self.reference_free and self.reference != "auto":
-            raise ValueError(
-                f"reference {self.reference} does nothing where reference_free is true; remove one of them"
-            )
-        for name, needs, value in (
-            ("alpha_divergence", "f_divergence", "alpha_divergence"),
-            ("discopop_tau", "loss", "discopop"),
-        ):
-            if not is_default(self, name) and getattr(self, needs) != value:
-                raise ValueError(f"{name} does nothing unless {needs} is {value}")
+        set_ones = [option for option in OPTIONS if not is_default(self, option)]
+        for option in set_ones:
+            if option not in self.loss_row.options:
+                raise ValueError(
+                    f"{option} does nothing for the loss {self.loss}; leave it out, or use one of {losses_with(option)}"
+                )
+        if self.loss_row.needs and self.loss_row.needs[0] not in set_ones:
+            option, paper = self.loss_row.needs
+            raise ValueError(f"the loss {self.loss} needs {option} above 0; {paper}")
+        if self.reference != "auto" and (self.reference_free or not self.loss_row.has_reference):
+            why = "reference_free is true" if self.reference_free else f"the loss {self.loss} has none"
+            raise ValueError(f"reference {self.reference} does nothing where {why}; remove one of them")
+        if not is_default(self, "alpha_divergence") and self.f_divergence != "alpha_divergence":
+            raise ValueError("alpha_divergence does nothing unless f_divergence is alpha_divergence")
         return self
+
+    @property
+    def loss_row(self) -> Loss:
+        """What is known of the loss."""
+        return loss_named(self.loss)

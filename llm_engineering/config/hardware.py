@@ -55,7 +55,5 @@ class TorchrunHardware(Block):
 
 
 HardwareConfig = Annotated[LocalHardware | TorchrunHardware, Field(discriminator="type")]
-SORTING_LOSSES = ("aot", "aot_unpaired")
-"""Losses that sort the pairs of a batch: parts of it are sorted otherwise than the whole."""
 SHARDED_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "sgd", "rmsprop")
 """Optimizers whose step on a part of a weight is a part of the step on the whole."""

@@ -9,7 +9,7 @@ from llm_engineering.config.data import DataConfig
 from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.export import ExportConfig
-from llm_engineering.config.hardware import SHARDED_OPTIMIZERS, SORTING_LOSSES, HardwareConfig, LocalHardware
+from llm_engineering.config.hardware import SHARDED_OPTIMIZERS, HardwareConfig, LocalHardware
 from llm_engineering.config.model import (
     AdapterConfig,
     DoraAdapter,
@@ -55,7 +55,7 @@ class RunConfig(Block):
             return self
         if isinstance(self.model.backend, UnslothBackend):
             raise ValueError("hardware.type torchrun needs model.backend {type: peft}: Unsloth trains in one process")
-        if self.dpo.loss in SORTING_LOSSES:
+        if self.dpo.loss_row.sorts_pairs:
             raise ValueError(
                 f"dpo.loss {self.dpo.loss} sorts the pairs of a batch, which hardware.processes would tear apart; use "
                 "another loss, or hardware {type: local}"
@@ -74,7 +74,8 @@ class RunConfig(Block):
                 "with ddp"
             )
         in_memory = isinstance(self.adapter, FullFineTuning) and self.dpo.reference != "stored"
-        if strategy == "deepspeed_zero3" and self.data.preference and in_memory and not self.dpo.reference_free:
+        in_memory &= self.dpo.loss_row.has_reference and not self.dpo.reference_free
+        if strategy == "deepspeed_zero3" and self.data.preference and in_memory:
             raise ValueError(f"adapter.type full with {named} holds no reference besides; set dpo.reference to stored")
         for name, stage in (("sft", self.sft), ("dpo", self.dpo)):
             if stage.optimizer not in SHARDED_OPTIMIZERS:
@@ -123,6 +124,11 @@ class RunConfig(Block):
 
     @model_validator(mode="after")
     def _check_restart(self) -> "RunConfig":
+        if self.watch.on.displaced == "restart_with_nll" and not self.dpo.loss_row.has_reference:
+            raise ValueError(
+                f"watch.on.displaced restart_with_nll does nothing for dpo.loss {self.dpo.loss}: it has no reference to "
+                "be displaced from; use warn"
+            )
         if self.watch.on.displaced == "restart_with_nll" and self.dpo.nll_weight >= self.watch.displaced.nll_weight:
             raise ValueError(
                 f"watch.displaced.nll_weight ({self.watch.displaced.nll_weight:g}) must be above dpo.nll_weight "

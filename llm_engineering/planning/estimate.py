@@ -16,6 +16,7 @@ from llm_engineering.planning.shape import ModelShape
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.folders import RowKind, StageName
 from llm_engineering.training.arguments import planned_steps, stores_reference
+from llm_engineering.training.losses import uses_reference
 
 MARGIN = 1.25
 """The upper end of a memory range over the sum of its parts: fragments, workspaces of kernels, short-lived tensors."""
@@ -185,7 +186,7 @@ def stage_memory(
     width = weight_bytes(config, on_gpu)
     is_full = isinstance(config.adapter, FullFineTuning)
     hardware = config.hardware
-    stored = isinstance(settings, DPOStageConfig) and stores_reference(settings, rows.rows)
+    in_memory = isinstance(settings, DPOStageConfig) and is_full and _holds_reference(settings, rows.rows)
     tokens = settings.batch_size / hardware.processes * rows.longest * (2 if stage == "dpo" else 1)
     of_weights = 1 / hardware.processes if hardware.strategy in ("fsdp", "deepspeed_zero3") else 1.0
     of_state = 1 / hardware.processes if hardware.sharding != "none" else 1.0
@@ -197,7 +198,7 @@ def stage_memory(
         "optimizer": of_state * float(OPTIMIZER_BYTES.get(settings.optimizer, 8) * trained),
         "activations": tokens * _activation_bytes(shape, settings.gradient_checkpointing, width),
         "logits": _logit_bytes(settings, stage, shape, tokens, in_chunks=in_chunks),
-        "reference": of_weights * 4.0 * shape.parameters if stage == "dpo" and is_full and not stored else 0.0,
+        "reference": of_weights * 4.0 * shape.parameters if in_memory else 0.0,
         **({"gradients on their way": 4.0 * trained} if hardware.strategy == "ddp" else {}),
         **({"gathered layers": _gathered_bytes(shape, width)} if of_weights < 1 else {}),
     }
@@ -262,9 +263,14 @@ def stage_flops(
     return rows.tokens * (seen * per_token + referenced * 2 * multiplied)
 
 
+def _holds_reference(settings: DPOStageConfig, rows: int) -> bool:
+    """Return whether a copy of the model stays in memory as the reference, where all weights are trained."""
+    return uses_reference(settings) and not stores_reference(settings, rows)
+
+
 def _referenced(settings: DPOStageConfig, seen: int, rows: int) -> int:
     """Return how many rows the reference scores: each once where its scores are stored, none where it is left out."""
-    if settings.reference_free:
+    if not uses_reference(settings):
         return 0
     return rows if stores_reference(settings, rows) else seen
 

@@ -136,6 +136,8 @@ def _obstacle(name: RegimeName, config: RunConfig) -> str | None:
         return "data.preference names no source"
     if ("sft" in path or (needs_pairs and config.data.sampling)) and not config.data.sft:
         return "data.sft names no source"
+    if name.endswith("nll") and "nll_weight" not in config.dpo.loss_row.options:
+        return f"dpo.loss {config.dpo.loss} has its NLL term in any case"
     if "clean" in path and clean_checker(config) is None:
         return "no evaluation.checker says which answers are clean"
     return None

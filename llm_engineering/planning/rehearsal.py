@@ -7,6 +7,7 @@ from typing import Any
 from llm_engineering.config.run import RunConfig
 from llm_engineering.reports.evaluation import Judgement
 from llm_engineering.training.arguments import stores_reference
+from llm_engineering.training.losses import uses_reference
 
 ROWS = 500
 """Rows of every source."""
@@ -74,7 +75,9 @@ def rehearsal_of(config: RunConfig, base: str, key: str, devices: int = PROCESSE
     changes += _limit_evaluation(tree["evaluation"])
     changes += _order_samples(tree)
     tree["dpo"]["kl_answers"] = min(config.dpo.kl_answers, QUESTIONS)
-    if config.dpo.reference == "auto":  # as the real run would decide, not as six updates would
+    if config.dpo.reference == "auto" and uses_reference(
+        config.dpo
+    ):  # as the real run would decide, not as six updates would
         tree["dpo"]["reference"] = "stored" if stores_reference(config.dpo, rows=0) else "on_the_fly"
     published = {"name": f"{config.name[:LONGEST_NAME]}-rehearsal-{key[:6]}", "tracking": {"type": "none"}}
     tree |= published | {"export": {"dir": None}}

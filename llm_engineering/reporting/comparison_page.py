@@ -38,10 +38,10 @@ from llm_engineering.reporting.run_views import (
     Proof,
     lineage,
     merge_proof,
-    reference_proof,
     score_table,
     step_times,
     tracker_words,
+    training_proof,
 )
 from llm_engineering.reporting.words import (
     KINDS,
@@ -212,9 +212,7 @@ def _evidence(variants: Sequence[Variant]) -> list[tuple[str, list[tuple[str, st
 def _proofs(variants: Sequence[Variant]) -> list[tuple[str, Proof]]:
     """Return every proof once, under the training or the first variant that carries it."""
     found = [
-        (line.label, reference_proof(line.training.reference))
-        for line in lines(variants, "dpo")
-        if line.training.reference
+        (line.label, training_proof(line.training.proof)) for line in lines(variants, "dpo") if line.training.proof
     ]
     merges: list[MergeReport] = []
     for variant in variants:

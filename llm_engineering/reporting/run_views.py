@@ -11,7 +11,7 @@ from llm_engineering.reporting.words import best_models, duration, evaluated, in
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.evaluation import EvaluationReport, Metric, PairedDifference
 from llm_engineering.reports.promotion import PromotionCheck
-from llm_engineering.reports.training import MergeReport, ReferenceProof, TrackerLink
+from llm_engineering.reports.training import LossProof, MergeReport, ReferenceProof, TrackerLink
 
 
 @dataclass(frozen=True)
@@ -173,14 +173,28 @@ def proofs_of(reports: RunReports) -> list[Proof]:
         proofs.append(Proof("Row ledger", True, claim, numbers))
         proofs.append(Proof("Mask", True, dataset.mask_proof, []))
         proofs.append(Proof("Splits", True, dataset.split_proof, []))
-    if reports.dpo and reports.dpo.reference:
-        proofs.append(reference_proof(reports.dpo.reference))
+    if reports.dpo and reports.dpo.proof:
+        proofs.append(training_proof(reports.dpo.proof))
     proofs += [merge_proof(merge) for merge in reports.merges.values()]
     return proofs
 
 
-def reference_proof(proof: ReferenceProof) -> Proof:
-    """Return what was checked of the frozen reference."""
+def training_proof(proof: LossProof) -> Proof:
+    """Return what was checked before DPO's first update: of the frozen reference, or of a loss that has none."""
+    if isinstance(proof, ReferenceProof):
+        return _reference_proof(proof)
+    return Proof(
+        "First loss",
+        True,
+        "DPO's loss, which has no reference, starts at what its formula gives for the untrained policy.",
+        [
+            ("Loss before the first update", f"{proof.step0_loss:.6f}"),
+            ("Loss by its formula", f"{proof.expected_loss:.6f}"),
+        ],
+    )
+
+
+def _reference_proof(proof: ReferenceProof) -> Proof:
     hashes = {proof.reference_sha256_before, proof.reference_sha256_after, proof.sft_sha256}
     return Proof(
         "Reference",

@@ -129,11 +129,12 @@ def _training(report: TrainingReport) -> dict[str, object]:
 
 
 def _proofs(reports: RunReports) -> dict[str, object]:
+    of_dpo = reports.dpo.proof if reports.dpo else None
     reference = reports.dpo.reference if reports.dpo else None
     proof = {"max_logit_difference", "reload_logit_difference", "greedy_tokens"}
     return {
-        "step0_loss": reference.step0_loss if reference else None,
-        "expected_step0_loss": reference.expected_loss if reference else None,
+        "step0_loss": of_dpo.step0_loss if of_dpo else None,
+        "expected_step0_loss": of_dpo.expected_loss if of_dpo else None,
         "reference_hash": reference.reference_sha256_before if reference else None,
         "reference_hash_after": reference.reference_sha256_after if reference else None,
         "sft_hash": reference.sft_sha256 if reference else None,

@@ -17,13 +17,18 @@ class TrackerLink(Artifact):
     """Calls to the tracker that failed; training does not depend on them."""
 
 
-class ReferenceProof(Artifact):
-    """The frozen reference of DPO, before and after training; none is made where the loss has no reference."""
+class LossProof(Artifact):
+    """The loss of a policy before its first update."""
 
     step0_loss: float
     """Loss of the untrained policy on the first batch."""
     expected_loss: float
-    """The configured loss at zero log-ratios, plus its NLL part (ln 2 for ``sigmoid`` alone)."""
+    """What the configured formula gives, with its NLL part: for ``sigmoid`` alone ln 2, as at all zero log-ratios."""
+
+
+class ReferenceProof(LossProof):
+    """The frozen reference of DPO, before and after training; none is made where the loss has no reference."""
+
     max_logp_difference: float
     """Largest difference between policy and reference log-probability of one completion, in nats."""
     reference_sha256_before: str
@@ -107,6 +112,8 @@ class TrainingReport(Artifact):
     """The weight of the NLL term with which DPO was trained anew, because ``first_attempt`` was displaced."""
     first_attempt: "TrainingReport | None" = None
     reference: ReferenceProof | None = None
+    first_loss: LossProof | None = None
+    """Of DPO by a loss that is not TRL's and has no reference."""
     path: str = "TRL's own"
     """Which forward pass ran: ``fast``, or ``TRL's own`` and why."""
     notes: list[str] = []
@@ -119,6 +126,11 @@ class TrainingReport(Artifact):
     tracker: TrackerLink | None = None
     samples: list[TrainingSample] = []
     """Answers to the first held-out questions at every evaluation, in order."""
+
+    @property
+    def proof(self) -> LossProof | None:
+        """What was proven before the first update."""
+        return self.reference or self.first_loss
 
     def series(self, name: str) -> list[tuple[int, float]]:
         """Return ``(step, value)`` of one logged series."""

@@ -1,12 +1,12 @@
 """Programs that judge an answer against a reference."""
 
-import importlib
 import json
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING
 
+from llm_engineering.config.own_functions import load_function
 from llm_engineering.errors import ConfigError
 from llm_engineering.reports.evaluation import Judgement
 
@@ -126,16 +126,7 @@ def load_checker(name: str) -> Checker:
     """
     if name in CHECKERS:
         return CHECKERS[name]
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (Exception, SystemExit) as error:  # the user's module may raise anything
-        raise ConfigError(
-            f"The checker {name!r} cannot be loaded ({type(error).__name__}: {error}). Use {', '.join(CHECKERS)} or "
-            "package.module:function; a module of yours is looked for in the working directory too."
-        ) from error
-    if not callable(found):
-        raise ConfigError(f"The checker {name!r} is no function. Name one that takes an answer and a reference.")
+    found = load_function("checker", name, ", ".join(CHECKERS), "an answer and a reference")
     return _guarded(name, found)
 
 

@@ -13,6 +13,7 @@ from llm_engineering.config.stage import StageConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.hardware import pick_dtype, pick_optimizer, require_liger
 from llm_engineering.reports.folders import StageName
+from llm_engineering.training.losses import uses_reference
 from llm_engineering.training.processes.strategy import strategy_arguments
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ SEEN_OFTEN = 1.5
 
 def stores_reference(config: DPOStageConfig, rows: int) -> bool:
     """Return whether the reference scores all pairs once, before training, instead of every batch."""
-    if config.reference_free or config.reference != "auto":
-        return config.reference == "stored" and not config.reference_free
+    if config.reference != "auto" or not uses_reference(config):
+        return config.reference == "stored" and uses_reference(config)
     seen = pairs_seen(config)
     return config.epochs > SEEN_OFTEN if seen is None else seen > SEEN_OFTEN * rows
 
@@ -146,7 +147,7 @@ def dpo_arguments(
         "f_alpha_divergence_coef": config.alpha_divergence,
         "ld_alpha": config.ld_alpha,
         "discopop_tau": config.discopop_tau,
-        "precompute_ref_log_probs": config.reference_free or stores_reference(config, rows),
+        "precompute_ref_log_probs": not uses_reference(config) or stores_reference(config, rows),
     }
     return _as_asked(DPOConfig(**asked, **strategy_arguments(hardware)), asked)
 
@@ -191,7 +192,7 @@ def reference_arguments(folder: Path, model: ModelConfig, ld_alpha: float | None
 
 
 def dpo_losses(config: DPOStageConfig) -> dict[str, float]:
-    """Return the losses of TRL whose weighted sum is the configured one.
+    """Return the losses whose weighted sum is the configured one: TRL's by its names, one of another by its own.
 
     TRL's ``sigmoid`` takes no label smoothing. With ``l = -log sigma(beta * delta)``, ``f`` the same for the flipped
     pair and smoothing ``e``, ``robust`` is ``((1 - e) l - e f) / (1 - 2e)``, so that conservative DPO (Mitchell 2023),

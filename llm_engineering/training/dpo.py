@@ -1,7 +1,7 @@
 """Direct preference optimization against the frozen SFT model."""
 
 import logging
-import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ from llm_engineering.models.backends import pick_backend
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, hash_weights
 from llm_engineering.reports.folders import Checkpoint
-from llm_engineering.reports.training import ReferenceProof, TrainingReport
-from llm_engineering.scoring.likelihood import labelled, score_rows
+from llm_engineering.reports.training import LossProof, ReferenceProof, TrainingReport
+from llm_engineering.scoring.likelihood import ScoredTokens, labelled, score_rows
 from llm_engineering.training.arguments import stores_reference
+from llm_engineering.training.losses import POLICY_LOGPS, REFERENCE_LOGPS, TOKENS, load_loss, uses_reference
 from llm_engineering.training.memory import enough_memory
 from llm_engineering.training.probes import probes
 from llm_engineering.training.reference import (
@@ -61,8 +62,8 @@ def train_dpo(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, 
     one finds the first at its end and goes on in the second.
 
     Raises:
-        ProofError: Before the first update the policy is not the reference, the loss is not the configured loss at zero
-            log-ratios, or the reference is not the SFT model, before or after training.
+        ProofError: Before the first update the policy is not the reference, the loss is not what the configured formula
+            gives for an untrained policy, or the reference is not the SFT model, before or after training.
     """
     checkpoint, report = _train_once(config, inputs)
     if not _restarts(report, inputs.watch):
@@ -99,6 +100,7 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
     from llm_engineering.training.progress import Progress, TrackSeries, Watch
     from llm_engineering.training.trainers import PreparedDPOTrainer
 
+    own_loss, compared = load_loss(config), uses_reference(config)
     logps = _reference_logps(config, inputs)
     seed_everything(inputs.seed)
     tokenizer = load_chat_tokenizer(inputs.base, inputs.model).tokenizer
@@ -133,7 +135,8 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
             processing_class=tokenizer,
             fast_path=config.fast_path,
             hardware=inputs.hardware,
-            reference_free=config.reference_free,
+            reference_free=not compared,
+            own_loss=own_loss,
             peft_config=adapter_config(inputs.adapter, model),
             callbacks=[
                 Progress("DPO", "pairs", config.effective_batch),
@@ -146,14 +149,16 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
         trainer.probes = probes(inputs, config, tokenizer, tracker)
         trainer.source_names = inputs.sources
         difference = compare_stored(trainer, config.ld_alpha) if logps else None
-        proof = None if config.reference_free else prove_reference(trainer, config, sft_sha256)
+        proof = prove_reference(trainer, config, sft_sha256) if compared else None
+        first_loss = prove_loss(trainer, config) if own_loss and not compared else None
         checkpoint, report = train(trainer, "dpo", config, inputs, tracker, lengths)
         if proof and (reference := _kept_reference(trainer)) is not None:
             proof = proof.model_copy(update={"reference_sha256_after": hash_frozen(reference)})
             _require_frozen(proof)
     stored = {"stored_logps": bool(logps), "max_stored_difference": difference}
     proof = proof.model_copy(update=stored) if proof else None
-    return checkpoint, report.model_copy(update={"tracker": tracker.link, "reference": proof})
+    proven = {"reference": proof, "first_loss": first_loss}
+    return checkpoint, report.model_copy(update={"tracker": tracker.link, **proven})
 
 
 def _frozen_copy(inputs: StageInputs) -> "PreTrainedModel | None":
@@ -181,24 +186,40 @@ def _reference_logps(config: DPOStageConfig, inputs: StageInputs) -> "dict[str, 
 
 
 def zero_ratio_loss(config: DPOStageConfig, nll: float) -> float:
-    """Return the loss of a policy that equals its reference.
+    """Return the loss of TRL's of a policy that equals its reference.
 
-    All scores are zero then, under every f-divergence too, and docs/losses.md's formulas become constants: ``-log
-    sigma(0) = ln 2`` for ``sigmoid`` and its kin (label smoothing mixes two equal terms), ``(0 - 1 / (2 beta))^2`` for
-    ``ipo`` (Azar et al. 2023, equation 17), and so on.
+    All scores are zero then, under every f-divergence too, and docs/losses.md's formulas become the constants of
+    :data:`~llm_engineering.config.losses.LOSSES`: label smoothing mixes two equal terms.
 
     Args:
         config: The stage's configuration.
         nll: Token mean of the chosen answers' cross-entropy under the reference, in nats.
     """
-    ln2, smoothing = math.log(2), config.label_smoothing
-    losses = dict.fromkeys(("sigmoid", "robust", "sigmoid_norm", "aot", "aot_unpaired"), ln2)
-    losses |= dict.fromkeys(("hinge", "apo_zero", "apo_down"), 1.0)
-    losses |= dict.fromkeys(("nca_pair", "bco_pair"), 2 * ln2)
-    losses |= {"ipo": (0.5 / config.beta) ** 2, "sppo_hard": 2 * (0.5 / config.beta) ** 2, "discopop": (ln2 + 1) / 2}
-    if smoothing:
-        losses["exo_pair"] = -ln2 - 0.5 * math.log(smoothing * (1 - smoothing))
-    return losses[config.loss] + config.nll_weight * nll
+    at_zero = config.loss_row.at_zero
+    assert at_zero is not None
+    return at_zero(config.beta, config.label_smoothing) + config.nll_weight * nll
+
+
+def untrained_loss(config: DPOStageConfig, scores: Sequence[ScoredTokens]) -> float:
+    """Return the loss that the configured formula gives for a policy before its first update.
+
+    Args:
+        config: The stage's configuration.
+        scores: Log-probabilities under that policy: of all chosen answers, then of all rejected ones.
+    """
+    import torch
+
+    chosen = scores[: len(scores) // 2]
+    nll = -sum(score.logp for score in chosen) / sum(score.tokens for score in chosen)
+    own = load_loss(config)
+    if own is None:
+        return zero_ratio_loss(config, nll)
+    logps = torch.tensor([score.logp for score in scores], dtype=torch.float64)
+    tokens = torch.tensor([score.tokens for score in scores])
+    reference = torch.zeros_like(logps) if config.reference_free else logps
+    values = [side for both in (logps, tokens, reference) for side in both.chunk(2)]
+    losses = own(dict(zip((*POLICY_LOGPS, *TOKENS, *REFERENCE_LOGPS), values, strict=True)))
+    return float(losses.mean()) + config.nll_weight * nll
 
 
 def hash_as_loaded(sft: Checkpoint, model: "PreTrainedModel") -> str:
@@ -224,33 +245,15 @@ def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft_s
         ProofError: Something differs.
         TrainingError: The loss is no number.
     """
-    import torch
-
-    model: Any = trainer.model
-    # what is to be shared out still lies in main memory, whole, and each process computes the same
-    most = 1 if trainer.hardware.sharding != "none" else config.batch_size
-    tried = range(min(most, len(trainer.train_dataset)))
-    examples = [trainer.train_dataset[i] for i in tried]
-    chosen = [labelled(row["prompt_ids"], row["chosen_ids"]) for row in examples]
-    rejected = [labelled(row["prompt_ids"], row["rejected_ids"]) for row in examples]
-    policy = score_rows(model, chosen + rejected)
+    pairs = _first_pairs(trainer, config)
+    policy = _score(trainer.model, pairs)
     with reference_of(trainer) as frozen_model:
-        reference = score_rows(frozen_model or model, chosen + rejected)
-    nll = -sum(s.logp for s in reference[: len(chosen)]) / sum(s.tokens for s in reference[: len(chosen)])
-    with torch.no_grad(), trainer.accelerator.autocast():
-        batch = trainer.data_collator(examples)
-        loss = trainer.compute_loss(model, {name: value.to(model.device) for name, value in batch.items()})
-    if not loss.isfinite():
-        raise TrainingError(
-            f"DPO: the loss is {loss.item()} before the first update, on {trainer.name_rows(tried)}. Mend what is in "
-            "them, or train the SFT model anew."
-        )
-    trainer._metrics["eval"].clear()  # the probe is no evaluation
-    model.train()
-    frozen = hash_frozen(_kept_reference(trainer) or model)
+        reference = _score(frozen_model or trainer.model, pairs)
+    step0_loss = _loss_of(trainer, pairs)
+    frozen = hash_frozen(_kept_reference(trainer) or trainer.model)
     proof = ReferenceProof(
-        step0_loss=float(loss),
-        expected_loss=zero_ratio_loss(config, nll),
+        step0_loss=step0_loss,
+        expected_loss=untrained_loss(config, reference),
         max_logp_difference=max(abs(p.logp - r.logp) for p, r in zip(policy, reference, strict=True)),
         reference_sha256_before=frozen,
         reference_sha256_after=frozen,
@@ -264,14 +267,72 @@ def prove_reference(trainer: "PreparedDPOTrainer", config: DPOStageConfig, sft_s
     return proof
 
 
+def prove_loss(trainer: "PreparedDPOTrainer", config: DPOStageConfig) -> LossProof:
+    """Check on the first pairs that a loss without a reference is its formula's value on the untrained policy.
+
+    Raises:
+        ProofError: It is not.
+        TrainingError: The loss is no number.
+    """
+    pairs = _first_pairs(trainer, config)
+    expected = untrained_loss(config, _score(trainer.model, pairs))
+    proof = LossProof(step0_loss=_loss_of(trainer, pairs), expected_loss=expected)
+    if not _is_close(proof, LOSS_TOLERANCE if is_exact(trainer) else HALF_LOSS_TOLERANCE):
+        raise ProofError(
+            f"Before the first update DPO's loss is {proof.step0_loss:.6f}, and the formula of {config.loss} gives "
+            f"{proof.expected_loss:.6f} for the untrained policy. Remove what changes the model or the loss between "
+            "the two (a changed library, for example), and run again."
+        )
+    return proof
+
+
+def _first_pairs(trainer: "PreparedDPOTrainer", config: DPOStageConfig) -> list[dict[str, Any]]:
+    """Return the pairs that a proof is made on."""
+    # what is to be shared out still lies in main memory, whole, and each process computes the same
+    most = 1 if trainer.hardware.sharding != "none" else config.batch_size
+    return [trainer.train_dataset[i] for i in range(min(most, len(trainer.train_dataset)))]
+
+
+def _score(model: Any, pairs: Sequence[dict[str, Any]]) -> list[ScoredTokens]:
+    """Return the log-probabilities of all chosen, then of all rejected answers, from full logits."""
+    return score_rows(
+        model, [labelled(pair["prompt_ids"], pair[side]) for side in ("chosen_ids", "rejected_ids") for pair in pairs]
+    )
+
+
+def _loss_of(trainer: "PreparedDPOTrainer", pairs: list[dict[str, Any]]) -> float:
+    """Return the trainer's loss of the first training pairs, and let it forget that it was asked.
+
+    Raises:
+        TrainingError: It is no number.
+    """
+    import torch
+
+    model: Any = trainer.model
+    with torch.no_grad(), trainer.accelerator.autocast():
+        batch = trainer.data_collator(pairs)
+        loss = trainer.compute_loss(model, {name: value.to(model.device) for name, value in batch.items()})
+    if not loss.isfinite():
+        raise TrainingError(
+            f"DPO: the loss is {loss.item()} before the first update, on {trainer.name_rows(range(len(pairs)))}. Mend "
+            "what is in them, or train the SFT model anew."
+        )
+    trainer._metrics["eval"].clear()  # the probe is no evaluation
+    model.train()
+    return float(loss)
+
+
 def _require_equal(proof: ReferenceProof, loss_tolerance: float, logp_tolerance: float) -> None:
-    allowed = loss_tolerance * max(1.0, abs(proof.expected_loss))
-    if not (abs(proof.step0_loss - proof.expected_loss) <= allowed and proof.max_logp_difference <= logp_tolerance):
+    if not (_is_close(proof, loss_tolerance) and proof.max_logp_difference <= logp_tolerance):
         raise ProofError(
             f"Before the first update DPO's policy is not its reference: loss {proof.step0_loss:.6f}, expected "
             f"{proof.expected_loss:.6f}; log-probabilities differ by up to {proof.max_logp_difference:.2g} nats. "
             "Remove what changes the model between the two passes (a changed library, for example), and run again."
         )
+
+
+def _is_close(proof: LossProof, tolerance: float) -> bool:
+    return abs(proof.step0_loss - proof.expected_loss) <= tolerance * max(1.0, abs(proof.expected_loss))
 
 
 def _require_frozen(proof: ReferenceProof) -> None:

@@ -18,6 +18,7 @@ from llm_engineering.models.flat.forward import FastForward
 from llm_engineering.models.flat.head import TokenScores
 from llm_engineering.models.flat.layout import FlatRows, flatten_packed, flatten_pairs, flatten_rows
 from llm_engineering.models.flat.support import base_model, has_dropout, reason_against
+from llm_engineering.training.added_loss import AddedLoss
 from llm_engineering.training.upstream import reason_against_fast_path
 
 _log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ def _sft_output(fast: FastForward, rows: FlatRows, labels_BT: Tensor, num_items:
     )
 
 
-class FastDPO(FastPath):
+class FastDPO(FastPath, AddedLoss):
     """A DPO trainer whose policy and reference run on flat rows in which the two answers share their prompt.
 
     TRL can take log-probabilities in place of logits (it does so for Liger). That switch is on while the fast path
@@ -146,14 +147,14 @@ class FastDPO(FastPath):
 
     def _compute_ref_log_probs(self, model: Any, inputs: dict[str, Tensor]) -> Any:
         if self.fast is None:
-            return super()._compute_ref_log_probs(model, inputs)  # type: ignore[misc]
+            return super()._compute_ref_log_probs(model, inputs)
         with self._laid_out(inputs):
-            return super()._compute_ref_log_probs(model, inputs)  # type: ignore[misc]
+            return super()._compute_ref_log_probs(model, inputs)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
         if self.fast is None or return_outputs:  # who wants outputs wants logits
-            return super()._compute_loss(model, inputs, return_outputs)  # type: ignore[misc]
-        inner = self.accelerator.unwrap_model(model)  # type: ignore[attr-defined]
+            return super()._compute_loss(model, inputs, return_outputs)
+        inner = self.accelerator.unwrap_model(model)
         if inner is model:
             return self._flat_loss(model, inputs)
         from trl.models.utils import _ForwardRedirection
@@ -164,14 +165,14 @@ class FastDPO(FastPath):
     def _flat_loss(self, model: Any, inputs: dict[str, Tensor]) -> Any:
         with self._laid_out(inputs):
             self._policy_is_next = True
-            loss = super()._compute_loss(model, inputs, False)  # type: ignore[misc]
+            loss = super()._compute_loss(model, inputs, False)
             self._log_policy(inputs["completion_mask"])
         return loss
 
     @contextmanager
     def _laid_out(self, inputs: dict[str, Tensor]) -> Iterator[None]:
         """Lay a batch out once for policy and reference, and let TRL take log-probabilities in place of logits."""
-        share = not has_dropout(self.model)  # type: ignore[attr-defined]  # with dropout each answer has its own draw
+        share = not has_dropout(self.model)  # with dropout each answer has its own draw
         self._rows = flatten_pairs(inputs["input_ids"], inputs["attention_mask"], share)
         self.use_liger_kernel = True
         try:
@@ -182,20 +183,22 @@ class FastDPO(FastPath):
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, model_kwargs: dict[str, Any], input_ids: Tensor, completion_mask: Tensor
-    ) -> tuple[Tensor, Tensor | None, None]:
+    ) -> Any:
         """Return log-probabilities and entropies, (B, T - 1), 0 where nothing is scored; entropies of the policy only.
 
         Which adapter acts, TRL has set on the model.
         """
-        assert self.fast is not None
+        if self.fast is None:  # Liger kernels
+            return super()._get_per_token_logps_and_entropies(model, model_kwargs, input_ids, completion_mask)
         assert self._rows is not None
         of_policy, self._policy_is_next = self._policy_is_next, False
         scored_BT, targets_BT = completion_mask[:, 1:].bool(), input_ids[:, 1:]
-        with self.accelerator.autocast():  # type: ignore[attr-defined]
+        with self.accelerator.autocast():
             hidden_KE = self.fast.hidden_states(self._rows, self._rows.index_BT[:, :-1][scored_BT])
             scores = self.fast.score(hidden_KE, targets_BT[scored_BT], statistics=of_policy)
         zeros_BT = scores.logps_K.new_zeros(scored_BT.shape)
         logps_BT = zeros_BT.masked_scatter(scored_BT, scores.logps_K)
+        self.note(logps_BT)
         if not of_policy:
             return logps_BT, None, None
         assert scores.entropies_K is not None
@@ -208,15 +211,15 @@ class FastDPO(FastPath):
         assert self._policy.mean_logits_K is not None
         assert self._policy.hits_K is not None
         chosen = int(completion_mask_BT[: len(completion_mask_BT) // 2, 1:].sum())
-        metrics = self._metrics["train" if self.model.training else "eval"]  # type: ignore[attr-defined]
+        metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["logits/chosen"].append(self._mean(self._policy.mean_logits_K[:chosen]))
         metrics["logits/rejected"].append(self._mean(self._policy.mean_logits_K[chosen:]))
         metrics["mean_token_accuracy"].append(self._mean(self._policy.hits_K[:chosen]))
 
     def _mean(self, values_K: Tensor) -> float:
         """Return the mean over the values, of all processes where there are several."""
-        if self.accelerator.num_processes == 1:  # type: ignore[attr-defined]
+        if self.accelerator.num_processes == 1:
             return values_K.mean().item() if len(values_K) else 0.0
         own = torch.stack([values_K.float().sum(), torch.tensor(float(len(values_K)), device=values_K.device)])
-        total, count = self.accelerator.reduce(own, "sum").tolist()  # type: ignore[attr-defined]
+        total, count = self.accelerator.reduce(own, "sum").tolist()
         return total / count if count else 0.0

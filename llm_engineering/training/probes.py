@@ -22,6 +22,7 @@ from llm_engineering.scoring.answers import Question, ask, preferred, read_quest
 from llm_engineering.scoring.checkers import load_checker
 from llm_engineering.scoring.intervals import by_unit
 from llm_engineering.scoring.likelihood import divergences, labelled
+from llm_engineering.training.losses import uses_reference
 from llm_engineering.training.recovery import writing
 from llm_engineering.training.reference import has_adapter, reference_of
 
@@ -58,7 +59,7 @@ def probes(
         return []
     if evaluation.checker:
         found.append(judged_answers(questions, evaluation, tokenizer))
-    if isinstance(config, DPOStageConfig) and config.kl_answers:
+    if isinstance(config, DPOStageConfig) and config.kl_answers and uses_reference(config):
         found.append(kl_of_samples(questions[: config.kl_answers], evaluation, tokenizer, inputs.seed))
     if config.samples:
         shown = questions[: config.samples]
@@ -136,7 +137,7 @@ class SampleKeeper:
         return {}
 
     def _answers(self, trainer: Any, step: int) -> list[TrainingSample]:
-        if self.reference is None and trainer.stage == "dpo":
+        if self.reference is None and trainer.stage == "dpo" and not trainer.reference_free:
             self.reference = self._of_reference(trainer)
         policy = self._ask(trainer.model)
         frozen: Sequence[str | None] = self.reference or [None] * len(policy)

@@ -20,6 +20,7 @@ from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.reports.folders import Checkpoint, ReferenceKey, ReferenceLogProbs, RowSet, hash_files
 from llm_engineering.scoring.likelihood import labelled, score_rows
 from llm_engineering.training.arguments import SEEN_OFTEN
+from llm_engineering.training.losses import REFERENCE_LOGPS
 from llm_engineering.training.upstream import require_upstream
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def score_pairs(
 
     from llm_engineering.models.flat.linear import take_kernel
     from llm_engineering.training.arguments import reference_arguments
-    from llm_engineering.training.trainers import REF_COLUMNS, PreparedDPOTrainer
+    from llm_engineering.training.trainers import PreparedDPOTrainer
 
     disable_dropout_in_model(model)
     model.requires_grad_(False).eval()
@@ -134,7 +135,7 @@ def score_pairs(
         peft_config=adapter_config(scoring.adapter, model) if quantised else None,
     )
     scored = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
-    return {name: scored[name].select_columns(list(REF_COLUMNS)) for name in splits}
+    return {name: scored[name].select_columns(list(REFERENCE_LOGPS)) for name in splits}
 
 
 def read_reference(stored: ReferenceLogProbs, key: ReferenceKey, rows: RowSet) -> "dict[str, Dataset]":
@@ -204,12 +205,10 @@ def compare_stored(trainer: Any, ld_alpha: float | None) -> float:
     Raises:
         ProofError: They are too far apart.
     """
-    from llm_engineering.training.trainers import REF_COLUMNS
-
     pairs = [pair for rows in (trainer.train_dataset, trainer.eval_dataset) if rows is not None for pair in _some(rows)]
     with reference_of(trainer) as reference:
         fresh = _answer_logps(reference or trainer.model, pairs, ld_alpha)
-    stored = [pair[column] for column in REF_COLUMNS for pair in pairs]
+    stored = [pair[column] for column in REFERENCE_LOGPS for pair in pairs]
     values = zip(fresh, stored, strict=True)
     differences = [abs(f - s) for f, s in values if math.isfinite(f) or math.isfinite(s)]
     tokens = sum(len(pair["chosen_ids"]) + len(pair["rejected_ids"]) for pair in pairs)

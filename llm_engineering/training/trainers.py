@@ -20,6 +20,7 @@ from llm_engineering.reports.folders import StageName
 from llm_engineering.scoring.likelihood import LOGITS_AT_ONCE
 from llm_engineering.training.fast_path import FastDPO, FastSFT
 from llm_engineering.training.finite import FiniteUpdates
+from llm_engineering.training.losses import REFERENCE_LOGPS, OwnLoss
 from llm_engineering.training.memory import try_largest_batch
 from llm_engineering.training.processes.batches import Row
 from llm_engineering.training.processes.trainer import STAND_IN_TOKENS, ManyProcesses
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 TOKENS_AT_ONCE = 2**13
 """Tokens of a batch that the reference scores, padding included."""
-REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
-"""TRL's names of the reference's log-probabilities, in nats an answer."""
 
 Probe = Callable[[Any], dict[str, float]]
 """Measures something of a trainer's model at an evaluation, beside TRL's metrics on the held-out rows."""
@@ -176,14 +175,14 @@ class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[mis
     """TRL's DPOTrainer on rows with ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``; it drops and cuts none."""
 
     args: DPOConfig
-    loss_types: list[str]
-    loss_weights: list[Any]
     stand_in_rows = 2
     _in_update: tuple[int, Tensor, Tensor] | None = None
     """How many batches, pairs and tokens of chosen answers the update has, those of all processes together."""
 
-    def __init__(self, *args: Any, reference_free: bool = False, **kwargs: Any) -> None:
-        self.reference_free = reference_free
+    def __init__(
+        self, *args: Any, reference_free: bool = False, own_loss: OwnLoss | None = None, **kwargs: Any
+    ) -> None:
+        self.reference_free, self.own_loss = reference_free, own_loss
         super().__init__(*args, **kwargs)
 
     def row_sizes(self) -> list[int]:
@@ -195,7 +194,7 @@ class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[mis
     def stand_in(self) -> Row:
         """Return a pair of empty answers to a prompt of two tokens."""
         prompt = {"prompt_ids": [self.processing_class.eos_token_id] * STAND_IN_TOKENS}
-        return {**prompt, "chosen_ids": [], "rejected_ids": [], **dict.fromkeys(REF_COLUMNS, 0.0)}
+        return {**prompt, "chosen_ids": [], "rejected_ids": [], **dict.fromkeys(REFERENCE_LOGPS, 0.0)}
 
     def size_of(self, batch: dict[str, Tensor]) -> Tensor:
         """Return how many pairs a batch has, and how many tokens of chosen answers."""
@@ -270,13 +269,13 @@ class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[mis
         batches depend on nothing but the rows and the vocabulary: other settings of a training leave the numbers alone.
         Without a reference they are 0.
         """
-        if REF_COLUMNS[0] in dataset.column_names:
+        if REFERENCE_LOGPS[0] in dataset.column_names:
             return dataset
         logps = torch.zeros(2, len(dataset))
         if not self.reference_free:
             self.choose_path()  # TRL computes them before its trainer is complete
             self._score(dataset, name, logps)
-        for column, values in zip(REF_COLUMNS, logps, strict=True):
+        for column, values in zip(REFERENCE_LOGPS, logps, strict=True):
             dataset = dataset.add_column(column, values.tolist())
         return dataset
 

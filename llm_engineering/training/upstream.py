@@ -60,6 +60,13 @@ NAMES = (
     Name(TRAINER, "compute_ref_log_probs", "self, model, inputs", stages=("dpo",)),
     Name(TRAINER, "loss_types", stages=("dpo",)),
     Name(TRAINER, "loss_weights", stages=("dpo",)),
+    Name(
+        "trl.trainer.dpo_trainer",
+        "selective_log_softmax_and_entropy",
+        "logits, index, entropy_requires_grad, temperature, row_mask",
+        stages=("dpo",),
+    ),
+    Name("trl.trainer.dpo_trainer", "selective_log_softmax", "logits, index, row_mask", stages=("dpo",)),
     Name("transformers:TrainingArguments", "_setup_devices"),
     Name(
         "transformers.trainer_pt_utils",

@@ -137,7 +137,7 @@ def watched(report: TrainingReport, watch: WatchConfig, evaluation: EvaluationRe
         dated |= dict.fromkeys(now & unseen, int(prefix[-1]["step"]))
         unseen -= now
     verdicts = [verdict.model_copy(update={"first_seen": dated[verdict.name]}) for verdict in found]
-    if report.stage == "dpo" and evaluation is not None:
+    if report.stage == "dpo" and evaluation is not None and report.first_loss is None:  # else: no reference
         verdicts += [verdict for verdict in [kl_high(evaluation, watch.kl_high)] if verdict]
     return report.model_copy(update={"verdicts": verdicts or _healthy(report.history, watch)})
 

@@ -78,8 +78,8 @@ def _import_graph() -> Any:
     return grimp.build_graph("llm_engineering", "steps", exclude_type_checking_imports=True, cache_dir=None)
 
 
-def checker_hash(name: str | None) -> str:
-    """Return the hash of the module that a checker is in: a checker is found by name, so that no import shows it.
+def checker_hash(name: str | None, kind: str = "checker") -> str:
+    """Return the hash of the module that a checker, or a loss, is in: it is found by name, so that no import shows it.
 
     Raises:
         ConfigError: The module cannot be found.
@@ -92,7 +92,7 @@ def checker_hash(name: str | None) -> str:
     except (ImportError, ValueError):
         found = None
     if found is None or found.origin is None or not Path(found.origin).is_file():
-        raise ConfigError(f"The checker {name!r} cannot be found. Check the module's name and that it is importable.")
+        raise ConfigError(f"The {kind} {name!r} cannot be found. Check the module's name and that it is importable.")
     import hashlib
 
     return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()

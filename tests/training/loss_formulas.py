@@ -19,10 +19,27 @@ def dpo_loss(config, policy, reference):
         ]
         margin = config.beta * (margins[0].sort().values - margins[1].sort().values)
         return _smoothed(margin, config.label_smoothing).mean() + nll
+    if config.loss in ("simpo", "orpo"):
+        pairs = zip(*policy, strict=True)
+        return torch.stack([OF_A_PAIR[config.loss](config, c.mean(), r.mean()) for c, r in pairs]).mean() + nll
     ratios = torch.stack([torch.stack(_ratios(config, *sides)) for sides in zip(*policy, *reference, strict=True)])
     lengths = torch.tensor([[len(c), len(r)] for c, r in zip(*policy, strict=True)])
     loss = _of_ratios(config, ratios[:, 0], ratios[:, 1], lengths)
     return loss.mean() + nll
+
+
+def _simpo(config, c, r):
+    """Return the loss of a pair of mean log-probabilities: Meng et al. 2024, equation 6."""
+    return -(1 / (1 + (-(config.beta * c - config.beta * r - config.simpo_gamma)).exp())).log()
+
+
+def _orpo(config, c, r):
+    """Return the loss of a pair of mean log-probabilities: Hong et al. 2024, equations 3 to 7."""
+    odds_c, odds_r = c.exp() / (1 - c.exp()), r.exp() / (1 - r.exp())
+    return -c - config.beta * logsigmoid((odds_c / odds_r).log())
+
+
+OF_A_PAIR = {"simpo": _simpo, "orpo": _orpo}
 
 
 def _ratios(config, pc, pr, rc, rr):
@@ -114,5 +131,11 @@ EVERY_LOSS = [
     {"reference_free": True},
     {"nll_weight": 0.3},
     {"loss": "ipo", "nll_weight": 0.3},
+    {"loss": "simpo"},
+    {"loss": "simpo", "beta": 2.0, "simpo_gamma": 1.6},
+    {"loss": "simpo", "nll_weight": 0.3},
+    {"loss": "orpo"},
+    {"loss": "simpo", "nll_weight": 0.3, "fast_path": "off"},
+    {"loss": "orpo", "fast_path": "off"},
 ]
 """Configurations of DPO whose loss has a formula above, other than ``beta``."""

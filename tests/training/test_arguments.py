@@ -68,6 +68,7 @@ DPO = [
     ("alpha_divergence", 0.3, {"f_divergence": "alpha_divergence"}, "f_alpha_divergence_coef", 0.3),
     ("ld_alpha", 0.4, {}, "ld_alpha", 0.4),
     ("discopop_tau", 0.1, {"loss": "discopop"}, "discopop_tau", 0.1),
+    ("simpo_gamma", 0.1, {"loss": "simpo"}, "loss_type", ["simpo"]),  # its value: test_losses.py
     ("reference_free", True, {}, "precompute_ref_log_probs", True),
     ("reference", "stored", {}, "precompute_ref_log_probs", True),
     ("reference", "on_the_fly", {"epochs": 9}, "precompute_ref_log_probs", False),

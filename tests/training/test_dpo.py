@@ -19,6 +19,7 @@ from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, load_model
 from llm_engineering.training.arguments import dpo_arguments
 from llm_engineering.training.dpo import prove_reference, train_dpo, zero_ratio_loss
+from llm_engineering.training.losses import load_loss, uses_reference
 from llm_engineering.training.sft import train_sft
 from llm_engineering.training.trainers import PreparedDPOTrainer
 
@@ -37,7 +38,9 @@ def make_trainer(tiny_base, preference_rows, tmp_path):
             args=dpo_arguments(config, ModelConfig(), tmp_path / "trainer", 3, evaluates=False, rows=8),
             train_dataset=read_rows(preference_rows, "train"),
             processing_class=load_chat_tokenizer(tiny_base, ModelConfig()).tokenizer,
-            reference_free=config.reference_free,
+            reference_free=not uses_reference(config),
+            own_loss=load_loss(config),
+            fast_path=config.fast_path,
             peft_config=adapter_config(LoraAdapter(r=4), model),
         )
 
@@ -123,8 +126,9 @@ def test_gradient_of_dpo_is_the_papers(make_trainer, preference_rows, tiny_base,
 def test_reference_is_proven_for_every_loss(kind, make_inputs, preference_rows, tiny_base):
     config = DPOStageConfig(max_steps=1, warmup=0, **{"beta": 0.7, **kind})
     _, report = train_dpo(config, make_inputs(preference_rows))
-    if config.reference_free:
+    if not uses_reference(config):
         assert report.reference is None
+        assert (report.first_loss is None) is config.reference_free
         assert not any(name.startswith("log_ratio") for name in report.metrics)
     else:
         assert report.reference.step0_loss == pytest.approx(report.reference.expected_loss, rel=1e-4)
