@@ -192,7 +192,7 @@ def dpo_stage(
         config.dpo,
         evaluation,
         config.watch.acting("dpo"),
-        checker_hash(evaluation.checker),
+        checker_hash(evaluation.checker) + checker_hash(config.dpo.loss, "loss"),
         config.hardware.sharding,
         config.seed,
         rows.preflight,

@@ -29,7 +29,7 @@ def train_dpo(
     dpo: DPOStageConfig,
     evaluation: EvaluationConfig,
     acting: WatchConfig,  # in the cache key: what of the watch can stop or restart the training
-    checker_sha256: str,  # in the cache key: an edited checker judges anew
+    checker_sha256: str,  # in the cache key: an edited checker judges anew, an edited loss of the user's trains anew
     sharding: str,  # in the cache key: checkpoints of one kind of sharding are of no use to another
     seed: int,
     preflight: bool,  # an input, so that nothing is trained before it has passed

@@ -126,8 +126,8 @@ class RunConfig(Block):
     def _check_restart(self) -> "RunConfig":
         if self.watch.on.displaced == "restart_with_nll" and not self.dpo.loss_row.has_reference:
             raise ValueError(
-                f"watch.on.displaced restart_with_nll does nothing for dpo.loss {self.dpo.loss}: it has no reference to "
-                "be displaced from; use warn"
+                f"watch.on.displaced restart_with_nll does nothing for dpo.loss {self.dpo.loss}, which has no "
+                "reference; use warn"
             )
         if self.watch.on.displaced == "restart_with_nll" and self.dpo.nll_weight >= self.watch.displaced.nll_weight:
             raise ValueError(

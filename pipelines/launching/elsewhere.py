@@ -23,7 +23,8 @@ def require_reachable(config: RunConfig, place: Place) -> None:
         ConfigError: Says what, and by which way it gets there.
     """
     for name in {config.evaluation.checker, config.data.sampling.checker if config.data.sampling else None} - {None}:
-        _require_travelling_checker(str(name))
+        _require_travelling("checker", str(name))
+    _require_travelling("loss", config.dpo.loss)
     if config.export.dir is not None:
         raise ConfigError(
             "export.dir would be written on a machine that is gone after its step. Name a repository with export.hub, "
@@ -38,8 +39,8 @@ def require_reachable(config: RunConfig, place: Place) -> None:
     _require_tracker(config, place)
 
 
-def _require_travelling_checker(name: str) -> None:
-    """Refuse a checker whose module is neither in the code that is submitted nor in an installed package."""
+def _require_travelling(kind: str, name: str) -> None:
+    """Refuse a user's function whose module is neither in the code that is submitted nor in an installed package."""
     module, colon, _ = name.partition(":")
     if not colon:
         return
@@ -48,7 +49,7 @@ def _require_travelling_checker(name: str) -> None:
     roots = [REPOSITORY, *(Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib"))]
     if origin is not None and not any(Path(origin).resolve().is_relative_to(root) for root in roots):
         raise ConfigError(
-            f"The checker {name!r} is in {origin}, which does not travel to where the steps run. Put the module into "
+            f"The {kind} {name!r} is in {origin}, which does not travel to where the steps run. Put the module into "
             f"the repository {REPOSITORY}, whose code does."
         )
 

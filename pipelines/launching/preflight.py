@@ -27,6 +27,7 @@ from llm_engineering.scoring.checkers import load_checker
 from llm_engineering.scoring.harness import require_tasks
 from llm_engineering.tracking.other_trackers import require_trackers
 from llm_engineering.training.arguments import require_shares
+from llm_engineering.training.losses import load_loss
 from pipelines.launching.elsewhere import require_reachable
 from pipelines.stacks.settings import require_gpus
 from pipelines.stacks.target import Target
@@ -90,6 +91,11 @@ def _checkers(asked: Asked) -> None:
     for name in (asked.config.evaluation.checker, sample.checker if sample else None):
         if name is not None:
             load_checker(name)
+
+
+def _losses(asked: Asked) -> None:
+    for run in asked.runs:
+        load_loss(run.config.dpo)
 
 
 def _reachable(asked: Asked) -> None:
@@ -191,6 +197,7 @@ CHECKS: tuple[Check, ...] = (
     Check("reach", _reachable, machine="submits"),
     Check("stack", _stack),
     Check("checkers", _checkers),
+    Check("losses", _losses, TRAININGS),
     Check("judge", _judge, machine="submits"),
     Check("tasks", _tasks, machine="submits"),
     Check("exports", lambda asked: require_export(asked.config.export), TRAININGS, machine="trains"),

@@ -108,7 +108,7 @@ def test_rows_are_read_from_all_sources_but_the_sampled_one() -> None:
         ({"dpo": {"loss": "exo_pair"}}, "exo_pair needs label_smoothing above 0"),
         (
             {"dpo": {"loss": "apo_zero", "f_divergence": "forward_kl"}},
-            "f_divergence does nothing for the loss apo_zero",
+            "f_divergence does nothing for the loss",
         ),
         ({"dpo": {"alpha_divergence": 0.3}}, "alpha_divergence does nothing unless f_divergence is alpha_divergence"),
         ({"dpo": {"discopop_tau": 0.3}}, "discopop_tau does nothing for the loss sigmoid"),
