@@ -10,14 +10,16 @@ import pytest
 from llm_engineering.config.block import Block
 from llm_engineering.config.export import ExportFormat
 from llm_engineering.config.watch import DPO_VERDICTS, SFT_VERDICTS
+from llm_engineering.training.losses import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "llm_engineering" / "config"
 BY_NAME = {
     "WatchActions": {*SFT_VERDICTS, *DPO_VERDICTS},
+    "DPOStageConfig": {*SETTINGS},
     "ParityConfig": {*get_args(ExportFormat)},
 }
-"""Blocks some of whose fields are read by name: of a verdict, of a format."""
+"""Blocks some of whose fields are read by name: of a verdict, of a loss's parameter, of a format."""
 
 
 @cache

@@ -118,7 +118,7 @@ def test_rows_are_read_from_all_sources_but_the_sampled_one() -> None:
         ({"dpo": {"loss": "orpo", "reference": "stored"}}, "does nothing where the loss orpo has none"),
         ({"dpo": {"reference_free": True, "reference": "stored"}}, "does nothing where reference_free is true"),
         ({"dpo": {"loss": "own:f", "f_divergence": "forward_kl"}}, "f_divergence does nothing for the loss own:f"),
-        ({"dpo": {"loss": "sigmoyd"}}, "or module:function of your own (did you mean sigmoid?)"),
+        ({"dpo": {"loss": "sigmoyd"}}, r"or module:function of your own \(did you mean sigmoid\?\)"),
         (
             {"dpo": {"loss": "simpo"}, "watch": {"on": {"displaced": "restart_with_nll"}}},
             "restart_with_nll does nothing for dpo.loss simpo",
