@@ -66,7 +66,7 @@ NAMES = (
         "logits, index, entropy_requires_grad, temperature, row_mask",
         stages=("dpo",),
     ),
-    Name("trl.trainer.dpo_trainer", "selective_log_softmax", "logits, index, row_mask", stages=("dpo",)),
+    Name("trl.trainer.dpo_trainer", "selective_log_softmax", "logits, index, temperature, row_mask", stages=("dpo",)),
     Name("transformers:TrainingArguments", "_setup_devices"),
     Name(
         "transformers.trainer_pt_utils",
