@@ -38,7 +38,7 @@ def test_every_block_of_the_schema_lists_every_one_of_its_keys() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "| `beta` | `0.1` | number > 0, ≤ 100 | How strongly the policy is held to the reference. |",
+        "| `beta` | `0.1` | number > 0, ≤ 100 | How strongly the policy is held to the reference;",
         "| `pad` | `null` | text or null | The token that fills up a batch. |",
         "| `too_long` | `truncate_prompt` | `truncate_prompt`, `drop`, `error` | ",
         "| `path` | required | text | ",
