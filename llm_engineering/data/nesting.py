@@ -3,6 +3,7 @@
 from typing import Any
 
 MAX_NESTING = 200
+"""Lists and objects inside one another; rows beyond would exhaust the stack of whoever reads them next."""
 
 
 def too_deep(text: str, value: Any) -> bool:
