@@ -73,7 +73,7 @@ class Chat:
         command(rest.strip())
 
     def _ask(self, text: str) -> None:
-        from llm_engineering.reporting.page import plain
+        from llm_engineering.plain_text import plain
 
         several = len(self.conversations) > 1
         for conversation in self.conversations:

@@ -19,7 +19,7 @@ import click
 from rich.console import Console
 
 from llm_engineering.errors import PipelineError, StoreError, TrainingError, no_space
-from tools.console.printable import printable
+from llm_engineering.plain_text import plain
 
 INTERRUPTED = 130
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -42,7 +42,7 @@ class Refusal(click.ClickException):
 
 def print_error(text: str) -> None:
     """Print an error to stderr, without characters that could do something to a terminal."""
-    Console(stderr=True, highlight=False).print(printable(text), style="red", markup=False)
+    Console(stderr=True, highlight=False).print(plain(text), style="red", markup=False)
 
 
 def say(error: PipelineError | OSError) -> int:

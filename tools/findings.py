@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_engineering.checkup.finding import Check, Finding, examine
-from tools.console.printable import printable
+from llm_engineering.plain_text import plain
 
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
@@ -36,9 +36,9 @@ def show(finding: Finding, console: Console) -> None:
     table.add_column(width=7)
     table.add_column(width=15)
     table.add_column(overflow="fold")
-    text = Text(printable(finding.text))
+    text = Text(plain(finding.text))
     if finding.remedy:
-        text.append(f"\n{printable(finding.remedy)}", style="italic")
+        text.append(f"\n{plain(finding.remedy)}", style="italic")
     table.add_row(Text(finding.level, style=STYLES[finding.level]), Text(finding.check), text)
     console.print(table)
 

@@ -106,7 +106,7 @@ def _go(
 
 def _show(order: "Order", decision: PromotionDecision, console: Console, *, planned: bool = False) -> int:
     """Print the checks and what was decided, and return the exit code."""
-    from llm_engineering.reporting.page import plain
+    from llm_engineering.plain_text import plain
     from llm_engineering.reporting.run_text import checks_table
 
     if decision.checks:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from llm_engineering.config.block import Block, PositiveFloat, PositiveInt
+from llm_engineering.config.leaves import leaves
 from llm_engineering.config.metrics import DecidingMetric
 
 RegimeName = Literal["base", "sft", "dpo", "dpo_nll", "sft_dpo", "sft_dpo_nll", "sft_chosen", "sft_clean"]
@@ -87,18 +88,12 @@ class RandomSweep(Sweep):
 SWEEP_KEYS = ("type", "metric", "runs", "seed", "values")
 
 
-def flat_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Return what a sweep tries by dotted paths, from blocks within blocks such as ``--set sweep.dpo.beta=[..]`` makes.
+def tried_below(value: Any) -> dict[str, Any] | None:
+    """Return a block that holds what a sweep tries, as ``--set sweep.dpo.beta=[..]`` makes it; None for what is tried.
 
     A block with the key ``low`` or ``high`` is a range.
     """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and not {"low", "high"} & set(value):
-            flat |= {f"{key}.{inner}": below for inner, below in flat_values(value).items()}
-        else:
-            flat[key] = value
-    return flat
+    return value if isinstance(value, dict) and not {"low", "high"} & set(value) else None
 
 
 def _whole_sweep(value: Any) -> Any:
@@ -109,7 +104,7 @@ def _whole_sweep(value: Any) -> Any:
     tried = {key: found for key, found in value.items() if key not in SWEEP_KEYS}
     listed = own.get("values", {})
     if isinstance(listed, dict):
-        own["values"] = flat_values(listed | tried)
+        own["values"] = dict(leaves(listed | tried, tried_below))
     return {"type": "grid", **own}
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from llm_engineering.config.leaves import leaves
 from llm_engineering.config.run import RunConfig
-from llm_engineering.config.sweep import SWEEP_KEYS, GridSweep, RandomSweep, SweepRange, SweepValue
+from llm_engineering.config.sweep import SWEEP_KEYS, GridSweep, RandomSweep, SweepRange, SweepValue, tried_below
 from llm_engineering.config.yaml.layers import Node, Place, assign, from_plain
 from llm_engineering.config.yaml.problems import describe
 from llm_engineering.errors import ConfigError
@@ -72,23 +73,18 @@ def expand(tree: Node, sweep: GridSweep | RandomSweep) -> list[SweepRun]:
     return [SweepRun(_name(choice), choice, _laid_over(plain, choice, tried)) for choice in found]
 
 
-def _tried(sweep: Node, path: str = "") -> Iterator[tuple[str, Node]]:
+def _tried(sweep: Node) -> Iterator[tuple[str, Node]]:
     """Yield dotted keys and what is tried for them, wherever it stands in the sweep's block."""
     assert isinstance(sweep.value, dict)
     for name, child in sweep.value.items():
-        if not path and name in SWEEP_KEYS:
-            if name == "values":
-                yield from _below(child, "")
-            continue
-        yield from _below(child, f"{path}{name}")
+        if name == "values":
+            yield from leaves(_below(child) or {}, _below)
+        elif name not in SWEEP_KEYS:
+            yield from leaves({name: child}, _below)
 
 
-def _below(node: Node, key: str) -> Iterator[tuple[str, Node]]:
-    if isinstance(node.value, dict) and not {"low", "high"} & set(node.value):
-        for name, child in node.value.items():
-            yield from _below(child, f"{key}.{name}" if key else name)
-    else:
-        yield key, node
+def _below(node: Node) -> dict[str, Node] | None:
+    return tried_below(node.value)
 
 
 def _require_sweepable(key: str, place: Place) -> None:

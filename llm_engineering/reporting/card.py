@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llm_engineering.config.data import ArtifactSource, EmbeddedSource, FileSource, HubSource
@@ -16,8 +15,9 @@ from llm_engineering.config.metrics import MODELS, row_of
 from llm_engineering.config.model import FullFineTuning
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import dump_block
+from llm_engineering.plain_text import harmless
 from llm_engineering.reporting.bundle import RunReports
-from llm_engineering.reporting.page import harmless
+from llm_engineering.reporting.page import template_engine
 from llm_engineering.reporting.words import count, evaluated, in_order, interval, model_label, percent, quantity
 from llm_engineering.reports.evaluation import ModelScores
 from llm_engineering.reports.folders import Checkpoint
@@ -53,13 +53,9 @@ def render_card(facts: CardFacts) -> str:
     decision = facts.reports.decision
     assert decision is not None, "no decision, no card"
     assert decision.promoted is not None, "no promoted model, no card"
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    environment = template_engine(
         autoescape=False,  # the finalizer escapes, for Markdown
         finalize=escaped,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters |= {

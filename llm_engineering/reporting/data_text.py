@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from llm_engineering.plain_text import plain
 from llm_engineering.reporting.data_views import Finding, Problem, findings, kinds, mix, problems
-from llm_engineering.reporting.page import plain
 from llm_engineering.reporting.words import KINDS, count, counted
 from llm_engineering.reports.data import DatasetReport, SourceLedger
 

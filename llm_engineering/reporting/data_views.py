@@ -14,7 +14,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from llm_engineering.reporting.page import REPLACEMENT, harmless
+from llm_engineering.plain_text import REPLACEMENT, harmless
 from llm_engineering.reporting.words import REASONS, count, counted, in_order, percent
 from llm_engineering.reports.data import (
     DataAudit,

@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_engineering.config.metrics import row_of
+from llm_engineering.plain_text import plain
 from llm_engineering.reporting.differences import AnswerPair, MetricPair, RunDifferences, Section
-from llm_engineering.reporting.page import plain, render_page
+from llm_engineering.reporting.page import render_page
 from llm_engineering.reporting.run_text import LONGEST_ANSWER
 from llm_engineering.reporting.run_views import evidence
 from llm_engineering.reporting.words import interval, model_label, quantity

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_engineering.config.metrics import row_of
+from llm_engineering.plain_text import plain
 from llm_engineering.reporting.bundle import RunFacts, RunReports
 from llm_engineering.reporting.compared import (
     best_in_words,
@@ -23,7 +24,6 @@ from llm_engineering.reporting.compared import (
     value_in_words,
     with_short_titles,
 )
-from llm_engineering.reporting.page import plain
 from llm_engineering.reporting.run_views import check_view
 from llm_engineering.reporting.words import (
     best_models,

@@ -61,11 +61,6 @@ class SourceLedger(Artifact):
     share: float | None = None
     """The source's share of the training examples of its kind, as obtained."""
 
-    @property
-    def faulty(self) -> int:
-        """Rows that were dropped for what they are, not because the configuration leaves them out."""
-        return sum(rows for reason, rows in self.dropped.items() if reason not in ASKED_FOR)
-
     @model_validator(mode="after")
     def _reconcile(self) -> Self:
         fates = self.train + self.eval + self.test + sum(self.dropped.values())

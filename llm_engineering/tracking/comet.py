@@ -18,6 +18,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from llm_engineering.config.leaves import leaves
 from llm_engineering.config.tracking import CometTracking, TrackingConfig
 from llm_engineering.reports.training import TrackerLink
 from llm_engineering.tracking.archives import Record, first_complete, sweep_dead
@@ -219,18 +220,13 @@ def _answers(url: str, seconds: float) -> bool:
 
 def _log_parameters(tracker: Tracker, parameters: Mapping[str, object]) -> None:
     if tracker.experiment is not None:
-        tracker.experiment.log_parameters(dict(_flat(parameters)))
-
-
-def _flat(parameters: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str | int | float]]:
-    for key, value in parameters.items():
-        match value:
-            case Mapping():
-                yield from _flat(value, f"{prefix}{key}.")
-            case str() | int() | float():
-                yield f"{prefix}{key}", value
-            case _:
-                yield f"{prefix}{key}", json.dumps(value, default=str)
+        plain = (str, int, float)
+        tracker.experiment.log_parameters(
+            {
+                name: value if isinstance(value, plain) else json.dumps(value, default=str)
+                for name, value in leaves(parameters)
+            }
+        )
 
 
 def _end(tracker: Tracker, outcome: str, archive_dir: Path) -> TrackerLink:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from llm_engineering.data.rendering import IGNORED
 from llm_engineering.models.flat.forward import FastForward
 from llm_engineering.models.flat.head import TokenScores
 from llm_engineering.models.flat.layout import FlatRows, flatten_packed, flatten_pairs, flatten_rows
@@ -22,8 +23,6 @@ from llm_engineering.training.added_loss import AddedLoss
 from llm_engineering.training.upstream import reason_against_fast_path
 
 _log = logging.getLogger(__name__)
-IGNORED = -100
-"""The label of a token that carries no loss."""
 
 FastPathSetting = Literal["auto", "off"]
 

@@ -13,6 +13,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import rotate_checkpoints
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from llm_engineering.data.rendering import IGNORED
 from llm_engineering.errors import TrainingError
 from llm_engineering.models.checkpoints import broken_weight
 from llm_engineering.progress import Work
@@ -163,11 +164,14 @@ class PreparedSFTTrainer(StageTrainer, FastSFT, SFTTrainer):  # type: ignore[mis
 
     def stand_in(self) -> Row:
         """Return a row of two tokens without a label."""
-        return {"input_ids": [self.processing_class.eos_token_id] * STAND_IN_TOKENS, "labels": [-100] * STAND_IN_TOKENS}
+        return {
+            "input_ids": [self.processing_class.eos_token_id] * STAND_IN_TOKENS,
+            "labels": [IGNORED] * STAND_IN_TOKENS,
+        }
 
     def size_of(self, batch: dict[str, Tensor]) -> Tensor:
         """Return how many rows a batch has, and how many labels."""
-        labels_BT = batch["labels"][:, 1:] != -100
+        labels_BT = batch["labels"][:, 1:] != IGNORED
         return torch.stack([labels_BT.any(dim=1).sum(), labels_BT.sum()])
 
 

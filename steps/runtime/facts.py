@@ -9,6 +9,7 @@ from zenml import add_tags, log_metadata
 from zenml.enums import ExecutionStatus
 from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 
+from llm_engineering.config.leaves import leaves
 from llm_engineering.evaluation.changes import CHANGES_FILE
 from llm_engineering.models.hardware import describe_machine
 from llm_engineering.reporting.bundle import ModelVersion, RunFacts, RunReports
@@ -75,8 +76,9 @@ def show_in_dashboard(reports: RunReports) -> None:
     from zenml.metadata.metadata_types import Uri
 
     summary = build_summary(reports)
-    sections: dict[str, Any] = {name: _flat(summary[name]) for name in ("promotion", "model", "data", "proofs")}
-    sections |= {f"metrics of {name}": _flat(metrics) for name, metrics in _flat(summary["models"], depth=1).items()}
+    measured: Any = summary["models"]
+    sections: dict[str, Any] = {name: _lines(summary[name]) for name in ("promotion", "model", "data", "proofs")}
+    sections |= {f"metrics of {name}": _lines(metrics) for name, metrics in measured.items()}
     origin = {"seed", "code_commit", "code_dirty", "hardware"}
     sections["origin"] = reports.run.model_dump(include=origin, exclude_none=True)
     if reports.dataset:
@@ -90,15 +92,9 @@ def show_in_dashboard(reports: RunReports) -> None:
         add_tags(tags=[f"stage:{reports.decision.stage}"], run=reports.run.id)
 
 
-def _flat(value: Any, depth: int = 9) -> dict[str, Any]:
+def _lines(value: Any) -> dict[str, Any]:
     """Return nested values side by side, so that each is a line of the dashboard; what is not known is left out."""
-    found: dict[str, Any] = {}
-    for name, each in (value or {}).items():
-        if isinstance(each, dict) and depth > 1:
-            found |= {f"{name}: {inner}": leaf for inner, leaf in _flat(each, depth - 1).items()}
-        elif each is not None:
-            found[name] = each
-    return found
+    return {name: leaf for name, leaf in leaves(value or {}, between=": ") if leaf is not None}
 
 
 def place_of(artifact: ArtifactVersionResponse) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
+from llm_engineering.config.leaves import leaves
 from llm_engineering.data.row_changes import row_changes
 from llm_engineering.errors import StoreError
 from llm_engineering.reporting.differences import RunDifferences, RunRecord, compare_runs
@@ -56,7 +57,7 @@ def run_record(run: PipelineRunResponse) -> RunRecord:
     return RunRecord(
         name=run.name,
         version=f"{version.model.name}@{version.name}" if version else None,
-        config=dict(_leaves(parameters.get("config", {}))),
+        config={key: _written(value) for key, value in leaves(parameters.get("config", {}), _block)},
         base_sha256=parameters.get("base", {}).get("weights_sha256"),
         raw_sha256=rows.sha256 if rows else None,
         **_template(model),
@@ -104,18 +105,11 @@ def _template(model: Checkpoint | None) -> dict[str, Any]:
     }
 
 
-def _leaves(block: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
-    """Return a configuration leaf by leaf, under dotted keys; entries of lists of blocks by number."""
-    found = []
-    for key, value in block.items():
-        name = f"{above}{key}"
-        if isinstance(value, Mapping) and value:
-            found += _leaves(value, f"{name}.")
-        elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
-            found += _leaves({str(i): each for i, each in enumerate(value)}, f"{name}.")
-        else:
-            found.append((name, _written(value)))
-    return found
+def _block(value: Any) -> Mapping[str, Any] | None:
+    """Return the block that a value of a configuration is; the entries of a list of blocks go by number."""
+    if isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+        return {str(i): each for i, each in enumerate(value)}
+    return value if isinstance(value, Mapping) and value else None
 
 
 def _written(value: Any) -> str:

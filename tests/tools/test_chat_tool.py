@@ -35,7 +35,7 @@ def answers(checkpoint: Checkpoint, *questions: str) -> list[str]:
     """Return the greedy answers in one conversation, as a terminal gets them."""
     from threading import Event
 
-    from llm_engineering.reporting.page import plain
+    from llm_engineering.plain_text import plain
 
     conversation = open_conversation("x", checkpoint)
     for question in questions:

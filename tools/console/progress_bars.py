@@ -10,9 +10,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from llm_engineering.plain_text import plain
 from llm_engineering.progress import Progress, time_text
 from pipelines.launching.step_facts import StepFact
-from tools.console.printable import printable
 
 INDENT = "  "
 LONGEST_LABEL = 26
@@ -78,7 +78,7 @@ class _Row:
 def _work_row(progress: Progress) -> _Row:
     share = progress.done / progress.total if progress.total else None
     facts = [progress.count, *([progress.left] if progress.left else []), *progress.measures]
-    return _Row(printable(progress.what.rstrip(":")), share, facts)
+    return _Row(plain(progress.what.rstrip(":")), share, facts)
 
 
 def _table(rows: list[_Row], width: int) -> Table:

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_engineering import progress
+from llm_engineering.plain_text import plain
 from pipelines.launching.step_facts import StepFact, fact_of
-from tools.console.printable import printable
 from tools.console.progress_bars import Bars
 
 _OURS = ("llm_engineering", "pipelines", "steps", "tools")
@@ -235,7 +235,7 @@ class Lines(logging.Handler):
             return  # it is drawn
         elif record.name.split(".")[0] in _OURS:
             style = "yellow" if record.levelno >= logging.WARNING else "dim"
-            text = Text(printable(record.getMessage()), style=style)
+            text = Text(plain(record.getMessage()), style=style)
             self.console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
     def _show_step(self, fact: StepFact, bars: Bars | None) -> None:

@@ -53,11 +53,6 @@ class Reading:
                 raise RowProblem("not text", f"column {missing[0]} is missing")
         return renamed
 
-    def extra(self, row: Mapping[str, Any], column: str) -> Any:
-        """Return one of :data:`EXTRA_COLUMNS` of a row, None where there is none."""
-        own = self.columns.get(column)
-        return None if own is None else row.get(own)
-
     def looks_right(self, sample: Sequence[Row]) -> bool:
         """Tell whether at least half of those rows that have the required columns may be of the format."""
         if self.format.looks_right is None:

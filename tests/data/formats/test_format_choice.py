@@ -127,7 +127,6 @@ def test_mapped_columns_are_read_under_the_formats_names() -> None:
     row = {"vraag": "Q", "antwoord": "A", "question": "another", "n": 17}
     reading = choose("sft", row, columns={"question": "vraag", "answer": "antwoord", "unit": "n"})
     assert reading.read(row) == [Conversation([user("Q"), assistant("A")])]
-    assert (reading.extra(row, "unit"), reading.extra(row, "reference"), reading.extra({}, "unit")) == (17, None, None)
     assert reading.rename(row)["unit"] == 17
 
 
