@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 RUNNING = ("running", "initializing", "provisioning")
+"""What ZenML says of a run or a step that has begun and not ended."""
 SECONDS = 5.0
 """How long a ZenML server has to answer."""
 
@@ -144,6 +145,8 @@ def _stack() -> Iterator[Finding]:
 def _runs(locks: Path) -> Iterator[Finding]:
     from zenml.client import Client
 
+    from steps.runtime.work import is_locked
+
     found = [run.name for status in RUNNING for run in Client().list_pipeline_runs(status=status, size=20).items]
     living = {path.stem for path in locks.glob("*.lock") if is_locked(path)}
     dead = [name for name in found if name not in living]
@@ -154,15 +157,3 @@ def _runs(locks: Path) -> Iterator[Finding]:
         yield Finding("runs", "note", text, "Nothing to do: the next run marks those of this machine failed.")
     if not found:
         yield Finding("runs", "ok", "none is running")
-
-
-def is_locked(path: Path) -> bool:
-    """Return whether some process holds a lock on a file; it is neither made nor kept."""
-    import fcntl
-
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False

@@ -20,14 +20,13 @@ from zenml.utils import source_utils
 from zenml.utils.io_utils import get_global_config_directory
 
 from llm_engineering.errors import StoreError, no_space
-from pipelines.checkup import is_half_made
+from pipelines.checkup import RUNNING, is_half_made
 from steps.runtime.caching import REPOSITORY
 from steps.runtime.work import sweep_work_folders
 
 SECONDS_TO_ANSWER = 5.0
 SECONDS_TO_WRITE = 60.0
 """How long another process may be writing the store, as in ZenML."""
-_RUNNING = (ExecutionStatus.RUNNING, ExecutionStatus.INITIALIZING, ExecutionStatus.PROVISIONING)
 
 
 def open_store() -> None:
@@ -164,7 +163,7 @@ def bury_dead_runs() -> list[str]:
         except Timeout:
             continue
         found = Client().list_pipeline_runs(name=path.stem, size=1, hydrate=True).items
-        if found and found[0].status in _RUNNING:
+        if found and found[0].status in RUNNING:
             _mark_failed(found[0])
             dead.append(found[0].name)
         path.unlink(missing_ok=True)
@@ -176,6 +175,6 @@ def bury_dead_runs() -> list[str]:
 def _mark_failed(run: PipelineRunResponse) -> None:
     store = Client().zen_store
     for step in run.steps.values():
-        if step.status in _RUNNING:
+        if step.status in RUNNING:
             store.update_run_step(step.id, StepRunUpdate(status=ExecutionStatus.FAILED))
     store.update_run(run.id, PipelineRunUpdate(status=ExecutionStatus.FAILED))

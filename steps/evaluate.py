@@ -12,9 +12,9 @@ from llm_engineering.evaluation.changes import write_changes
 from llm_engineering.reports.evaluation import EvaluationReport
 from llm_engineering.reports.folders import Checkpoint, Folder, RowSet
 from llm_engineering.tracking import Tracker, tracked_stage
-from steps.runtime.context import archive_folder, kept_archive, log_facts, run_name, tracking
+from steps.runtime.context import log_facts, run_name, tracking
 from steps.runtime.fetching import all_at_hand, described
-from steps.runtime.tracking import stage_origin
+from steps.runtime.tracking import archive_folder, kept_archive, stage_origin
 from steps.runtime.traits import traits
 from steps.runtime.work import scratch_folder
 

@@ -11,9 +11,8 @@ from llm_engineering.config.evaluation import OpenAIJudge
 from llm_engineering.reports.evaluation import EvaluationReport, JudgeReport
 from llm_engineering.reports.folders import Folder
 from llm_engineering.scoring.judge.judging import judge_answers, write_verdicts
-from steps.runtime.context import judge_settings, log_facts
+from steps.runtime.context import judge_key, judge_settings, log_facts
 from steps.runtime.resumable import training_folder
-from steps.runtime.secrets import judge_key
 from steps.runtime.traits import traits
 from steps.runtime.work import keep_work_folder
 

@@ -7,8 +7,8 @@ from zenml import step
 from llm_engineering.config.data import DataConfig
 from llm_engineering.data.loading import Origins, load_raw_rows
 from llm_engineering.reports.folders import RowSet
-from steps.runtime.artifact_sources import load_artifacts
 from steps.runtime.context import log_facts
+from steps.runtime.stores import load_artifacts
 from steps.runtime.work import scratch_folder
 
 

@@ -12,9 +12,10 @@ from llm_engineering.config.watch import WatchConfig
 from llm_engineering.reports.folders import Checkpoint, ReferenceLogProbs, RowSet
 from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training import launcher as library
-from steps.runtime.context import log_facts, with_kept_archive
+from steps.runtime.context import log_facts
 from steps.runtime.resumable import training_folder
 from steps.runtime.stages import stage_inputs
+from steps.runtime.tracking import with_kept_archive
 from steps.runtime.traits import traits
 
 

@@ -10,7 +10,7 @@ from llm_engineering.config.run import RunConfig
 from llm_engineering.config.tracking import CometTracking, TransformersTracking
 from llm_engineering.errors import ConfigError
 from steps.runtime.caching import REPOSITORY
-from steps.runtime.places import Place
+from steps.runtime.context import Place
 from steps.runtime.tracking import has_stack_tracker
 
 MAKE_A_SECRET = "store it as a ZenML secret and give it to the stack (`zenml stack update --secret NAME`)"

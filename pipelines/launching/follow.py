@@ -15,10 +15,10 @@ from zenml.utils.string_utils import get_human_readable_time
 
 from llm_engineering import errors
 from llm_engineering.errors import PipelineError, StoppedFollowing, TrainingError
+from pipelines.checkup import RUNNING
 from pipelines.launching.step_facts import StepFact, tell
 
 SECONDS_BETWEEN_LOOKS = 2.0
-_BEGUN = (ExecutionStatus.RUNNING, ExecutionStatus.PROVISIONING, ExecutionStatus.INITIALIZING)
 
 
 def follow(run_id: UUID, seconds: float = SECONDS_BETWEEN_LOOKS) -> PipelineRunResponse:
@@ -83,14 +83,14 @@ def _again(run: PipelineRunResponse) -> str:
 def _tell(run: PipelineRunResponse, told: set[tuple[UUID, ExecutionStatus]]) -> None:
     """Say what has become of steps since the last look."""
     for step in sorted(run.steps.values(), key=lambda step: step.start_time or datetime.max):
-        mark = (step.id, ExecutionStatus.RUNNING if step.status in _BEGUN else step.status)
+        mark = (step.id, ExecutionStatus.RUNNING if step.status in RUNNING else step.status)
         if mark not in told:
             told.add(mark)
             _tell_step(step)
 
 
 def _tell_step(step: StepRunResponse) -> None:
-    if step.status in _BEGUN:
+    if step.status in RUNNING:
         tell(StepFact(step.name, "begun"))
     elif step.status == ExecutionStatus.CACHED:
         tell(StepFact(step.name, "cached"))

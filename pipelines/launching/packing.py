@@ -17,11 +17,12 @@ from zenml.exceptions import EntityExistsError
 from zenml.io import fileio
 from zenml.models import ArtifactVersionResponse
 
-from llm_engineering.config.data import FileSource
+from llm_engineering.config.data import ArtifactSource, DataConfig, FileSource
 from llm_engineering.config.model import ModelConfig, TemplateText
 from llm_engineering.config.run import RunConfig
 from llm_engineering.data.files import find_files
 from llm_engineering.data.loading import Origins
+from llm_engineering.errors import StoreError
 from llm_engineering.models.chat import TEMPLATE_TOKENS, read_template
 from llm_engineering.models.checkpoints import EMBEDDED_FOLDER
 from llm_engineering.reports.folders import (
@@ -33,14 +34,46 @@ from llm_engineering.reports.folders import (
     hash_contents,
     hash_files,
 )
+from steps.runtime.context import Place
 from steps.runtime.fetching import STORED
 from steps.runtime.materializers import FILES, FolderMaterializer
-from steps.runtime.places import Place
 
 MODELS, DATA, TASKS = "submitted_models", "submitted_data", "submitted_tasks"
 """The artifacts whose versions are what was stored for steps that run elsewhere."""
 _LENGTH = 32
 """Characters of a hash that name a version."""
+_READABLE = ("list", "str", "Path", "PosixPath", "DataFrame", "Table", "Dataset", "Folder", "RowSet")
+"""The types that :func:`~llm_engineering.data.sources.read_artifact` reads, as ZenML records them."""
+
+
+def find_artifacts(data: DataConfig) -> dict[str, str]:
+    """Return the ids of the versions that the sources name, each by its source's name; none is loaded.
+
+    Raises:
+        StoreError: There is no such artifact or version, or it holds no rows.
+    """
+    sources = [source for _, source in data.row_sources if isinstance(source, ArtifactSource)]
+    return {source.name: str(_version_of(source).id) for source in sources}
+
+
+def _version_of(source: ArtifactSource) -> ArtifactVersionResponse:
+    versions = Client().list_artifact_versions
+    found = versions(artifact=source.artifact, version=source.version, sort_by="desc:created", size=1).items
+    if not found:
+        others = versions(artifact=source.artifact, sort_by="desc:created", size=20).items
+        if not others:
+            raise StoreError(
+                f"There is no artifact {source.artifact!r}. `zenml artifact list` shows those that there are."
+            )
+        listed = ", ".join(str(other.version) for other in others)
+        raise StoreError(f"The artifact {source.artifact!r} has no version {source.version!r}. There are: {listed}.")
+    kind = found[0].data_type.attribute
+    if kind not in _READABLE:
+        raise StoreError(
+            f"The artifact {source.name} is a {kind}, which holds no rows. Store a list of objects, a DataFrame, an "
+            "Arrow table, a Dataset or a folder of data files."
+        )
+    return found[0]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from pipelines.pieces import Pieces
 from pipelines.sweep import job_of, wire_sweep
 from pipelines.variants import Bench, Made
 from steps.preflight import OUTPUT
-from steps.runtime.artifact_sources import load_artifacts
+from steps.runtime.stores import load_artifacts
 from steps.runtime.work import plan_folder
 
 

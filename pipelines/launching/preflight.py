@@ -31,8 +31,7 @@ from llm_engineering.training.losses import load_loss
 from pipelines.launching.elsewhere import require_reachable
 from pipelines.stacks.settings import require_gpus
 from pipelines.stacks.target import Target
-from steps.runtime.places import HERE, Place
-from steps.runtime.secrets import judge_key
+from steps.runtime.context import HERE, Place, judge_key
 from steps.runtime.tracking import comet_account
 
 Job = Literal["training", "sft", "dpo", "evaluation", "comparison", "sweep"]

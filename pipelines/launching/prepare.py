@@ -21,11 +21,11 @@ from llm_engineering.models.checkpoints import (
 )
 from llm_engineering.planning.recipes import PATHS_OF_JOBS
 from llm_engineering.reports.folders import Checkpoint, FromHub
+from pipelines.launching.packing import find_artifacts
 from pipelines.launching.preflight import Asked, Job, go_through, intent_of_job
 from pipelines.stacks.target import Target
-from steps.runtime.artifact_sources import find_artifacts
+from steps.runtime.context import HERE, Place, place_of_steps
 from steps.runtime.fetching import described
-from steps.runtime.places import HERE, Place, place_of_steps
 from steps.runtime.registry import has_folder, model_version, promoted_model
 
 

@@ -19,11 +19,12 @@ from llm_engineering.planning.shape import read_shape
 from llm_engineering.planning.tiny import write_tiny_model
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.folders import Checkpoint, RowKind
+from pipelines.launching.packing import find_artifacts
 from pipelines.launching.preflight import Asked, Job, go_through, intent_of_job
 from pipelines.launching.prepare import Launch, find_version_model, prepare
 from pipelines.stacks.target import Target
-from steps.runtime.artifact_sources import find_artifacts, load_artifacts
 from steps.runtime.fetching import described
+from steps.runtime.stores import load_artifacts
 
 LONG = 3600.0
 """Seconds from which on a training on this CPU is estimated on a GPU as well."""

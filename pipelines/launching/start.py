@@ -25,8 +25,8 @@ from pipelines.launching.prepare import Launch
 from pipelines.store import alive
 from pipelines.sweep import sweep
 from steps.runtime.caching import packages
+from steps.runtime.context import Place
 from steps.runtime.facts import origin
-from steps.runtime.places import Place
 from steps.runtime.provenance import code_facts, recorded
 from steps.runtime.work import release_work_folders
 

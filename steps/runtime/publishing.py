@@ -10,9 +10,9 @@ from llm_engineering.config.tracking import CometTracking
 from llm_engineering.reporting.bundle import RunReports
 from llm_engineering.reports.training import TrackerLink
 from llm_engineering.tracking import tracked_stage
-from steps.runtime.context import archive_folder, kept_archive, run_name, tracking
+from steps.runtime.context import run_name, tracking
 from steps.runtime.fetching import at_hand
-from steps.runtime.tracking import stage_origin
+from steps.runtime.tracking import archive_folder, kept_archive, stage_origin
 
 
 def publish(page: str, reports: RunReports) -> TrackerLink | None:

@@ -7,9 +7,9 @@ from llm_engineering.config.model import AdapterConfig, ModelConfig
 from llm_engineering.models.backends import pick_backend
 from llm_engineering.reports.folders import Checkpoint, RowSet
 from llm_engineering.training.stage import StageInputs
-from steps.runtime.context import archive_folder, experiment_name, hardware, sources, tracking, watch
+from steps.runtime.context import experiment_name, hardware, sources, tracking, watch
 from steps.runtime.fetching import at_hand
-from steps.runtime.tracking import stage_origin
+from steps.runtime.tracking import archive_folder, stage_origin
 
 
 def stage_inputs(

@@ -4,9 +4,10 @@ Stores of object storage have an fsspec file system, which copies many files at 
 store is gone through file by file, in pieces, by what ZenML asks of every store.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from zenml.client import Client
 from zenml.io import fileio
@@ -138,3 +139,21 @@ def _look_anew(address: str) -> None:
     system = _file_system([address])
     if system is not None:
         system.invalidate_cache()
+
+
+def load_artifacts(versions: Mapping[str, str]) -> dict[str, object]:
+    """Return what versions of artifacts hold, by their sources' names; in a step, they become inputs of it.
+
+    Raises:
+        StoreError: A version cannot be loaded any more.
+    """
+    return {name: _load(name, UUID(version)) for name, version in versions.items()}
+
+
+def _load(name: str, version: UUID) -> object:
+    try:
+        return Client().get_artifact_version(version).load()
+    except Exception as error:  # materializers and artifact stores raise what they like
+        raise StoreError(
+            f"The artifact {name} cannot be loaded: {error}. Name another version, or store it anew."
+        ) from error

@@ -1,8 +1,9 @@
-"""What ZenML knows for the experiment tracker: the run that a stage belongs to, and whose Comet it logs to."""
+"""What ZenML knows for the experiment tracker: a stage's run, whose Comet it logs to, where archives are kept."""
 
 import logging
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zenml import get_step_context
@@ -12,11 +13,13 @@ from zenml.models import PipelineRunResponse, StepRunResponse
 
 from llm_engineering.config.tracking import CometTracking, TrackingConfig
 from llm_engineering.errors import ConfigError, StoreError
-from llm_engineering.reports.training import TrackerLink
+from llm_engineering.reports.training import TrackerLink, TrainingReport
 from llm_engineering.tracking import Account, Origin
 from llm_engineering.tracking.origin import experiment_key
-from steps.runtime.context import run_name, run_settings, tracking
+from steps.runtime.context import place_of_steps, run_name, run_settings, tracking
+from steps.runtime.stores import is_remote, store_address, upload_file
 from steps.runtime.traits import traits_of
+from steps.runtime.work import work_root
 
 if TYPE_CHECKING:
     from zenml.integrations.comet.flavors.comet_experiment_tracker_flavor import CometExperimentTrackerConfig
@@ -148,3 +151,24 @@ def _link_of(step: StepRunResponse) -> TrackerLink | None:
         return getattr(report.load(), "tracker", None) if report else None
     except (StoreError, FileNotFoundError):
         return None
+
+
+def archive_folder() -> Path:
+    """Return the folder of the tracker's offline archives."""
+    return work_root().parent / "comet-offline"
+
+
+def kept_archive(link: TrackerLink | None) -> TrackerLink | None:
+    """Return where a tracker's offline archive is once this step's machine is gone: in the artifact store then."""
+    if link is None or link.offline_archive is None or is_remote(link.offline_archive) or place_of_steps().here:
+        return link
+    archive = Path(link.offline_archive)
+    address = f"{store_address()}/{archive_folder().name}/{archive.name}"
+    upload_file(archive, address)
+    archive.unlink()
+    return link.model_copy(update={"offline_archive": address})
+
+
+def with_kept_archive(report: TrainingReport) -> TrainingReport:
+    """Return the report of a training whose tracker's archive outlives the step's machine."""
+    return report.model_copy(update={"tracker": kept_archive(report.tracker)})

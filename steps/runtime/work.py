@@ -22,13 +22,13 @@ from functools import cache
 from pathlib import Path
 from uuid import UUID
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from zenml import get_step_context
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import StepRunResponse
 
-from steps.runtime.image import require_submitted_packages
+from steps.runtime.context import require_submitted_packages
 from steps.runtime.stores import entries, is_remote, remove, store_address
 from steps.runtime.traits import traits_of
 
@@ -138,16 +138,22 @@ def _lock(path: Path) -> FileLock:
     return FileLock(locks / f"{path.name}.lock")
 
 
-def is_locked(path: Path) -> bool:
+def is_in_use(path: Path) -> bool:
     """Return whether another process works in a folder."""
-    if path in _held:
-        return False  # by this process
-    lock = _lock(path)
+    return path not in _held and is_locked(Path(_lock(path).lock_file))
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether some process holds a lock on a file; it is neither made nor kept."""
+    import fcntl
+
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
-    lock.release()
     return False
 
 
@@ -181,7 +187,7 @@ def sweep_work_folders() -> None:
     """Remove what dead runs left behind, save for trainings that can be taken up again."""
     for path in _folders():
         resumable = is_resumable(path) and not _is_done(path.name)
-        if not resumable and path not in _held and not is_locked(path):
+        if not resumable and path not in _held and not is_in_use(path):
             shutil.rmtree(path, ignore_errors=True)
 
 

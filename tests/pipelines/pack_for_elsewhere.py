@@ -15,8 +15,8 @@ from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.reports.folders import Checkpoint, hash_files
 from pipelines.launching.packing import Packer
 from pipelines.store import open_store
-from steps.runtime.artifact_sources import load_artifacts
-from steps.runtime.places import HERE, Place
+from steps.runtime.context import HERE, Place
+from steps.runtime.stores import load_artifacts
 
 open_store()
 folder = Path(sys.argv[1])

@@ -6,7 +6,7 @@ from llm_engineering.config.run import RunConfig
 from llm_engineering.errors import ConfigError
 from pipelines.launching import elsewhere
 from pipelines.launching.elsewhere import require_reachable
-from steps.runtime.places import HERE, Place
+from steps.runtime.context import HERE, Place
 
 AWAY = Place(here=False, orchestrated_here=False)
 

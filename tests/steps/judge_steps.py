@@ -18,7 +18,7 @@ from llm_engineering.reports.evaluation import EvaluationReport, GreedyAnswers, 
 from pipelines.store import open_store
 from steps.gather_evidence import gather_evidence
 from steps.judge import judge
-from steps.runtime.secrets import judge_key
+from steps.runtime.context import judge_key
 from steps.runtime.work import release_work_folders, sweep_work_folders, work_root
 
 KEY = "sk-of-a-zenml-secret-0123456789"

@@ -11,9 +11,9 @@ from zenml.client import Client
 from llm_engineering.config.data import DataConfig
 from llm_engineering.data.loading import Origins, file_hashes
 from llm_engineering.errors import StoreError
+from pipelines.launching.packing import find_artifacts
 from pipelines.store import open_store
 from steps.load_datasets import load_datasets
-from steps.runtime.artifact_sources import find_artifacts
 from steps.runtime.caching import with_code_dependencies
 from steps.runtime.work import release_work_folders
 

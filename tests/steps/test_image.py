@@ -2,7 +2,7 @@ import pytest
 
 from llm_engineering.errors import ImageError
 from steps.runtime.caching import packages
-from steps.runtime.image import require_same_packages
+from steps.runtime.context import require_same_packages
 
 
 def test_the_packages_that_a_run_was_submitted_with_are_good_to_compute_on() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from llm_engineering.config.evaluation import OpenAIJudge
 from llm_engineering.errors import ConfigError
-from steps.runtime.secrets import judge_key
+from steps.runtime.context import judge_key
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("judge_steps.py")

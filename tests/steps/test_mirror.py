@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from llm_engineering.training.recovery import MANIFEST, is_whole, last_checkpoint, seal
-from steps.runtime import mirror as module
-from steps.runtime.mirror import Mirror, mirrored
+from steps.runtime import resumable as module
+from steps.runtime.resumable import Mirror, mirrored
 
 
 def write_checkpoint(work: Path, step: int) -> Path:

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from llm_engineering.checkup.finding import Finding
 from pipelines import checkup
+from steps.runtime.work import is_locked
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -120,6 +121,6 @@ def test_dead_server_that_the_client_is_connected_to_is_a_problem(
 def test_lock_of_a_run_that_lives_is_seen_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "run.lock"
     with FileLock(path):
-        assert checkup.is_locked(path)
+        assert is_locked(path)
     path.touch()
-    assert not checkup.is_locked(path)
+    assert not is_locked(path)
