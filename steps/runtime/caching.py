@@ -1,12 +1,13 @@
-"""What a cached result depends on, beside parameters and inputs: the library code that a step uses, and packages.
+"""What a cached result depends on, beside parameters and inputs: the code that a step uses, and packages.
 
-ZenML's own cache key holds the source of the step function alone. Here every step depends on all modules that it
-imports, directly or through others, on the templates beside them, and on the versions of the packages that compute.
+ZenML's own cache key holds the text of the step function alone. Here every step depends on what the modules mean that
+it imports, directly or through others, on the templates beside them, and on the versions of the packages that compute.
 """
 
+import hashlib
 import sys
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from importlib.metadata import distributions, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from zenml.config.cache_policy import CachePolicy
 from zenml.steps import BaseStep
 
 from llm_engineering.errors import ConfigError
+from steps.runtime.meaning import meaning_of
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("accelerate", "datasets", "peft", "tokenizers", "torch", "transformers", "trl")
@@ -51,12 +53,45 @@ def packages() -> dict[str, str]:
 
 
 def with_code_dependencies(step: BaseStep) -> BaseStep:
-    """Return the step with a cache policy that covers the code it uses."""
+    """Return the step with a cache policy that covers the code it uses, by what it means and not by its text."""
     module = step.resolve().module
     patched = any(name in sys.modules for name in BACKEND_PACKAGES)
-    versions = package_versions_with_backend if patched else package_versions
-    policy = CachePolicy(file_dependencies=list(code_dependencies(module)), cache_func=versions)
-    return step.with_options(cache_policy=policy)
+    function = f"{__name__}.{_PATCHED if patched else ''}{module.rpartition('.')[2]}"
+    return step.with_options(cache_policy=CachePolicy(include_step_code=False, cache_func=function))
+
+
+_PATCHED = "patched_"
+
+
+def __getattr__(name: str) -> Callable[[], str]:
+    """Return the function for a step's cache key: ``train_sft``, and ``patched_train_sft`` under a backend's patches.
+
+    ZenML calls it without arguments and finds it by its import path, where a run is submitted and where a step runs.
+    """
+    module = f"steps.{name.removeprefix(_PATCHED)}"
+    if find_spec(module) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return partial(_key_of, module, package_versions_with_backend if name.startswith(_PATCHED) else package_versions)
+
+
+def _key_of(module: str, versions: Callable[[], str]) -> str:
+    return "\n".join([versions(), *(f"{file} {digest}" for file, digest in code_digests(module).items())])
+
+
+def code_digests(module: str) -> dict[str, str]:
+    """Return the hash of what each file means that a module depends on, by its path from the root."""
+    return {file: _digest_of(REPOSITORY / file) for file in code_dependencies(module)}
+
+
+def _digest_of(path: Path) -> str:
+    state = path.stat()
+    return _digest(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _digest(path: Path, changed: int, size: int) -> str:
+    content = path.read_bytes()
+    return meaning_of(content) if path.suffix == ".py" else hashlib.sha256(content).hexdigest()
 
 
 @cache
@@ -79,10 +114,10 @@ def _import_graph() -> Any:
 
 
 def checker_hash(name: str | None, kind: str = "checker") -> str:
-    """Return the hash of the module that a checker, or a loss, is in: it is found by name, so that no import shows it.
+    """Return the hash of what the module means that a checker, or a loss, is in: it is named, and no import shows it.
 
     Raises:
-        ConfigError: The module cannot be found.
+        ConfigError: The module cannot be found, or is no Python.
     """
     if name is None or ":" not in name:
         return ""
@@ -93,6 +128,7 @@ def checker_hash(name: str | None, kind: str = "checker") -> str:
         found = None
     if found is None or found.origin is None or not Path(found.origin).is_file():
         raise ConfigError(f"The {kind} {name!r} cannot be found. Check the module's name and that it is importable.")
-    import hashlib
-
-    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+    try:
+        return _digest_of(Path(found.origin))
+    except SyntaxError as error:
+        raise ConfigError(f"The {kind} {name!r} cannot be read: {error}. Mend the module.") from error

@@ -1,6 +1,9 @@
 """How folders and reports become artifacts.
 
 Folders are hard-linked into a local store, or copied into a remote one, never archived or pickled.
+
+ZenML puts the text of an output's materializer into the cache key of its step, comments and all. How a result is
+stored shapes none: ``__wrapped__``, which :func:`inspect.getsource` follows, names ZenML's own class instead.
 """
 
 import json
@@ -36,6 +39,7 @@ class FolderMaterializer(BaseMaterializer):
     Files stored locally are read-only: a hard link that is written to would change the artifact.
     """
 
+    __wrapped__: ClassVar[type[BaseMaterializer]] = BaseMaterializer
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (Checkpoint, Folder, ReferenceLogProbs, RowSet)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
 
@@ -88,6 +92,7 @@ class FolderMaterializer(BaseMaterializer):
 class TrainingReportMaterializer(PydanticMaterializer):
     """Stores a training's report; the dashboard shows its curves."""
 
+    __wrapped__: ClassVar[type[BaseMaterializer]] = PydanticMaterializer
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (TrainingReport,)
 
     def save_visualizations(self, data: TrainingReport) -> dict[str, VisualizationType]:

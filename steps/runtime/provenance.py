@@ -1,6 +1,5 @@
 """What code a run was made with: recorded when it starts, so that two runs can be told apart later."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +10,7 @@ from zenml.models import PipelineRunResponse
 from zenml.steps import BaseStep
 from zenml.types import HTMLString
 
-from steps.runtime.caching import REPOSITORY, code_dependencies, packages
+from steps.runtime.caching import code_digests, packages
 from steps.runtime.traits import all_steps
 
 KEY = "code"
@@ -20,9 +19,8 @@ KEY = "code"
 def code_facts() -> dict[str, Any]:
     """Return the versions of the packages, and the hashes of the files that results depend on."""
     modules = {step.entrypoint.__module__ for step in all_steps().values() if _gives_results(step)}
-    files = sorted({file for module in modules for file in code_dependencies(module)})
-    hashes = {file: hashlib.sha256((REPOSITORY / file).read_bytes()).hexdigest()[:12] for file in files}
-    return {"packages": packages(), "modules": hashes}
+    digests = {file: digest[:12] for module in modules for file, digest in code_digests(module).items()}
+    return {"packages": packages(), "modules": dict(sorted(digests.items()))}
 
 
 def _gives_results(step: BaseStep) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import SMALL, CommandLine, copy_checkout
+from comments import commented
 
 TRAINING_STEPS = [
     "load_datasets",
@@ -53,6 +54,9 @@ def test_runs_reuse_what_did_not_change(line: CommandLine, tmp_path: Path) -> No
     assert pairs.count(("sft", "base")) == pairs.count(("dpo", "sft")) == first["data"]["preference"]["test"]
     assert Path(first["artifacts"]["outcome_table"]).read_text().startswith("<!")
 
+    for room in ("llm_engineering", "steps"):
+        for module in (line.root / room).rglob("*.py"):
+            module.write_text(commented(module.read_text()))
     repeated = line.summary(tmp_path / "2.json", *job)
     assert set(repeated["run"]["cached_steps"]) == set(TRAINING_STEPS)
     assert repeated["model"]["version"] == "2"
@@ -78,7 +82,7 @@ def test_edited_code_and_lost_folders_are_made_again(line: CommandLine, tmp_path
     first = line.summary(tmp_path / "1.json", *job)
 
     helper = line.root / "llm_engineering" / "models" / "generation.py"  # used by the steps through other modules
-    helper.write_text(helper.read_text() + "\n# edited\n")
+    helper.write_text(helper.read_text() + "\nEDITED = True\n")
     edited = line.summary(tmp_path / "4.json", *job)
     assert set(edited["run"]["cached_steps"]) == set(TRAINING_STEPS[:3])
     assert edited["training"]["sft"]["metrics"] == first["training"]["sft"]["metrics"]  # fp32 on a CPU: bit for bit

@@ -1,6 +1,9 @@
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from comments import commented
 from zenml.utils import source_utils
 
 from llm_engineering.config.metrics import METRICS
@@ -15,13 +18,108 @@ from steps.runtime.caching import (
     package_versions_with_backend,
     with_code_dependencies,
 )
+from steps.runtime.meaning import meaning_of
+
+MODULES = sorted(path for room in ("llm_engineering", "steps") for path in (caching.REPOSITORY / room).rglob("*.py"))
+STEPS = sorted(path.stem for path in (caching.REPOSITORY / "steps").glob("[a-z]*.py"))
+Edit = Callable[[str, Callable[[str], str]], set[str]]
+
+
+@pytest.fixture
+def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Edit:
+    """Give a function that edits a file of a copied checkout, and returns the steps whose cache keys that changes."""
+    for room in ("llm_engineering", "steps"):
+        shutil.copytree(
+            caching.REPOSITORY / room, tmp_path / room, ignore=shutil.ignore_patterns("base", "__pycache__")
+        )
+    code_dependencies.cache_clear()  # they are told relative to the repository
+    monkeypatch.setattr(caching, "REPOSITORY", tmp_path)
+
+    def keys() -> dict[str, str]:
+        return {step: getattr(caching, step)() for step in STEPS}
+
+    def edit_file(name: str, change: Callable[[str], str]) -> set[str]:
+        before = keys()
+        (tmp_path / name).write_text(change((tmp_path / name).read_text()))
+        return {step for step, key in keys().items() if key != before[step]}
+
+    return edit_file
+
+
+def another_line(source: str) -> str:
+    return f"{source}\nANOTHER = 1\n"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(caching.REPOSITORY).as_posix())
+def test_a_comment_and_a_docstring_in_every_function_and_class_change_no_meaning(module: Path) -> None:
+    source = module.read_text()
+    told = commented(source)
+    assert told != source
+    assert meaning_of(told.encode()) == meaning_of(source.encode())
+
+
+def test_the_layout_of_code_means_nothing() -> None:
+    one = b"def f(a, b=1):\n    return [a, b, 'cd']\n"
+    same = b"def f(\n  a,\n  b=1,\n):\n\n  return [\n    a, (b),\n    'c' \"d\",\n  ]"
+    assert meaning_of(one) == meaning_of(same)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("x = 1", "x = 2"),
+        ("x = 1", "x = 1.0"),
+        ("x = 1", "x = True"),
+        ("x = 'a'", "x = b'a'"),
+        ("f(None)", "f()"),
+        ("f(a, b)", "f(b, a)"),
+        ("x: int", "x: str"),
+        ("{None: 1}", "{**1}"),
+        ("f'{x}'", "f'{x!r}'"),
+        ("f'{x:>{n}}'", "f'{x:<{n}}'"),
+        ("def f(a, /): g()", "def f(a): g()"),
+        ("x = 'said'", "'said'"),
+    ],
+)
+def test_what_code_does_is_what_it_means(before: str, after: str) -> None:
+    assert meaning_of(before.encode()) != meaning_of(after.encode())
+
+
+def test_every_python_finds_the_same_meaning() -> None:
+    source = r'''
+"""Doc."""
+from . import d
+@decorated(1, *a, **k)
+async def f(x: int = 1, /, *y, z: "str" = None, w=None, **v) -> None:
+    """Doc."""
+    async with a() as b, c:
+        await g(f"a{x!r:>{w}}b" "c" f"{x=}" rf"\n{y:%Y-%m}" u"é\u2028" f"{{}}" f"{z:}")
+    async for i in h: yield {**i, "k": [*i], b"b": 1.5e-7j, ...: -1}
+    return
+class C(A, metaclass=M):
+    x: int = 1
+    """Attribute."""
+    def g(self): "only a docstring"
+match p:
+    case {"a": [1, *rest], **others} if (n := len(rest)) > 1: pass
+    case C(x=1) | None | -1.5: ...
+    case _ as q: del q
+try:
+    lambda *a, b=1: (a for a in b if a)
+except* (E, F) as e:
+    raise G from e
+finally:
+    x[1:2, ..., ::3] += y @ z
+'''
+    # found alike by Python 3.11.7, 3.12.1 and 3.13.0
+    assert meaning_of(source.encode()) == "3e51f6e6596f4bfff0c3ecb8dbd0403899974fd7473a9c82050ed645fb2b9ffe"
 
 
 def test_a_step_depends_on_what_it_imports_through_others() -> None:
     files = code_dependencies("steps.train_sft")
     assert "steps/train_sft.py" in files
     assert "llm_engineering/training/trainers.py" in files  # imported inside a function
-    assert "llm_engineering/models/generation.py" in files  # imported by evaluation/answers.py
+    assert "llm_engineering/models/generation.py" in files  # imported by scoring/answers.py
     assert "llm_engineering/models/templates/chatml.jinja" in files
 
 
@@ -37,6 +135,30 @@ def test_a_step_that_measures_depends_on_the_functions_that_metrics_name() -> No
     assert {f"{module.replace('.', '/')}.py" for module in modules} <= {*files}
 
 
+def test_edited_code_changes_the_keys_of_the_steps_that_use_it_and_of_no_others(edit: Edit) -> None:
+    assert edit("llm_engineering/data/near_duplicates.py", another_line) == {"format_datasets"}
+    assert edit("steps/judge.py", another_line) == {"judge"}
+    assert {"train_sft", "train_dpo", "evaluate"} <= edit("llm_engineering/models/generation.py", another_line)
+    assert edit("llm_engineering/models/generation.py", commented) == set()
+
+
+def test_an_edited_template_changes_the_keys_of_the_steps_that_use_it_and_of_no_others(edit: Edit) -> None:
+    changed = edit("llm_engineering/models/templates/chatml.jinja", another_line)
+    assert {"format_datasets", "train_sft", "merge", "evaluate"} <= changed
+    assert not changed & {"load_datasets", "preview_data", "gather_evidence"}
+
+
+def test_another_version_of_a_package_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = caching.train_sft()
+    monkeypatch.setattr(caching, "version", lambda name: "9.9")
+    assert caching.train_sft() != before
+
+
+def test_a_key_is_asked_of_steps_alone() -> None:
+    with pytest.raises(AttributeError, match="no_such_step"):
+        caching.no_such_step()
+
+
 def test_package_versions_name_what_computes() -> None:
     assert {pair.split("=")[0] for pair in package_versions().split()} >= {"torch", "transformers", "trl", "peft"}
 
@@ -49,7 +171,8 @@ def test_package_versions_name_a_backend_that_was_imported_where_the_run_was_sub
     monkeypatch.setattr(caching, "BACKEND_PACKAGES", ("pytest", "no_such_package"))
     policy = with_code_dependencies(load_datasets).configuration.cache_policy
     assert policy.cache_func is not None
-    assert policy.cache_func.attribute == "package_versions_with_backend"
+    assert policy.cache_func.attribute == "patched_load_datasets"
+    assert source_utils.load(policy.cache_func)().startswith(package_versions_with_backend())
     assert package_versions_with_backend() == f"{package_versions()} pytest={pytest.__version__}"
 
 
@@ -65,7 +188,16 @@ def test_the_hash_of_a_checker_follows_its_module(tmp_path: Path, monkeypatch: p
     before = checker_hash("own_checker:judge")
     module.write_text("def judge(answer, reference): return None\n")
     assert checker_hash("own_checker:judge") != before
+    module.write_text("def judge(answer, reference):\n    ...  # as at first\n")
+    assert checker_hash("own_checker:judge") == before
     assert checker_hash(None) == checker_hash("exact") == ""
+
+
+def test_a_checker_whose_module_is_no_python_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "torn_checker.py").write_text("def judge(:\n")
+    with pytest.raises(ConfigError, match=r"'torn_checker:judge' cannot be read: .*line 1"):
+        checker_hash("torn_checker:judge")
 
 
 def test_a_checker_that_is_nowhere_is_an_error() -> None:
