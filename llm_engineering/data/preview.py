@@ -6,7 +6,7 @@ import numpy as np
 
 from llm_engineering.data.examples import KINDS
 from llm_engineering.data.private import mask_private
-from llm_engineering.data.rendering import IGNORED
+from llm_engineering.data.rowsets import IGNORED
 from llm_engineering.data.rules import TRAIN, Fates
 from llm_engineering.data.tokens import TrainingRow
 from llm_engineering.reports.data import RenderedPart, RenderedRow, Token

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from llm_engineering.data.examples import texts_of
 from llm_engineering.data.formats import Conversation, Example, Message, RowProblem
+from llm_engineering.data.rowsets import IGNORED
 from llm_engineering.errors import ModelError
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 GROUP_CHARACTERS = 1 << 20
 """Characters that are tokenised at once: the tokenizer needs some hundred bytes for each of its tokens."""
-IGNORED = -100
-"""The label of a token without loss."""
 TrainOn = Literal["all_turns", "last_turn"]
 _OTHER_TOKENS = (
     "The tokenizer cuts a prompt into other tokens in training than when it is served. Use model.chat_template chatml "

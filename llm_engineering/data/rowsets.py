@@ -20,7 +20,7 @@ INDEX: Schema = {"source": "int32", "row": "int64"}
 RAW: Schema = {"row": "int64", "place": "string", "data": "large_string", "problem": "string"}
 """A row as it was read: its number in its source (from 1), where it stands, its JSON, or why there is none."""
 SFT: Schema = {**INDEX, "input_ids": ["int32"], "labels": ["int32"]}
-"""A conversation as it is trained: labels are -100 where there is no loss."""
+"""A conversation as it is trained: labels are :data:`IGNORED` where there is no loss."""
 PREFERENCE: Schema = {**INDEX, "prompt_ids": ["int32"], "chosen_ids": ["int32"], "rejected_ids": ["int32"]}
 """A preference pair as it is trained."""
 REFERENCE: Schema = {"ref_chosen_logps": "float32", "ref_rejected_logps": "float32"}
@@ -28,6 +28,10 @@ REFERENCE: Schema = {"ref_chosen_logps": "float32", "ref_rejected_logps": "float
 QUESTIONS: Schema = {"unit": "string", "prompt": "string", "prompt_ids": ["int32"], "reference": "string"}
 """A prompt as it is trained and served, with the answer a checker compares with; those of one unit are dependent."""
 
+IGNORED = -100
+"""The label of a token without loss."""
+SAMPLED_SOURCE = -1
+"""The source of a row that was sampled."""
 BATCH_ROWS = 1000
 """Rows that are handled at once."""
 

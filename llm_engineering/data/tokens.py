@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from llm_engineering.config.data import DataConfig, RowSource
 from llm_engineering.data.formats import Example, RowProblem
-from llm_engineering.data.rendering import IGNORED, ChatRenderer, Rendered
+from llm_engineering.data.rendering import ChatRenderer, Rendered
+from llm_engineering.data.rowsets import IGNORED
 from llm_engineering.errors import ConfigError, DataError, ProofError
 
 

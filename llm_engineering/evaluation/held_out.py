@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from llm_engineering.config.evaluation import EvaluationConfig
-from llm_engineering.data.rendering import IGNORED
-from llm_engineering.data.rowsets import read_rows
+from llm_engineering.data.rowsets import IGNORED, read_rows
 from llm_engineering.evaluation.changes import PairText
 from llm_engineering.reports.folders import RowSet
 from llm_engineering.scoring.answers import Question, read_questions

@@ -7,7 +7,7 @@ from itertools import islice
 from math import fsum
 from typing import TYPE_CHECKING
 
-from llm_engineering.data.rendering import IGNORED
+from llm_engineering.data.rowsets import IGNORED
 from llm_engineering.progress import Work
 
 if TYPE_CHECKING:

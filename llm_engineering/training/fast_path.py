@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from llm_engineering.data.rendering import IGNORED
+from llm_engineering.data.rowsets import IGNORED
 from llm_engineering.models.flat.forward import FastForward
 from llm_engineering.models.flat.head import TokenScores
 from llm_engineering.models.flat.layout import FlatRows, flatten_packed, flatten_pairs, flatten_rows

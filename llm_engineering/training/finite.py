@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llm_engineering.data.rowsets import SAMPLED_SOURCE
 from llm_engineering.errors import TrainingError
 from llm_engineering.models.checkpoints import broken_weight
 from llm_engineering.models.sharding import whole
-from llm_engineering.training.preferences import SAMPLED_SOURCE
 from llm_engineering.training.processes.batches import SharedBatches
 
 NAMED_ROWS = 32

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llm_engineering.config.data import SampleSettings
 from llm_engineering.config.model import ModelConfig
-from llm_engineering.data.rowsets import PREFERENCE, Row, read_rows, write_rows
+from llm_engineering.data.rowsets import PREFERENCE, SAMPLED_SOURCE, Row, read_rows, write_rows
 from llm_engineering.errors import DataError
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model, require_finite
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SPLITS = ("train", "eval", "test")
-SAMPLED_SOURCE = -1
-"""The source index of a row that was sampled."""
 
 
 @dataclass(frozen=True)

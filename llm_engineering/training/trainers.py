@@ -13,7 +13,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import rotate_checkpoints
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from llm_engineering.data.rendering import IGNORED
+from llm_engineering.data.rowsets import IGNORED
 from llm_engineering.errors import TrainingError
 from llm_engineering.models.checkpoints import broken_weight
 from llm_engineering.progress import Work

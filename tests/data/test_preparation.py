@@ -9,8 +9,7 @@ from prepared import Prepare, Row, chat, fates, pair, placed_rows, prepare_in, s
 from llm_engineering.config.data import DataConfig
 from llm_engineering.data.examples import prompt_key
 from llm_engineering.data.preparation import PreparedRows
-from llm_engineering.data.rendering import IGNORED
-from llm_engineering.data.rowsets import read_rows
+from llm_engineering.data.rowsets import IGNORED, read_rows
 from llm_engineering.data.tokens import require_length
 from llm_engineering.errors import ConfigError, DataError
 from llm_engineering.models.chat import ChatTokenizer

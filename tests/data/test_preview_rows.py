@@ -10,8 +10,7 @@ from prepared import LONG, OTHER, Prepare, Row, chat, pair, placed_rows, prepare
 
 from llm_engineering.data.preparation import PreparedRows
 from llm_engineering.data.preview import preview_row
-from llm_engineering.data.rendering import IGNORED
-from llm_engineering.data.rowsets import read_rows
+from llm_engineering.data.rowsets import IGNORED, read_rows
 from llm_engineering.data.tokens import TrainingRow
 from llm_engineering.models.chat import ChatTokenizer
 from llm_engineering.reports.data import RenderedPart, RenderedRow, Token

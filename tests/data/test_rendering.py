@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_engineering.data.formats import Conversation, Example, Message, Pair, RowProblem
-from llm_engineering.data.rendering import IGNORED, ChatRenderer, Rendered, TrainOn
+from llm_engineering.data.rendering import ChatRenderer, Rendered, TrainOn
+from llm_engineering.data.rowsets import IGNORED
 from llm_engineering.errors import ModelError
 from llm_engineering.models.chat import TEMPLATES, ChatTokenizer
 

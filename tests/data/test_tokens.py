@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from llm_engineering.config.data import DataConfig, FileSource
 from llm_engineering.data.formats import Conversation, Example, Pair, RowProblem
-from llm_engineering.data.rendering import IGNORED, ChatRenderer, Rendered
+from llm_engineering.data.rendering import ChatRenderer, Rendered
+from llm_engineering.data.rowsets import IGNORED
 from llm_engineering.data.tokens import RowMaker, TrainingRow, require_length
 from llm_engineering.errors import ConfigError, DataError, ProofError
 from llm_engineering.models.chat import TEMPLATES, ChatTokenizer

@@ -6,13 +6,13 @@ import pytest
 
 from llm_engineering.config.data import SampleSettings
 from llm_engineering.config.model import ModelConfig
-from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, read_rows, write_rows
+from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SAMPLED_SOURCE, read_rows, write_rows
 from llm_engineering.errors import DataError
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.generation import Answer
 from llm_engineering.reports.evaluation import Judgement
-from llm_engineering.training.preferences import SAMPLED_SOURCE, Sample, build_preferences, pair_samples
+from llm_engineering.training.preferences import Sample, build_preferences, pair_samples
 
 EOS = 2
 QUESTION_TEXTS = {
