@@ -11,7 +11,7 @@ from llm_engineering.config.model import AdapterConfig, ModelConfig
 from llm_engineering.config.watch import WatchConfig
 from llm_engineering.reports.folders import Checkpoint, ReferenceLogProbs, RowSet
 from llm_engineering.reports.training import TrainingReport
-from llm_engineering.training import launcher as library
+from llm_engineering.training import dpo as library
 from steps.runtime.context import log_facts
 from steps.runtime.resumable import training_folder
 from steps.runtime.stages import stage_inputs
@@ -42,7 +42,7 @@ def train_dpo(
             checkpoint, report = finished["dpo_adapter"], finished["dpo_report"]
         else:
             inputs = stage_inputs(policy, preference_rows, questions, model, adapter, evaluation, seed, work_dir)
-            checkpoint, report = library.train_dpo(dpo, replace(inputs, reference=reference_log_probs))
+            checkpoint, report = library.launch_dpo(dpo, replace(inputs, reference=reference_log_probs))
     report = with_kept_archive(report)
     verdicts = [verdict.name for verdict in report.verdicts]
     proof = report.proof.model_dump() if report.proof else None

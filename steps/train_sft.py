@@ -10,7 +10,7 @@ from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.config.watch import WatchConfig
 from llm_engineering.reports.folders import Checkpoint, RowSet
 from llm_engineering.reports.training import TrainingReport
-from llm_engineering.training import launcher as library
+from llm_engineering.training import sft as library
 from steps.runtime.context import log_facts
 from steps.runtime.resumable import training_folder
 from steps.runtime.stages import stage_inputs
@@ -40,7 +40,7 @@ def train_sft(
             checkpoint, report = finished["sft_adapter"], finished["sft_report"]
         else:
             inputs = stage_inputs(base, sft_rows, questions, model, adapter, evaluation, seed, work_dir)
-            checkpoint, report = library.train_sft(sft, inputs)
+            checkpoint, report = library.launch_sft(sft, inputs)
     report = with_kept_archive(report)
     verdicts = [verdict.name for verdict in report.verdicts]
     log_facts(

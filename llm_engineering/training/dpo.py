@@ -1,6 +1,7 @@
 """Direct preference optimization against the frozen SFT model."""
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,11 @@ from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.reports.training import LossProof, ReferenceProof, TrainingReport
 from llm_engineering.scoring.likelihood import ScoredTokens, labelled, score_rows
 from llm_engineering.training.arguments import stores_reference
+from llm_engineering.training.launcher import launch
 from llm_engineering.training.losses import POLICY_LOGPS, REFERENCE_LOGPS, TOKENS, load_loss, uses_reference
 from llm_engineering.training.memory import enough_memory
 from llm_engineering.training.probes import probes
+from llm_engineering.training.processes.task import FOLDER
 from llm_engineering.training.reference import (
     Scoring,
     compare_stored,
@@ -28,6 +31,7 @@ from llm_engineering.training.reference import (
     read_reference,
     reference_of,
     score_reference,
+    store_reference,
     with_reference,
 )
 from llm_engineering.training.stage import StageInputs, early_stopping, seed_everything, train
@@ -47,6 +51,21 @@ LOGP_TOLERANCE = 1e-3
 """Nats; the policy is the reference plus an adapter that adds exactly nothing, so that fp32 gives 0."""
 HALF_LOGP_TOLERANCE = 0.02
 """Nats a token; LoRA adds nothing in half precision either, but DoRA's magnitudes are rounded."""
+
+
+def launch_dpo(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
+    """Train as :func:`train_dpo` does, in as many processes as are configured; one of them scores the reference."""
+    return launch("dpo", train_dpo, config, inputs, before=_with_reference)
+
+
+def _with_reference(config: DPOStageConfig, inputs: StageInputs) -> StageInputs:
+    """Return the inputs with the reference's log-probabilities, where they are wanted."""
+    if inputs.reference is not None or not stores_reference(config, inputs.rows.rows["train"]):
+        return inputs
+    scoring = Scoring(inputs.model, inputs.adapter, config.fast_path, config.ld_alpha)
+    folder = inputs.work_dir / FOLDER / "reference"
+    shutil.rmtree(folder, ignore_errors=True)
+    return replace(inputs, reference=store_reference(inputs.base, inputs.rows, scoring, None, folder))
 
 
 def train_dpo(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:

@@ -3,74 +3,62 @@
 import logging
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from llm_engineering import errors, progress
-from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.hardware import TorchrunHardware
-from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.config.stage import StageConfig
 from llm_engineering.errors import PipelineError, TrainingError
 from llm_engineering.models.hardware import require_devices, usable_cores
 from llm_engineering.reports.folders import Checkpoint, StageName
 from llm_engineering.reports.training import TrainingReport
-from llm_engineering.training import dpo, sft
-from llm_engineering.training.arguments import require_shares, stores_reference
+from llm_engineering.training.arguments import require_shares
 from llm_engineering.training.processes.link import Died, Ended, Failed, Logged, Message, Told, listening_at
-from llm_engineering.training.processes.task import DPOTask, Result, SFTTask, Task, write_task
-from llm_engineering.training.reference import Scoring, store_reference
+from llm_engineering.training.processes.task import FOLDER, Result, Task, write_task
 from llm_engineering.training.stage import StageInputs
 
 _log = logging.getLogger(__name__)
-FOLDER = "processes"
-"""What a work folder calls the folder with the task, the result and the output of the workers."""
+Config = TypeVar("Config", bound=StageConfig)
+Trained = tuple[Checkpoint, TrainingReport]
 SECONDS_TO_END = 10.0
 """How long torchrun may take to end once its workers have lost their parent."""
 SHOWN_OUTPUT = 2000
 """Characters of the workers' output that are logged where nothing else says what went wrong."""
 
 
-def train_sft(config: SFTStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
-    """Train as :func:`llm_engineering.training.sft.train_sft` does, in as many processes as are configured."""
-    if isinstance(inputs.hardware, TorchrunHardware):
-        _require(inputs, "sft", config)
-        return _train(SFTTask(config, inputs), inputs.hardware)
-    return sft.train_sft(config, inputs)
+def launch(
+    stage: StageName,
+    train: Callable[[Config, StageInputs], Trained],
+    config: Config,
+    inputs: StageInputs,
+    before: Callable[[Config, StageInputs], StageInputs] = lambda config, inputs: inputs,
+) -> Trained:
+    """Train in this process, or in as many as are configured.
 
-
-def train_dpo(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
-    """Train as :func:`llm_engineering.training.dpo.train_dpo` does, in as many processes as are configured."""
-    if isinstance(inputs.hardware, TorchrunHardware):
-        _require(inputs, "dpo", config)
-        return _train(DPOTask(config, _with_reference(config, inputs)), inputs.hardware)
-    return dpo.train_dpo(config, inputs)
-
-
-def _with_reference(config: DPOStageConfig, inputs: StageInputs) -> StageInputs:
-    """Return the inputs with the reference's log-probabilities, where they are wanted: one process scores them."""
-    if inputs.reference is not None or not stores_reference(config, inputs.rows.rows["train"]):
-        return inputs
-    scoring = Scoring(inputs.model, inputs.adapter, config.fast_path, config.ld_alpha)
-    folder = inputs.work_dir / FOLDER / "reference"
-    shutil.rmtree(folder, ignore_errors=True)
-    return replace(inputs, reference=store_reference(inputs.base, inputs.rows, scoring, None, folder))
-
-
-def _require(inputs: StageInputs, stage: StageName, config: StageConfig) -> None:
+    Args:
+        stage: Its name.
+        train: Trains it in one process: a function that other processes can import.
+        config: Its configuration.
+        inputs: Its inputs.
+        before: Returns its inputs with what one process makes before several train.
+    """
+    if not isinstance(inputs.hardware, TorchrunHardware):
+        return train(config, inputs)
     require_devices(inputs.hardware)
     require_shares(stage, config, inputs.hardware)
+    task = Task(stage, f"{train.__module__}:{train.__name__}", config, before(config, inputs))
+    return _train(task, inputs.hardware)
 
 
-def _train(task: Task, hardware: TorchrunHardware) -> tuple[Checkpoint, TrainingReport]:
+def _train(task: Task, hardware: TorchrunHardware) -> Trained:
     """Train in worker processes and return what the first one found.
 
     Raises:

@@ -1,14 +1,15 @@
 """What the worker processes of a training are told to do: a file of JSON, read by each of them."""
 
+import inspect
+import pkgutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, SerializeAsAny, TypeAdapter, ValidationInfo
 
-from llm_engineering.config.dpo import DPOStageConfig
-from llm_engineering.config.sft import SFTStageConfig
-from llm_engineering.reports.folders import Artifact, Checkpoint
+from llm_engineering.config.stage import StageConfig
+from llm_engineering.reports.folders import Artifact, Checkpoint, StageName
 from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training.stage import StageInputs
 
@@ -16,26 +17,28 @@ API_KEY = "COMET_API_KEY"
 """The environment variable that Comet reads its key from: a key is in no file."""
 
 
+FOLDER = "processes"
+"""What a work folder calls the folder with the task, the result and the output of the workers."""
+
+
+def _of_its_stage(value: Any, info: ValidationInfo) -> Any:
+    """Return the configuration as the one that the stage's function takes."""
+    taken = inspect.signature(pkgutil.resolve_name(info.data["train"])).parameters["config"].annotation
+    return taken.model_validate(value)
+
+
 @dataclass(frozen=True)
-class SFTTask:
-    """Supervised fine-tuning."""
+class Task:
+    """A stage to train: the function that does it, and what it is called with."""
 
-    config: SFTStageConfig
+    stage: StageName
+    train: str
+    """Its import path, ``package.module:function``."""
+    config: Annotated[SerializeAsAny[StageConfig], BeforeValidator(_of_its_stage)]
     inputs: StageInputs
-    stage: Literal["sft"] = "sft"
 
 
-@dataclass(frozen=True)
-class DPOTask:
-    """Direct preference optimization."""
-
-    config: DPOStageConfig
-    inputs: StageInputs
-    stage: Literal["dpo"] = "dpo"
-
-
-Task = SFTTask | DPOTask
-_TASK: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="stage")])
+_TASK = TypeAdapter(Task)
 
 
 class Result(Artifact):

@@ -5,6 +5,7 @@
 
 import logging
 import os
+import pkgutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from llm_engineering import progress
 from llm_engineering.config.tracking import NoTracking
 from llm_engineering.training.processes.link import Link, LogToLink, Told
-from llm_engineering.training.processes.task import Result, SFTTask, Task, read_task
+from llm_engineering.training.processes.task import Result, Task, read_task
 
 
 def main() -> None:
@@ -49,13 +50,7 @@ def _silent(task: Task) -> Task:
 
 
 def _train(task: Task) -> Result:
-    from llm_engineering.training.dpo import train_dpo
-    from llm_engineering.training.sft import train_sft
-
-    if isinstance(task, SFTTask):
-        checkpoint, report = train_sft(task.config, task.inputs)
-    else:
-        checkpoint, report = train_dpo(task.config, task.inputs)
+    checkpoint, report = pkgutil.resolve_name(task.train)(task.config, task.inputs)
     return Result(checkpoint=checkpoint, report=report)
 
 

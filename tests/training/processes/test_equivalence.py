@@ -16,7 +16,8 @@ from llm_engineering.config.hardware import TorchrunHardware
 from llm_engineering.config.model import FullFineTuning, LoraAdapter
 from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.errors import ProofError
-from llm_engineering.training.launcher import train_dpo, train_sft
+from llm_engineering.training.dpo import launch_dpo
+from llm_engineering.training.sft import launch_sft
 
 pytestmark = pytest.mark.slow
 COMMON = {
@@ -29,8 +30,8 @@ COMMON = {
     "learning_rate": 1e-2,
 }
 STAGES = {
-    "sft": (train_sft, SFTStageConfig(**COMMON)),
-    "dpo": (train_dpo, DPOStageConfig(**COMMON, nll_weight=0.5, reference="on_the_fly")),
+    "sft": (launch_sft, SFTStageConfig(**COMMON)),
+    "dpo": (launch_dpo, DPOStageConfig(**COMMON, nll_weight=0.5, reference="on_the_fly")),
 }
 LORA, FULL = LoraAdapter(r=4, alpha=8), FullFineTuning()
 needs_deepspeed = pytest.mark.skipif(
@@ -132,6 +133,6 @@ def test_what_falls_back_to_another_strategy_does_not_start(ragged_rows, make_in
     monkeypatch.setattr("llm_engineering.training.launcher.require_devices", lambda hardware: None)
     inputs = make_inputs(ragged_rows["sft"], hardware=TorchrunHardware(processes=2, strategy="fsdp"))
     with pytest.raises(ProofError) as caught:
-        train_sft(STAGES["sft"][1], inputs)
+        launch_sft(STAGES["sft"][1], inputs)
     words = "hardware asks for 2 processes with the strategy fsdp, and 2 processes with the strategy ddp would train"
     assert str(caught.value).startswith(words)

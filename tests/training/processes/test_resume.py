@@ -11,13 +11,14 @@ from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.hardware import TorchrunHardware
 from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.errors import TrainingError
-from llm_engineering.training.launcher import train_dpo, train_sft
+from llm_engineering.training.dpo import launch_dpo
 from llm_engineering.training.recovery import last_checkpoint, step_of
+from llm_engineering.training.sft import launch_sft
 
 pytestmark = pytest.mark.slow
 TWO = TorchrunHardware(processes=2)
 COMMON = {"batch_size": 2, "max_steps": 10, "save_steps": 4, "logging_steps": 1, "learning_rate": 1e-2}
-STAGES = {"sft": (train_sft, SFTStageConfig(**COMMON)), "dpo": (train_dpo, DPOStageConfig(**COMMON))}
+STAGES = {"sft": (launch_sft, SFTStageConfig(**COMMON)), "dpo": (launch_dpo, DPOStageConfig(**COMMON))}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -16,7 +16,7 @@ from llm_engineering.tracking import Account, Origin
 from llm_engineering.training.arguments import require_shares, sft_arguments
 from llm_engineering.training.processes.batches import STAND_IN, RowsWithStandIn, SharedBatches, share_of
 from llm_engineering.training.processes.strategy import prove_strategy
-from llm_engineering.training.processes.task import DPOTask, read_task, write_task
+from llm_engineering.training.processes.task import Task, read_task, write_task
 
 TORCHRUN = "hardware={type: torchrun, processes: 2, strategy: "
 
@@ -122,13 +122,13 @@ def test_checkpoints_of_one_process_and_of_ddp_are_of_one_kind():
 def test_a_task_comes_back_from_its_file_which_holds_no_key(preference_rows: RowSet, make_inputs, tmp_path):
     origin = Origin(run="towns", account=Account(api_key="a-secret", workspace="me"))
     hardware = TorchrunHardware(processes=2)
-    task = DPOTask(DPOStageConfig(beta=0.3), make_inputs(preference_rows, origin=origin, hardware=hardware))
+    inputs = make_inputs(preference_rows, origin=origin, hardware=hardware)
+    task = Task("dpo", "llm_engineering.training.dpo:train_dpo", DPOStageConfig(beta=0.3), inputs)
     environment = write_task(task, tmp_path / "task.json")
     assert environment == {"COMET_API_KEY": "a-secret"}
     assert "a-secret" not in (tmp_path / "task.json").read_text()
     found = read_task(tmp_path / "task.json")
-    assert isinstance(found, DPOTask)
-    assert found.config == task.config
+    assert (found.stage, found.train, found.config) == (task.stage, task.train, DPOStageConfig(beta=0.3))
     assert (found.inputs.base, found.inputs.rows, found.inputs.hardware) == (
         task.inputs.base,
         task.inputs.rows,
