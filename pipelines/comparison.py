@@ -6,13 +6,12 @@ from dataclasses import replace
 from zenml import pipeline
 
 from llm_engineering.config.run import RunConfig
-from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.data.loading import Origins
 from llm_engineering.planning.recipes import comparison_recipes, parents
 from llm_engineering.reports.folders import Checkpoint
 from pipelines.pieces import Pieces
 from pipelines.variants import Bench, Made, entries, shared_data
-from steps.compare_variants import compare_variants
+from steps.compare_variants import Comparing, compare_variants
 
 
 @pipeline(dynamic=True)
@@ -21,19 +20,14 @@ def comparison(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
     made, evaluations = wire_comparison(config, Bench(base, origins, Pieces()))
     recipes, notes = comparison_recipes(config)
     described, trainings, merges = entries(made)
-    compare_variants(
-        "comparison",
-        described,
-        trainings,
-        merges,
-        evaluations,
-        metric=None,
+    comparing = Comparing(
+        kind="comparison",
+        entries=described,
         tested=list(config.promotion.tolerances),
-        configuration=dump_config(config),
-        dataset=shared_data(made),
         against={one.name: _measures(one.name, parents(recipes)) for one in recipes if one.path},
         notes=notes,
     )
+    compare_variants(comparing, trainings, merges, evaluations, shared_data(made))
 
 
 def _measures(name: str, parent_of: Mapping[str, str]) -> list[str]:

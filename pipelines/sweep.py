@@ -6,13 +6,12 @@ from typing import Literal
 from zenml import pipeline
 
 from llm_engineering.config.run import RunConfig
-from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.data.loading import Origins
 from llm_engineering.planning.recipes import sweep_recipes
 from llm_engineering.reports.folders import Checkpoint
 from pipelines.pieces import Pieces
 from pipelines.variants import Bench, Made, by_rows, entries, shared_data
-from steps.compare_variants import compare_variants
+from steps.compare_variants import Comparing, compare_variants
 
 
 @pipeline(dynamic=True)
@@ -20,17 +19,9 @@ def sweep(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
     """Every run of the configured sweep: what runs have in common is done once, and none ends the others."""
     made, evaluations = wire_sweep(config, Bench(base, origins, Pieces()))
     described, trainings, merges = entries(made)
-    compare_variants(
-        "sweep",
-        described,
-        trainings,
-        merges,
-        evaluations,
-        metric=sweep_metric(config),
-        tested=list(config.promotion.tolerances),
-        configuration=dump_config(config),
-        dataset=shared_data(made),
-    )
+    tested = list(config.promotion.tolerances)
+    comparing = Comparing(kind="sweep", entries=described, tested=tested, metric=sweep_metric(config))
+    compare_variants(comparing, trainings, merges, evaluations, shared_data(made))
 
 
 def wire_sweep(config: RunConfig, bench: Bench) -> tuple[list[Made], list[object]]:

@@ -13,16 +13,17 @@ from zenml.steps import BaseStep
 
 from llm_engineering.config.measuring import Lineup, Measuring
 from llm_engineering.config.run import RunConfig
-from llm_engineering.config.yaml.loader import dump_config
+from llm_engineering.config.training import TrainingSettings
 from llm_engineering.data.loading import Origins
 from llm_engineering.planning.intent import Intent
-from llm_engineering.reports.folders import Checkpoint
+from llm_engineering.reports.folders import Checkpoint, StageName
 from llm_engineering.training.arguments import pairs_seen, stores_reference
 from pipelines.evidence import add_evidence
 from steps.build_preferences import build_preferences
 from steps.evaluate import evaluate
 from steps.export import export
 from steps.format_datasets import format_datasets
+from steps.gather_measured import gather_measured
 from steps.load_datasets import load_datasets
 from steps.merge import merge_dpo, merge_sft
 from steps.preflight import preflight
@@ -59,38 +60,30 @@ class Rows:
         return [self.sft, self.preference, self.questions]
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The outputs of one stage: what it was trained to, once merged, and both reports."""
+
+    stage: StageName
+    model: Output
+    training: Output
+    merge: Output
+
+
 @pipeline
 def training(config: RunConfig, base: Checkpoint, origins: Origins, intent: Intent) -> None:
     """Base → SFT → merge → DPO against the frozen SFT model → merge → evaluate → promote."""
     rows = checked_rows(config, base, origins, intent)
-    sft_adapter, sft_report = sft_stage(config, base, rows)
-    sft_model, sft_merge = with_code_dependencies(merge_sft)(base, sft_adapter, rows.questions, config.model)
-    preference_report = sampled_preferences(config, sft_model, rows)
-    dpo_adapter, dpo_report = dpo_stage(config, sft_model, rows)
-    dpo_model, dpo_merge = with_code_dependencies(merge_dpo)(sft_model, dpo_adapter, rows.questions, config.model)
-    _judge(
-        config,
-        base,
-        rows,
-        models={"sft_model": sft_model, "dpo_model": dpo_model},
-        reports={
-            "sft_report": sft_report,
-            "sft_merge_report": sft_merge,
-            "preference_report": preference_report,
-            "dpo_report": dpo_report,
-            "dpo_merge_report": dpo_merge,
-        },
-    )
+    sft = sft_stage(config, base, rows)
+    preference_report = sampled_preferences(config, sft.model, rows)
+    _conclude(config, base, rows, [sft, dpo_stage(config, sft.model, rows)], preference_report)
 
 
 @pipeline
 def sft(config: RunConfig, base: Checkpoint, origins: Origins, intent: Intent) -> None:
     """Base → SFT → merge → evaluate → promote."""
     rows = checked_rows(config, base, origins, intent)
-    sft_adapter, sft_report = sft_stage(config, base, rows)
-    sft_model, sft_merge = with_code_dependencies(merge_sft)(base, sft_adapter, rows.questions, config.model)
-    reports = {"sft_report": sft_report, "sft_merge_report": sft_merge}
-    _judge(config, base, rows, models={"sft_model": sft_model}, reports=reports)
+    _conclude(config, base, rows, [sft_stage(config, base, rows)])
 
 
 @pipeline
@@ -98,10 +91,7 @@ def dpo(config: RunConfig, base: Checkpoint, origins: Origins, intent: Intent) -
     """A model that was fine-tuned already → DPO against it → merge → evaluate → promote."""
     rows = checked_rows(config, base, origins, intent)
     preference_report = sampled_preferences(config, base, rows)
-    dpo_adapter, dpo_report = dpo_stage(config, base, rows)
-    dpo_model, dpo_merge = with_code_dependencies(merge_dpo)(base, dpo_adapter, rows.questions, config.model)
-    reports = {"preference_report": preference_report, "dpo_report": dpo_report, "dpo_merge_report": dpo_merge}
-    _judge(config, base, rows, models={"dpo_model": dpo_model}, reports=reports)
+    _conclude(config, base, rows, [dpo_stage(config, base, rows)], preference_report)
 
 
 @pipeline
@@ -128,24 +118,27 @@ def checked_rows(
     return rows
 
 
-def sft_stage(config: RunConfig, base: Output, rows: Rows, run: Run = with_code_dependencies) -> tuple[Output, Output]:
-    """Train on the SFT rows; return adapter and report."""
-    evaluation = config.evaluation_while_training(config.sft)
-    adapter, training_report = run(train_sft)(
-        rows.sft,
-        rows.questions,
-        base,
-        config.model,
-        config.adapter,
-        config.sft,
-        evaluation,
-        config.watch.acting("sft"),
-        checker_hash(evaluation.checker),
-        config.hardware.sharding,
-        config.seed,
-        rows.preflight,
+def training_settings(config: RunConfig, stage: StageName) -> TrainingSettings:
+    """Return what shapes a training beside its stage's own settings."""
+    evaluation = config.evaluation_while_training(config.sft if stage == "sft" else config.dpo)
+    loss = checker_hash(config.dpo.loss, "loss") if stage == "dpo" else ""
+    return TrainingSettings(
+        model=config.model,
+        adapter=config.adapter,
+        evaluation=evaluation,
+        acting=config.watch.acting(stage),
+        checker_sha256=checker_hash(evaluation.checker) + loss,
+        sharding=config.hardware.sharding,
+        seed=config.seed,
     )
-    return adapter, training_report
+
+
+def sft_stage(config: RunConfig, base: Output, rows: Rows, run: Run = with_code_dependencies) -> Trained:
+    """Train on the SFT rows, and merge."""
+    settings = training_settings(config, "sft")
+    adapter, training_report = run(train_sft)(rows.sft, rows.questions, base, config.sft, settings, rows.preflight)
+    model, merge_report = run(merge_sft)(base, adapter, rows.questions, config.model)
+    return Trained("sft", model, training_report, merge_report)
 
 
 def sampled_preferences(
@@ -178,27 +171,14 @@ def scored_reference(config: RunConfig, policy: Output, rows: Rows, run: Run = w
     return run(score_reference)(rows.preference, policy, model, adapter, dpo.fast_path, dpo.ld_alpha, seen)
 
 
-def dpo_stage(
-    config: RunConfig, policy: Output, rows: Rows, run: Run = with_code_dependencies
-) -> tuple[Output, Output]:
-    """Train on the pairs against ``policy`` itself; return adapter and report."""
-    evaluation = config.evaluation_while_training(config.dpo)
+def dpo_stage(config: RunConfig, policy: Output, rows: Rows, run: Run = with_code_dependencies) -> Trained:
+    """Train on the pairs against ``policy`` itself, and merge."""
+    settings, reference = training_settings(config, "dpo"), scored_reference(config, policy, rows, run)
     adapter, training_report = run(train_dpo)(
-        rows.preference,
-        rows.questions,
-        policy,
-        config.model,
-        config.adapter,
-        config.dpo,
-        evaluation,
-        config.watch.acting("dpo"),
-        checker_hash(evaluation.checker) + checker_hash(config.dpo.loss, "loss"),
-        config.hardware.sharding,
-        config.seed,
-        rows.preflight,
-        scored_reference(config, policy, rows, run),
+        rows.preference, rows.questions, policy, config.dpo, settings, rows.preflight, reference
     )
-    return adapter, training_report
+    model, merge_report = run(merge_dpo)(policy, adapter, rows.questions, config.model)
+    return Trained("dpo", model, training_report, merge_report)
 
 
 def measuring(config: RunConfig, first: Literal["test", "eval"] = "test") -> Measuring:
@@ -213,7 +193,7 @@ def measuring(config: RunConfig, first: Literal["test", "eval"] = "test") -> Mea
     )
 
 
-def measured(
+def evaluated(
     config: RunConfig,
     base: Checkpoint,
     models: list[Output],
@@ -230,30 +210,19 @@ def measured(
 
 
 def _measure(config: RunConfig, base: Checkpoint, models: list[Output], rows: Rows, lineup: Lineup) -> Output:
-    evaluation_report, outcomes = measured(config, base, models, rows, lineup)
+    evaluation_report, outcomes = evaluated(config, base, models, rows, lineup)
     with_code_dependencies(show_outcomes)(outcomes)
     return evaluation_report
 
 
-def _judge(
-    config: RunConfig, base: Checkpoint, rows: Rows, models: dict[str, Output], reports: dict[str, Output | None]
+def _conclude(
+    config: RunConfig, base: Checkpoint, rows: Rows, trained: list[Trained], preference_report: Output | None = None
 ) -> None:
     """Evaluate, promote, export and report; all but the first run every time, since every run makes a model version."""
-    configuration = dump_config(config)
-    lineup = Lineup.of_run([name.removesuffix("_model") for name in models])
-    evaluation_report = _measure(config, base, list(models.values()), rows, lineup)
-    decision = promote(
-        evaluation_report,
-        rows.report,
-        base,
-        rows.held_out,
-        measuring(config),
-        config.promotion,
-        configuration,
-        **models,
-        **{name: reports[name] for name in ("sft_merge_report", "dpo_merge_report", "dpo_report") if name in reports},
-    )
-    _, export_report = export(
-        decision, rows.report, evaluation_report, base, rows.questions, config, **models, **reports
-    )
-    report(decision, rows.report, evaluation_report, configuration, export_report=export_report, **reports)
+    models = [one.model for one in trained]
+    evaluation_report = _measure(config, base, models, rows, Lineup.of_run([one.stage for one in trained]))
+    trainings, merges = [one.training for one in trained], [one.merge for one in trained]
+    measured = gather_measured(rows.report, trainings, merges, evaluation_report, preference_report)
+    decision = promote(measured, base, models, rows.held_out, measuring(config), config.promotion)
+    _, export_report = export(measured, decision, base, models, rows.questions)
+    report(measured, decision, export_report)

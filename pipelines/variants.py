@@ -13,10 +13,18 @@ from llm_engineering.planning.recipes import Recipe, Training, clean_checker, im
 from llm_engineering.reports.evaluation import Variant
 from llm_engineering.reports.folders import Checkpoint
 from pipelines.pieces import PieceError, Pieces, identity
-from pipelines.training import Output, Rows, checked_rows, dpo_stage, measured, sampled_preferences, sft_stage
+from pipelines.training import (
+    Output,
+    Rows,
+    Trained,
+    checked_rows,
+    dpo_stage,
+    evaluated,
+    sampled_preferences,
+    sft_stage,
+)
 from steps.compare_variants import Entry
 from steps.imitation_rows import imitation_rows
-from steps.merge import merge_dpo, merge_sft
 from steps.preflight import preflight
 from steps.runtime.caching import checker_hash
 
@@ -33,6 +41,12 @@ class Made:
     trainings: list[Output] = field(default_factory=list)
     merges: list[Output] = field(default_factory=list)
     error: str | None = None
+
+    def add(self, trained: Trained) -> None:
+        """Take in one more training."""
+        self.models.append(trained.model)
+        self.trainings.append(trained.training)
+        self.merges.append(trained.merge)
 
 
 @dataclass(frozen=True)
@@ -97,16 +111,11 @@ class Bench:
 
     def sft(self, made: Made, rows: Rows, config: RunConfig | None = None) -> None:
         """Add SFT on the SFT rows to what was made."""
-        config = config or made.recipe.config
-        parent = made.models[-1]
-        adapter, report = sft_stage(config, parent, rows, self.run)
-        self._keep(made, report, self.run(merge_sft)(parent, adapter, rows.questions, config.model))
+        made.add(sft_stage(config or made.recipe.config, made.models[-1], rows, self.run))
 
     def dpo(self, made: Made, rows: Rows) -> None:
         """Add DPO on the pairs."""
-        config, parent = made.recipe.config, made.models[-1]
-        adapter, report = dpo_stage(config, parent, rows, self.run)
-        self._keep(made, report, self.run(merge_dpo)(parent, adapter, rows.questions, config.model))
+        made.add(dpo_stage(made.recipe.config, made.models[-1], rows, self.run))
 
     def chosen(self, made: Made, rows: Rows) -> None:
         """Add SFT on the chosen answers of the pairs."""
@@ -123,12 +132,6 @@ class Bench:
         )
         settings = config.model_copy(update={"sft": imitation_settings(config)})
         self.sft(made, replace(rows, sft=answers), settings)
-
-    def _keep(self, made: Made, report: Output, merged: Output) -> None:
-        model, merge = merged
-        made.models.append(model)
-        made.trainings.append(report)
-        made.merges.append(merge)
 
     def measure(
         self, config: RunConfig, made: Sequence[Made], rows: Rows, first: Literal["test", "eval"]
@@ -153,7 +156,7 @@ class Bench:
             parents[name] = names.setdefault(_key(parent), f"parent of {name}")
             models |= {parents[name]: parent} if parents[name] != "base" else {}
         lineup = Lineup(models=list(models), measured=[one.recipe.name for one in made], parents=parents)
-        return measured(config, self.base, list(models.values()), rows, lineup, self.run, first)[0]
+        return evaluated(config, self.base, list(models.values()), rows, lineup, self.run, first)[0]
 
 
 _TRAININGS: Mapping[Training, Callable[[Bench, Made, Rows], None]] = {

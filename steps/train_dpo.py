@@ -6,9 +6,7 @@ from typing import Annotated
 from zenml import step
 
 from llm_engineering.config.dpo import DPOStageConfig
-from llm_engineering.config.evaluation import EvaluationConfig
-from llm_engineering.config.model import AdapterConfig, ModelConfig
-from llm_engineering.config.watch import WatchConfig
+from llm_engineering.config.training import TrainingSettings
 from llm_engineering.reports.folders import Checkpoint, ReferenceLogProbs, RowSet
 from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training import dpo as library
@@ -25,14 +23,8 @@ def train_dpo(
     preference_rows: RowSet,
     questions: RowSet,
     policy: Checkpoint,
-    model: ModelConfig,
-    adapter: AdapterConfig,
     dpo: DPOStageConfig,
-    evaluation: EvaluationConfig,
-    acting: WatchConfig,  # in the cache key: what of the watch can stop or restart the training
-    checker_sha256: str,  # in the cache key: an edited checker judges anew, an edited loss of the user's trains anew
-    sharding: str,  # in the cache key: checkpoints of one kind of sharding are of no use to another
-    seed: int,
+    settings: TrainingSettings,
     preflight: bool,  # an input, so that nothing is trained before it has passed
     reference_log_probs: ReferenceLogProbs | None = None,
 ) -> tuple[Annotated[Checkpoint, "dpo_adapter"], Annotated[TrainingReport, "dpo_report"]]:
@@ -41,7 +33,7 @@ def train_dpo(
         if finished:
             checkpoint, report = finished["dpo_adapter"], finished["dpo_report"]
         else:
-            inputs = stage_inputs(policy, preference_rows, questions, model, adapter, evaluation, seed, work_dir)
+            inputs = stage_inputs(policy, preference_rows, questions, settings, work_dir)
             checkpoint, report = library.launch_dpo(dpo, replace(inputs, reference=reference_log_probs))
     report = with_kept_archive(report)
     verdicts = [verdict.name for verdict in report.verdicts]

@@ -4,10 +4,8 @@ from typing import Annotated
 
 from zenml import step
 
-from llm_engineering.config.evaluation import EvaluationConfig
-from llm_engineering.config.model import AdapterConfig, ModelConfig
 from llm_engineering.config.sft import SFTStageConfig
-from llm_engineering.config.watch import WatchConfig
+from llm_engineering.config.training import TrainingSettings
 from llm_engineering.reports.folders import Checkpoint, RowSet
 from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training import sft as library
@@ -24,14 +22,8 @@ def train_sft(
     sft_rows: RowSet,
     questions: RowSet,
     base: Checkpoint,
-    model: ModelConfig,
-    adapter: AdapterConfig,
     sft: SFTStageConfig,
-    evaluation: EvaluationConfig,
-    acting: WatchConfig,  # in the cache key: what of the watch can stop or restart the training
-    checker_sha256: str,  # in the cache key: an edited checker judges anew
-    sharding: str,  # in the cache key: checkpoints of one kind of sharding are of no use to another
-    seed: int,
+    settings: TrainingSettings,
     preflight: bool,  # an input, so that nothing is trained before it has passed
 ) -> tuple[Annotated[Checkpoint, "sft_adapter"], Annotated[TrainingReport, "sft_report"]]:
     """Train an adapter on the answers of the conversations."""
@@ -39,7 +31,7 @@ def train_sft(
         if finished:
             checkpoint, report = finished["sft_adapter"], finished["sft_report"]
         else:
-            inputs = stage_inputs(base, sft_rows, questions, model, adapter, evaluation, seed, work_dir)
+            inputs = stage_inputs(base, sft_rows, questions, settings, work_dir)
             checkpoint, report = library.launch_sft(sft, inputs)
     report = with_kept_archive(report)
     verdicts = [verdict.name for verdict in report.verdicts]

@@ -306,7 +306,7 @@ def _reports(request: Request, launch: "Launch") -> "RunReports":
     """Run the pipeline and return its reports."""
     from pipelines.launching.collect import collect
 
-    return collect(launch.config, _started(request, launch))
+    return collect(_started(request, launch))
 
 
 def _started(request: Request, launch: "Launch") -> "PipelineRunResponse":
@@ -333,7 +333,7 @@ def _write_failure(request: Request, error: BaseException) -> None:
     text = str(error) or type(error).__name__
     found = Client().list_pipeline_runs(name=names[0], size=1, hydrate=True).items if names else []
     refused = RunFacts(name=config.name, id="", pipeline=request.job, status="failed", seconds=0.0, error=text)
-    _write_summary(request, collect(config, found[0], text) if found else RunReports(run=refused))
+    _write_summary(request, collect(found[0], text) if found else RunReports(run=refused))
 
 
 def _write_summary(request: Request, reports: "RunReports") -> None:

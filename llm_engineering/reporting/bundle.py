@@ -1,13 +1,13 @@
 """What is known about one run, in one value: the input of every report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from llm_engineering.reports.data import DatasetReport, PreferenceReport
 from llm_engineering.reports.evaluation import EvaluationReport
-from llm_engineering.reports.folders import Artifact, StageName
+from llm_engineering.reports.folders import Artifact, Checkpoint, StageName
 from llm_engineering.reports.promotion import ExportReport, PromotionDecision
 from llm_engineering.reports.training import MergeReport, TrackerLink, TrainingReport
 
@@ -48,10 +48,12 @@ class RunFacts(Artifact):
     """Where things lie: name and path (``sft_model``, ``dpo_model``, ``report`` ...)."""
 
 
-class RunReports(Artifact):
-    """The reports of a run; what its pipeline does not have, or did not reach, is missing."""
+class Measured(Artifact):
+    """What a run measured and proved before it decided; what its pipeline does not have, or did not reach, is missing.
 
-    run: RunFacts
+    The verdicts on its curves are those of the thresholds that this run has.
+    """
+
     dataset: DatasetReport | None = None
     preferences: PreferenceReport | None = None
     """Pairs that were sampled; they are not in the ledger of ``dataset``."""
@@ -59,6 +61,21 @@ class RunReports(Artifact):
     dpo: TrainingReport | None = None
     merges: dict[StageName, MergeReport] = Field(default_factory=dict)
     evaluation: EvaluationReport | None = None
+
+    def trainings(self) -> Iterator[TrainingReport]:
+        """Yield the training reports there are, in the order of the stages."""
+        yield from (report for report in (self.sft, self.dpo) if report is not None)
+
+    def promoted(self, decision: PromotionDecision, models: Sequence[Checkpoint]) -> Checkpoint | None:
+        """Return the promoted one of the models that the trainings made, in their order."""
+        stages = [training.stage for training in self.trainings()]
+        return dict(zip(stages, models, strict=True)).get(decision.promoted) if decision.promoted else None
+
+
+class RunReports(Measured):
+    """The reports of a run: what was measured, what was decided on it, and what became of that."""
+
+    run: RunFacts
     decision: PromotionDecision | None = None
     exports: ExportReport | None = None
     config_yaml: str = ""
@@ -67,10 +84,6 @@ class RunReports(Artifact):
     """Where the report itself was logged, which it cannot name."""
     packages: dict[str, str] = Field(default_factory=dict)
     """Versions of the packages that the results depend on."""
-
-    def trainings(self) -> Iterator[TrainingReport]:
-        """Yield the training reports there are, in the order of the stages."""
-        yield from (report for report in (self.sft, self.dpo) if report is not None)
 
     def trackers(self) -> Iterator[TrackerLink]:
         """Yield the links to the experiment tracker, in the order of the stages."""

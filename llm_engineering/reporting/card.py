@@ -5,7 +5,7 @@ Everything that comes from data, models or configuration is escaped; a fact that
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markupsafe import Markup
@@ -53,6 +53,7 @@ def render_card(facts: CardFacts) -> str:
     decision = facts.reports.decision
     assert decision is not None, "no decision, no card"
     assert decision.promoted is not None, "no promoted model, no card"
+    facts = replace(facts, reports=_up_to(facts.reports, decision.promoted))
     environment = template_engine(
         autoescape=False,  # the finalizer escapes, for Markdown
         finalize=escaped,
@@ -81,7 +82,7 @@ def render_card(facts: CardFacts) -> str:
         recipe=_recipe(facts, decision.promoted),
         metrics=_metrics(facts.reports, decision.promoted),
         models=_shown_models(facts.reports, decision.promoted),
-        limits=_limits(facts, decision.promoted),
+        limits=_limits(facts),
         settings=dump_block(facts.config, STATED),
     )
     return harmless(text)
@@ -141,7 +142,7 @@ def _front_matter(facts: CardFacts) -> str:
         pipeline_tag="text-generation",
         base_model=config.model.base if _HUB_ID.fullmatch(config.model.base) else None,
         datasets=sorted({source.hub for _, source in config.data.row_sources if isinstance(source, HubSource)}) or None,
-        tags=[*(stage for stage in ("sft", "dpo") if _was_trained(facts.reports, stage)), "trl", "zenml"],
+        tags=[*(training.stage for training in facts.reports.trainings()), "trl", "zenml"],
     )
     return data.to_yaml()
 
@@ -151,14 +152,17 @@ def _public_name(base: str) -> str:
     return base if _HUB_ID.fullmatch(base) and not Path(base).exists() else Path(base).name
 
 
-def _was_trained(reports: RunReports, stage: str) -> bool:
-    promoted = reports.decision.promoted if reports.decision else None
-    return getattr(reports, stage) is not None and (promoted == "dpo" or stage == "sft")
+def _up_to(reports: RunReports, promoted: str) -> RunReports:
+    """Return the reports without those of what was done after the promoted model was made."""
+    if promoted == "dpo":
+        return reports
+    merges = {stage: merge for stage, merge in reports.merges.items() if stage == promoted}
+    return reports.model_copy(update={"preferences": None, "dpo": None, "merges": merges})
 
 
 def _how(facts: CardFacts, promoted: str) -> str:
     """Return how the model was made, in a phrase: ``SFT → merge → DPO → merge``."""
-    stages = [model_label(stage) for stage in ("sft", "dpo") if _was_trained(facts.reports, stage)]
+    stages = [model_label(training.stage) for training in facts.reports.trainings()]
     return " → ".join(f"{stage} → merge" for stage in stages) or model_label(promoted)
 
 
@@ -259,7 +263,7 @@ def _value(metric: str, scores: ModelScores) -> str:
     return quantity(metric, measured.value) + (f" ({ends}{f' {unit}' if unit else ''})" if ends else "")
 
 
-def _limits(facts: CardFacts, promoted: str) -> list[str]:
+def _limits(facts: CardFacts) -> list[str]:
     """Return what a reader should not expect, each from something that was measured or not done."""
     reports = facts.reports
     evaluation, dataset = reports.evaluation, reports.dataset
@@ -280,7 +284,6 @@ def _limits(facts: CardFacts, promoted: str) -> list[str]:
                     f"Languages of the {kind} data, as guessed from {texts.language_sample} examples: {languages}."
                 )
     for training in reports.trainings():
-        if training.stage == "sft" or promoted == "dpo":
-            told = [verdict for verdict in training.verdicts if verdict.name != "healthy"]
-            said += [f"{model_label(training.stage)}: {verdict.name}. {verdict.evidence}" for verdict in told]
+        told = [verdict for verdict in training.verdicts if verdict.name != "healthy"]
+        said += [f"{model_label(training.stage)}: {verdict.name}. {verdict.evidence}" for verdict in told]
     return said

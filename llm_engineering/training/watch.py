@@ -142,16 +142,12 @@ def watched(report: TrainingReport, watch: WatchConfig, evaluation: EvaluationRe
     return report.model_copy(update={"verdicts": verdicts or _healthy(report.history, watch)})
 
 
-def judged_anew(
-    report: TrainingReport | None, watch: WatchConfig, evaluation: EvaluationReport | None
-) -> TrainingReport | None:
+def judged_anew(report: TrainingReport, watch: WatchConfig, evaluation: EvaluationReport | None) -> TrainingReport:
     """Return a report, and that of a first attempt, with the verdicts of these thresholds.
 
     A cached training keeps its curves; only what is said of them follows the configuration of the run that shows it.
     """
-    if report is None:
-        return None
-    first = judged_anew(report.first_attempt, watch, None)
+    first = judged_anew(report.first_attempt, watch, None) if report.first_attempt else None
     return watched(report, watch, evaluation).model_copy(update={"first_attempt": first})
 
 

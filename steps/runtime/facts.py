@@ -5,16 +5,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zenml import add_tags, log_metadata
+from zenml import add_tags, get_step_context, log_metadata
+from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 
 from llm_engineering.config.leaves import leaves
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.evaluation.changes import CHANGES_FILE
 from llm_engineering.models.hardware import describe_machine
-from llm_engineering.reporting.bundle import ModelVersion, RunFacts, RunReports
+from llm_engineering.reporting.bundle import Measured, ModelVersion, RunFacts, RunReports
 from llm_engineering.reporting.summary import build_summary
-from steps.runtime.caching import REPOSITORY
+from llm_engineering.reports.promotion import ExportReport, PromotionDecision
+from llm_engineering.reports.training import TrackerLink
+from steps.runtime.caching import REPOSITORY, packages
 from steps.runtime.materializers import FILES, FolderMaterializer
 from steps.runtime.stores import is_remote
 
@@ -39,6 +44,59 @@ def _git(repository: Path, *words: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return said.stdout.strip()
+
+
+def this_run() -> PipelineRunResponse:
+    """Return the run of this step, as far as it has come."""
+    return Client().get_pipeline_run(get_step_context().pipeline_run.id)
+
+
+def run_configuration(run: PipelineRunResponse) -> RunConfig:
+    """Return the configuration that a run was started with."""
+    return RunConfig.model_validate(run.config.extra["configuration"])
+
+
+def run_reports(
+    run: PipelineRunResponse,
+    measured: Measured,
+    decision: PromotionDecision | None = None,
+    exports: ExportReport | None = None,
+    error: str | None = None,
+) -> RunReports:
+    """Return all that is known of a run: the one place where it is put together, for every page and summary.
+
+    Args:
+        run: The run, finished or not.
+        measured: What it measured.
+        decision: What was decided on that.
+        exports: What became of the promoted model.
+        error: The sentence that the run failed with.
+    """
+    return RunReports(
+        **dict(measured),
+        run=run_facts(run, error, decision.stage if decision and decision.promoted else None),
+        decision=decision,
+        exports=exports,
+        config_yaml=dump_config(run_configuration(run)),
+        published=_published(run),
+        packages=packages(),
+    )
+
+
+def _published(run: PipelineRunResponse) -> TrackerLink | None:
+    """Return where the report was logged, from its step's metadata: nothing comes after the report."""
+    step = run.steps.get("report")
+    facts = step.run_metadata if step else {}
+    url, archive = facts.get("comet"), facts.get("comet_offline_archive")
+    if not url and not archive:
+        return None
+    key = facts.get("comet_experiment")
+    return TrackerLink(
+        stage="report",
+        url=str(url) if url else None,
+        offline_archive=str(archive) if archive else None,
+        key=str(key) if key else None,
+    )
 
 
 def run_facts(run: PipelineRunResponse, error: str | None = None, stage: str | None = None) -> RunFacts:
@@ -81,6 +139,9 @@ def show_in_dashboard(reports: RunReports) -> None:
     sections |= {f"metrics of {name}": _lines(metrics) for name, metrics in measured.items()}
     origin = {"seed", "code_commit", "code_dirty", "hardware"}
     sections["origin"] = reports.run.model_dump(include=origin, exclude_none=True)
+    sections["verdicts"] = {
+        training.stage: ", ".join(verdict.name for verdict in training.verdicts) for training in reports.trainings()
+    }
     if reports.dataset:
         sections["data fingerprints"] = dict(reports.dataset.fingerprints)
     links = {link.stage: Uri(link.url) if link.url else link.offline_archive for link in reports.trackers()}

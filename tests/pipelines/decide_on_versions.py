@@ -14,8 +14,11 @@ from typing import Any
 import click
 from click.testing import CliRunner
 from zenml.client import Client
+from zenml.models import PipelineRunResponse
 
 from llm_engineering.config.yaml.loader import load_config
+from llm_engineering.reporting.summary import build_summary
+from pipelines.launching.collect import collect
 from pipelines.launching.prepare import prepare
 from pipelines.launching.start import start
 from pipelines.launching.step_facts import fact_of
@@ -29,7 +32,7 @@ name: small
 data:
   sft: [{path: rows.jsonl}]
   evaluation_share: 0.3
-sft: {max_steps: 2, batch_size: 4, learning_rate: 4.0e-3}
+sft: {max_steps: 4, batch_size: 4, learning_rate: 4.0e-3}
 evaluation: {checker: exact, max_new_tokens: 4, sampled_answers: 0}
 promotion: {least_units: 1}
 tracking: {type: none}
@@ -49,10 +52,25 @@ class Facts(logging.Handler):
 steps: list[dict[str, list[str]]] = []
 
 
-def train(*overrides: str) -> None:
+def train(*overrides: str) -> PipelineRunResponse:
     config = load_config([folder / "small.yaml"], overrides)
     steps.append({})
-    start(prepare("sft", config), cache=True, started=lambda name: None)
+    return start(prepare("sft", config), cache=True, started=lambda name: None)
+
+
+def verdicts(name: str, run: PipelineRunResponse) -> None:
+    """Note what each reader of a run is told of its curves."""
+    card, page = (
+        str(run.steps[step].outputs[made][0].load()) for step, made in (("export", "model_card"), ("report", "report"))
+    )
+    told[name] = {
+        "cached": run.steps["train_sft"].status.value == "cached",
+        "summary": [each["name"] for each in build_summary(collect(run))["training"]["sft"]["verdicts"]],
+        "dashboard": run.run_metadata["verdicts"],
+        "card": card,
+        "page": page,
+        "error": "",
+    }
 
 
 def run(name: str, main: click.Command, arguments: list[str]) -> None:
@@ -88,7 +106,7 @@ rows = [{"question": f"What is {n} and {n}?", "answer": f"It is {2 * n}."} for n
 (folder / "small.yaml").write_text(CONFIG)
 open_store()
 logging.getLogger("zenml").addHandler(Facts())
-train()
+first = train()
 if sys.argv[2] == "commands":
     train("promotion.least_units=2")  # shapes no result: everything but the decision is cached
     told["steps"] = {"first": steps[0], "second": dict(steps[1]), "error": ""}
@@ -106,6 +124,8 @@ if sys.argv[2] == "commands":
     run("compare", compare.main, ["small@1", "small@2", *written])
     run("compare with itself", compare.main, ["small@1", "small@1"])
     run("compare unknown", compare.main, ["small@1", "nobody"])
+    verdicts("verdicts of before", first)
+    verdicts("verdicts of now", train("watch.min_points=3", "watch.exploding_gradients.high=1e-6"))
 else:
     command("refused", "2", "production", *PROOF)
     thread = answering(False)

@@ -102,6 +102,16 @@ def test_a_run_does_not_differ_from_itself(told: dict[str, Any]) -> None:
     assert told["compare with itself"]["output"].startswith("Nothing differs.")
 
 
+def test_a_cached_training_is_judged_by_the_thresholds_of_now_wherever_it_is_shown(told: dict[str, Any]) -> None:
+    before, now = told["verdicts of before"], told["verdicts of now"]
+    assert now["cached"]
+    assert now["summary"] == ["exploding_gradients"] != before["summary"]
+    assert now["dashboard"] == {"sft": "exploding_gradients"} != before["dashboard"]
+    for shown, word in (("card", "exploding\\_gradients"), ("page", "exploding_gradients")):
+        assert word in now[shown]
+        assert word not in before[shown]
+
+
 @pytest.mark.slow
 def test_the_gate_refuses_with_its_reason(asked: dict[str, Any]) -> None:
     assert asked["refused"]["code"] == 1
