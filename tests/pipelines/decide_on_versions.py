@@ -32,7 +32,7 @@ name: small
 data:
   sft: [{path: rows.jsonl}]
   evaluation_share: 0.3
-sft: {max_steps: 4, batch_size: 4, learning_rate: 4.0e-3}
+sft: {max_steps: 4, logging_steps: 1, batch_size: 4, learning_rate: 4.0e-3}
 evaluation: {checker: exact, max_new_tokens: 4, sampled_answers: 0}
 promotion: {least_units: 1}
 tracking: {type: none}
