@@ -54,7 +54,7 @@ class MetricRow:
     group: str = "Other"
     """One of ``GROUPS``."""
     takes: Takes | None = None
-    """None: a language model that judges, or the lm-evaluation-harness, measures it."""
+    """None: it follows from another row, or a judge or the lm-evaluation-harness measures it."""
     is_rate: bool = False
     """Its outcomes are 0 or 1, so that its interval is Wilson's."""
     by_length: bool = False

@@ -129,6 +129,11 @@ def test_a_step_does_not_depend_on_what_it_does_not_use() -> None:
     assert not [file for file in files if file.startswith(("llm_engineering/training", "llm_engineering/reporting"))]
 
 
+def test_another_metric_trains_nothing_anew() -> None:
+    table = {"llm_engineering/config/metrics.py", "llm_engineering/scoring/texts.py"}
+    assert not table & {*code_dependencies("steps.train_sft"), *code_dependencies("steps.train_dpo")}
+
+
 def test_a_step_that_measures_depends_on_the_functions_that_metrics_name() -> None:
     files = code_dependencies("steps.evaluate")
     modules = {row.function.partition(":")[0] for row in METRICS.values() if row.takes}
