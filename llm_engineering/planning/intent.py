@@ -189,9 +189,14 @@ def check_references(intent: Intent, rows: CountedRows) -> Iterator[str]:
     if evaluation.checker:
         asked += [(evaluation.checker, split, evaluation.max_questions) for split in ("eval", "test")]
     for checker, split, most in asked:
-        questions = (one for one in read_questions(rows.questions, split, most, intent.seed))
-        require_references(load_checker(checker), ((one.shown, one.reference) for one in questions))
+        require_references(load_checker(checker), _read_when_asked(rows.questions, split, most, intent.seed))
     yield from ()
+
+
+def _read_when_asked(questions: RowSet, split: str, most: int | None, seed: int) -> Iterator[tuple[str, str]]:
+    """Yield questions and references; most checkers take any text, and ask for none."""
+    for question in read_questions(questions, split, most, seed):
+        yield question.shown, question.reference
 
 
 def check_units(intent: Intent, rows: CountedRows) -> Iterator[str]:

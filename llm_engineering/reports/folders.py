@@ -96,6 +96,8 @@ class RowSet(Folder):
 
     rows: dict[str, int]
     """Rows per split."""
+    most: int = 0
+    """How many training rows there could have been, where some were sampled or picked; 0: all that there are."""
 
 
 class ReferenceKey(Artifact):

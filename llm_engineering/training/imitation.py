@@ -43,7 +43,7 @@ def imitation_rows(
             if checker
             else "There are no preference pairs to train on. Check data.preference."
         )
-    return write_rows(folder, rows, SFT)
+    return write_rows(folder, rows, SFT).model_copy(update={"most": pairs.most or pairs.rows["train"]})
 
 
 def _rows(

@@ -23,6 +23,7 @@ from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training.arguments import require_shares
 from llm_engineering.training.processes.link import Died, Ended, Failed, Logged, Message, Told, listening_at
 from llm_engineering.training.processes.task import FOLDER, Result, Task, write_task
+from llm_engineering.training.schedule import shortened
 from llm_engineering.training.stage import StageInputs
 
 _log = logging.getLogger(__name__)
@@ -50,12 +51,17 @@ def launch(
         inputs: Its inputs.
         before: Returns its inputs with what one process makes before several train.
     """
-    if not isinstance(inputs.hardware, TorchrunHardware):
-        return train(config, inputs)
-    require_devices(inputs.hardware)
-    require_shares(stage, config, inputs.hardware)
-    task = Task(stage, f"{train.__module__}:{train.__name__}", config, before(config, inputs))
-    return _train(task, inputs.hardware)
+    config, notes = shortened(stage, config, inputs.rows)
+    for note in notes:
+        _log.warning(note)
+    if isinstance(inputs.hardware, TorchrunHardware):
+        require_devices(inputs.hardware)
+        require_shares(stage, config, inputs.hardware)
+        task = Task(stage, f"{train.__module__}:{train.__name__}", config, before(config, inputs))
+        checkpoint, report = _train(task, inputs.hardware)
+    else:
+        checkpoint, report = train(config, inputs)
+    return checkpoint, report.model_copy(update={"notes": [*notes, *report.notes]})
 
 
 def _train(task: Task, hardware: TorchrunHardware) -> Trained:

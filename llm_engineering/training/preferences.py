@@ -125,7 +125,8 @@ def build_preferences(
     }
     samples = [sample for split in SPLITS for of_question in drawn[split] for sample in of_question]
     every = [pair for split in SPLITS for pair in pairs[split]]
-    return write_rows(folder, rows, PREFERENCE), PreferenceReport(
+    most = given.rows.get("train", 0) + settings.most_pairs(questions.rows.get("train", 0))
+    return write_rows(folder, rows, PREFERENCE).model_copy(update={"most": most}), PreferenceReport(
         checker=settings.checker,
         prompts=sum(len(asked[split]) for split in SPLITS),
         samples=len(samples),

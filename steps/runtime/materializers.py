@@ -85,8 +85,9 @@ class FolderMaterializer(BaseMaterializer):
         return dict(data.model_dump(mode="json", exclude=_NOT_STORED))
 
     def compute_content_hash(self, data: Folder) -> str:
-        """Return the hash of the files: it stands for the artifact in cache keys."""
-        return data.sha256
+        """Return the hash of the files: it stands for the artifact in cache keys, with what else shapes a training."""
+        most = data.most if isinstance(data, RowSet) else 0
+        return f"{data.sha256}-{most}" if most else data.sha256
 
 
 class TrainingReportMaterializer(PydanticMaterializer):
