@@ -42,7 +42,7 @@ def launch(
     inputs: StageInputs,
     before: Callable[[Config, StageInputs], StageInputs] = lambda config, inputs: inputs,
 ) -> Trained:
-    """Train in this process, or in as many as are configured.
+    """Train in this process, or in as many as are configured, by a schedule for the rows that came.
 
     Args:
         stage: Its name.
