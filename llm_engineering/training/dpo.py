@@ -112,7 +112,7 @@ def _without_restart(watch: WatchConfig) -> WatchConfig:
 def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint, TrainingReport]:
     """Train one attempt, and prove its reference."""
     require_upstream("dpo")
-    from accelerate.utils import convert_outputs_to_fp32  # type: ignore[import-untyped]
+    from accelerate.utils import convert_outputs_to_fp32
     from trl.trainer.utils import disable_dropout_in_model
 
     from llm_engineering.training.arguments import dpo_arguments

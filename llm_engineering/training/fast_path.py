@@ -20,6 +20,7 @@ from llm_engineering.models.flat.head import TokenScores
 from llm_engineering.models.flat.layout import FlatRows, flatten_packed, flatten_pairs, flatten_rows
 from llm_engineering.models.flat.support import base_model, has_dropout, reason_against
 from llm_engineering.training.added_loss import AddedLoss
+from llm_engineering.training.part import TrainerPart
 from llm_engineering.training.upstream import reason_against_fast_path
 
 _log = logging.getLogger(__name__)
@@ -27,10 +28,9 @@ _log = logging.getLogger(__name__)
 FastPathSetting = Literal["auto", "off"]
 
 
-class FastPath:
+class FastPath(TrainerPart):
     """What both trainers do alike: choose a path once, and prove in every step that it ran."""
 
-    stage: Literal["sft", "dpo"]
     fast: FastForward | None = None
     """None on TRL's own path."""
     path: str = ""
@@ -50,7 +50,7 @@ class FastPath:
         if reason and self._fast_path != "off":
             _log.warning("%s takes TRL's own path, which is slower: %s.", self.stage.upper(), reason)
         if not reason:
-            self.fast = FastForward(base_model(self.model))  # type: ignore[attr-defined]  # TRL's
+            self.fast = FastForward(base_model(self.model))
             self._hook_in(self.fast)
 
     def _reason_against(self) -> str | None:
@@ -64,7 +64,7 @@ class FastPath:
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return TRL's loss of one batch."""
         before = self.fast.passes if self.fast else -1
-        loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        loss: Tensor = super().training_step(*args, **kwargs)
         assert self.fast is None or self.fast.passes > before, "The fast path was chosen and did not run."
         return loss
 

@@ -13,6 +13,7 @@ from llm_engineering.data.rowsets import SAMPLED_SOURCE
 from llm_engineering.errors import TrainingError
 from llm_engineering.models.checkpoints import broken_weight
 from llm_engineering.models.sharding import whole
+from llm_engineering.training.part import TrainerPart
 from llm_engineering.training.processes.batches import SharedBatches
 
 NAMED_ROWS = 32
@@ -47,7 +48,7 @@ class Update:
         return losses, norm
 
 
-class FiniteUpdates:
+class FiniteUpdates(TrainerPart):
     """What both trainers do alike to notice a loss or a gradient that is infinite or not a number.
 
     On a CPU the numbers are read before the update is made, so that the weights stay good, and each row of the batch is
@@ -65,22 +66,22 @@ class FiniteUpdates:
         self._losses: list[Tensor] = []
         self._unread: Update | None = None
         super().__init__(*args, **kwargs)
-        self.reads_late = self.args.device.type == "cuda"  # type: ignore[attr-defined]  # TRL's
+        self.reads_late = self.args.device.type == "cuda"
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return TRL's loss of one batch, and keep it until the update's gradient is known."""
-        loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        loss: Tensor = super().training_step(*args, **kwargs)
         self._losses.append(loss)
         self.require_finite()
         return loss
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
         """Return the gradient's norm; Trainer asks for it between the backward pass and the update."""
-        norm = super()._get_grad_norm(*args, **kwargs)  # type: ignore[misc]
+        norm = super()._get_grad_norm(*args, **kwargs)
         losses = self._losses
-        if self.accelerator.num_processes > 1:  # type: ignore[attr-defined]  # all of them are to see, and say, the same
-            losses = list(self.accelerator.gather(torch.stack(losses)))  # type: ignore[attr-defined]
-        self._unread = Update.of(self.state.global_step + 1, losses, norm)  # type: ignore[attr-defined]
+        if self.accelerator.num_processes > 1:  # all of them are to see, and say, the same
+            losses = list(self.accelerator.gather(torch.stack(losses)))
+        self._unread = Update.of(self.state.global_step + 1, losses, norm)
         self._losses = []
         if not self.reads_late:
             self.require_finite()
@@ -103,19 +104,19 @@ class FiniteUpdates:
             raise self._error(update.step, f"gradient's norm is {norm}", list(range(len(losses))))
 
     def _scale_is_to_blame(self) -> bool:
-        scaler = getattr(self.accelerator, "scaler", None)  # type: ignore[attr-defined]
+        scaler = getattr(self.accelerator, "scaler", None)
         return scaler is not None and scaler.is_enabled() and scaler.get_scale() > 1
 
     def _error(self, step: int, what: str, batches: list[int]) -> TrainingError:
         if not self.reads_late and (broken := self._broken_weight()):  # read late, they may be what the update made
             return TrainingError(
-                f"{self.stage.upper()}: the {what} at step {step}, since {broken} holds NaN or infinite numbers; the "  # type: ignore[attr-defined]
+                f"{self.stage.upper()}: the {what} at step {step}, since {broken} holds NaN or infinite numbers; the "
                 "rows are not to blame. Lower the learning rate or max_grad_norm; the last good checkpoint is kept."
             )
         drawn = self.rows_of_update(step)
         indices = [index for number in batches for index in drawn[number]]
         guilty = [] if self.reads_late else [index for index in indices if self._fails_alone(index)]
-        seen = f"{self.stage.upper()}: the {what} at step {step}, on {self.name_rows(indices)}"  # type: ignore[attr-defined]
+        seen = f"{self.stage.upper()}: the {what} at step {step}, on {self.name_rows(indices)}"
         if guilty and len(guilty) < len(indices):
             return TrainingError(
                 f"{seen}; alone, {self.name_rows(guilty)} gives it too. Mend what is in it or leave it out, and run "
@@ -125,11 +126,11 @@ class FiniteUpdates:
 
     def _broken_weight(self) -> str | None:
         """Return a weight that holds what is no number; all processes return the same."""
-        names = [name for name, _ in self.model.named_parameters()]  # type: ignore[attr-defined]
-        found = broken_weight(self.model.named_parameters())  # type: ignore[attr-defined]
-        if self.accelerator.num_processes > 1:  # type: ignore[attr-defined]
-            place = torch.tensor([len(names) if found is None else names.index(found)], device=self.args.device)  # type: ignore[attr-defined]
-            first = int(self.accelerator.gather(place).min())  # type: ignore[attr-defined]
+        names = [name for name, _ in self.model.named_parameters()]
+        found = broken_weight(self.model.named_parameters())
+        if self.accelerator.num_processes > 1:
+            place = torch.tensor([len(names) if found is None else names.index(found)], device=self.args.device)
+            first = int(self.accelerator.gather(place).min())
             found = [*names, None][first]
         return found
 
@@ -139,16 +140,16 @@ class FiniteUpdates:
         return not (bool(loss.isfinite()) and bool(norm.isfinite()))
 
     def _trained(self) -> list[torch.nn.Parameter]:
-        return [p for p in self.model.parameters() if p.requires_grad]  # type: ignore[attr-defined]
+        return [p for p in self.model.parameters() if p.requires_grad]
 
     def try_rows(self, indices: Sequence[int]) -> Tensor:
         """Return the loss of some training rows as one batch; their gradient alone lies in the parameters then."""
-        self.model.zero_grad()  # type: ignore[attr-defined]
+        self.model.zero_grad()
         self.current_gradient_accumulation_steps = 1  # Trainer says it anew before every update
-        columns = self._signature_columns  # type: ignore[attr-defined]
-        rows = [self.train_dataset[index] for index in indices]  # type: ignore[attr-defined]
-        batch = self.data_collator([{k: v for k, v in row.items() if k in columns} for row in rows])  # type: ignore[attr-defined]
-        loss: Tensor = super().training_step(self.model_wrapped, batch)  # type: ignore[misc, attr-defined]
+        columns = self._signature_columns
+        rows = [self.train_dataset[index] for index in indices]
+        batch = self.data_collator([{k: v for k, v in row.items() if k in columns} for row in rows])
+        loss: Tensor = super().training_step(self.model_wrapped, batch)
         return loss
 
     def rows_of_update(self, step: int) -> list[list[int]]:
@@ -157,8 +158,8 @@ class FiniteUpdates:
         Their order follows from the seed and the epoch, and is drawn anew here: to know it costs nothing until it is
         asked for.
         """
-        loader = self.callback_handler.train_dataloader  # type: ignore[attr-defined]
-        accumulation = self.args.gradient_accumulation_steps  # type: ignore[attr-defined]
+        loader = self.callback_handler.train_dataloader
+        accumulation = self.args.gradient_accumulation_steps
         updates = math.ceil(len(loader) / accumulation)
         epoch, number = divmod(step - 1, updates)
         loader.set_epoch(epoch)
@@ -171,7 +172,7 @@ class FiniteUpdates:
 
     def name_rows(self, indices: Iterable[int]) -> str:
         """Return what the user calls some training rows: ``rows 3 and 8 of pairs.jsonl``."""
-        dataset = self.train_dataset  # type: ignore[attr-defined]
+        dataset = self.train_dataset
         if "source" not in dataset.column_names:
             return _listed("row", [index + 1 for index in indices])
         found = sorted((dataset[index]["source"], dataset[index]["row"]) for index in indices)

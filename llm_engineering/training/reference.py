@@ -93,7 +93,7 @@ def score_reference(policy: Checkpoint, rows: RowSet, scoring: Scoring, folder: 
         scoring: How it scores them.
         folder: TRL's trainer wants one; nothing is left in it.
     """
-    from accelerate.utils.memory import clear_device_cache  # type: ignore[import-untyped]
+    from accelerate.utils.memory import clear_device_cache
 
     tokenizer = load_chat_tokenizer(policy, scoring.model).tokenizer
     model = load_for_training(policy.path, scoring.model, scoring.adapter)
@@ -111,7 +111,7 @@ def score_pairs(
     They are TRL's, by the forward pass that the training takes; the model is frozen, and of no use for training after.
     """
     require_upstream("dpo")
-    from accelerate.utils import convert_outputs_to_fp32  # type: ignore[import-untyped]
+    from accelerate.utils import convert_outputs_to_fp32
     from trl.trainer.utils import disable_dropout_in_model
 
     from llm_engineering.models.flat.linear import take_kernel

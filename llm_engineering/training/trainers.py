@@ -11,13 +11,12 @@ from torch import Tensor
 from transformers import TrainerState
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import rotate_checkpoints
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, SFTConfig, SFTTrainer
 
 from llm_engineering.data.rowsets import IGNORED
 from llm_engineering.errors import TrainingError
 from llm_engineering.models.checkpoints import broken_weight
 from llm_engineering.progress import Work
-from llm_engineering.reports.folders import StageName
 from llm_engineering.scoring.likelihood import LOGITS_AT_ONCE
 from llm_engineering.training.fast_path import FastDPO, FastSFT
 from llm_engineering.training.finite import FiniteUpdates
@@ -41,7 +40,6 @@ Probe = Callable[[Any], dict[str, float]]
 class StageTrainer(FiniteUpdates, ManyProcesses):
     """What both trainers have beside TRL's own: checks, sealed checkpoints, and metrics of generated answers."""
 
-    stage: StageName
     probes: Sequence[Probe] = ()
     evaluation_seconds: float = 0.0
 
@@ -63,15 +61,15 @@ class StageTrainer(FiniteUpdates, ManyProcesses):
 
     def try_without_trace(self, indices: Sequence[int]) -> None:
         """Run some training rows forward and backward as one batch, with room for the optimizer, and forget it."""
-        optimizer: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # type: ignore[attr-defined]
+        optimizer: Any = getattr(self.optimizer, "optimizer", self.optimizer)
         moments = 2 if isinstance(optimizer, torch.optim.AdamW) and not optimizer.state else 0
         room = [torch.empty_like(p) for _ in range(moments) for p in self._trained()]
         tokens = self._total_train_tokens
         with torch.random.fork_rng():
             self.try_rows(indices)
         del room
-        self.model.zero_grad()  # type: ignore[attr-defined]
-        self._metrics["train"].clear()  # type: ignore[attr-defined]
+        self.model.zero_grad()
+        self._metrics["train"].clear()
         self._total_train_tokens = tokens
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -98,8 +96,8 @@ class StageTrainer(FiniteUpdates, ManyProcesses):
         Resuming it would make one update more: Trainer looks for the end only after an update.
         """
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None  # type: ignore[attr-defined]
-        self._load_from_checkpoint(best or str(checkpoint))  # type: ignore[attr-defined]
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        self._load_from_checkpoint(best or str(checkpoint))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save and seal a checkpoint, and only then remove those that it replaces.
@@ -114,18 +112,18 @@ class StageTrainer(FiniteUpdates, ManyProcesses):
                 f"The weights are not finite at step {self.state.global_step}. Lower the learning rate or "
                 "max_grad_norm; the last good checkpoint is kept."
             )
-        checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"  # type: ignore[attr-defined]
-        kept, self.args.save_total_limit = self.args.save_total_limit, None  # type: ignore[attr-defined]
+        checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        kept, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             with writing(checkpoint):
-                super()._save_checkpoint(model, trial)  # type: ignore[misc]
-                self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]  # each process writes its random state
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()  # each process writes its random state
                 if self.is_first:
                     seal(checkpoint)
         finally:
-            self.args.save_total_limit = kept  # type: ignore[attr-defined]
+            self.args.save_total_limit = kept
         if self.is_first:
-            rotate_checkpoints(self.args.output_dir, kept, self.state.best_model_checkpoint)  # type: ignore[attr-defined]
+            rotate_checkpoints(self.args.output_dir, kept, self.state.best_model_checkpoint)
 
 
 class LengthGroupedRows(LengthGroupedSampler):  # type: ignore[misc]  # transformers is untyped here
@@ -144,7 +142,7 @@ class LengthGroupedRows(LengthGroupedSampler):  # type: ignore[misc]  # transfor
         return super().__iter__()  # type: ignore[no-any-return]
 
 
-class PreparedSFTTrainer(StageTrainer, FastSFT, SFTTrainer):  # type: ignore[misc]  # TRL is untyped
+class PreparedSFTTrainer(StageTrainer, FastSFT, SFTTrainer):  # type: ignore[misc]
     """TRL's SFTTrainer on rows with ``input_ids`` and ``labels``."""
 
     args: SFTConfig
@@ -175,7 +173,7 @@ class PreparedSFTTrainer(StageTrainer, FastSFT, SFTTrainer):  # type: ignore[mis
         return torch.stack([labels_BT.any(dim=1).sum(), labels_BT.sum()])
 
 
-class PreparedDPOTrainer(StageTrainer, FastDPO, DPOTrainer):  # type: ignore[misc]
+class PreparedDPOTrainer(StageTrainer, FastDPO):
     """TRL's DPOTrainer on rows with ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``; it drops and cuts none."""
 
     args: DPOConfig
