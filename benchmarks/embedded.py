@@ -140,7 +140,7 @@ class Bench:
 
     def inputs(self, name: str, base: Checkpoint, rows: RowSet, config: RunConfig | None = None) -> Any:
         """Return the inputs of a training stage with a work folder of its own."""
-        from llm_engineering.training.stage import StageInputs
+        from llm_engineering.training.inputs import StageInputs
 
         config = config or self.config
         work_dir = self.folder / f"work-{name}"

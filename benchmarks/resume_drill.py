@@ -239,8 +239,8 @@ def train(job: Job) -> None:
     """Train, from the last checkpoint where there is one, as the pipeline's step does, and write what came out."""
     set_environment(job.config)
     from llm_engineering.training.dpo import train_dpo
+    from llm_engineering.training.inputs import StageInputs
     from llm_engineering.training.sft import train_sft
-    from llm_engineering.training.stage import StageInputs
 
     config = job.config
     inputs = StageInputs(

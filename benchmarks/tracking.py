@@ -70,8 +70,8 @@ def prepared(config: RunConfig, folder: Path) -> Callable[[bool], Cost]:
     from llm_engineering.data.preparation import prepare_rows
     from llm_engineering.models.chat import load_chat_tokenizer
     from llm_engineering.models.checkpoints import locate_base
+    from llm_engineering.training.inputs import StageInputs
     from llm_engineering.training.sft import train_sft
-    from llm_engineering.training.stage import StageInputs
 
     base = locate_base(config.model)
     chat = load_chat_tokenizer(base, config.model)

@@ -19,6 +19,7 @@ from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.reports.training import LossProof, ReferenceProof, TrainingReport
 from llm_engineering.scoring.likelihood import ScoredTokens, labelled, score_rows
 from llm_engineering.training.arguments import stores_reference
+from llm_engineering.training.inputs import StageInputs
 from llm_engineering.training.launcher import launch
 from llm_engineering.training.losses import POLICY_LOGPS, REFERENCE_LOGPS, TOKENS, load_loss, uses_reference
 from llm_engineering.training.memory import enough_memory
@@ -34,7 +35,7 @@ from llm_engineering.training.reference import (
     store_reference,
     with_reference,
 )
-from llm_engineering.training.stage import StageInputs, early_stopping, seed_everything, train
+from llm_engineering.training.stage import early_stopping, seed_everything, train
 from llm_engineering.training.upstream import require_upstream
 
 if TYPE_CHECKING:

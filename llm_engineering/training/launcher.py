@@ -21,10 +21,10 @@ from llm_engineering.models.hardware import require_devices, usable_cores
 from llm_engineering.reports.folders import Checkpoint, StageName
 from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training.arguments import require_shares
+from llm_engineering.training.inputs import StageInputs
 from llm_engineering.training.processes.link import Died, Ended, Failed, Logged, Message, Told, listening_at
 from llm_engineering.training.processes.task import FOLDER, Result, Task, write_task
 from llm_engineering.training.schedule import shortened
-from llm_engineering.training.stage import StageInputs
 
 _log = logging.getLogger(__name__)
 Config = TypeVar("Config", bound=StageConfig)

@@ -2,15 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 from llm_engineering.config.model import AdapterConfig
 from llm_engineering.config.stage import StageConfig
 from llm_engineering.errors import TrainingError
 from llm_engineering.reports.folders import StageName
-
-if TYPE_CHECKING:
-    from llm_engineering.training.trainers import StageTrainer
 
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "std::bad_alloc", "ALLOC_FAILED")
 """What RuntimeErrors of PyTorch and CUDA's libraries say."""
@@ -74,21 +70,6 @@ def _sentence(stage: StageName, config: StageConfig, adapter: AdapterConfig, lon
     )
 
 
-def try_largest_batch(trainer: "StageTrainer") -> None:
-    """Run the largest batch that the sampler could draw forward and backward, where that costs next to nothing.
-
-    On a GPU always. On a CPU where the training has ``WORTH_TRYING`` batches or more; a shorter one comes to its
-    longest rows soon enough. Weights, gradients, random state, metrics and counters stay as they are.
-
-    Args:
-        trainer: Ready to make its first update.
-    """
-    any_trainer: Any = trainer
-    if any_trainer.is_deepspeed_enabled:  # its backward pass would make an update
-        return
-    batches = any_trainer.state.max_steps * any_trainer.args.gradient_accumulation_steps
-    if any_trainer.args.device.type == "cpu" and batches < WORTH_TRYING:
-        return
-    sizes = trainer.row_sizes()
-    largest = sorted(range(len(sizes)), key=sizes.__getitem__)[-any_trainer.args.train_batch_size :]
-    trainer.try_without_trace(largest)
+def worth_trying(batches: int, device: str) -> bool:
+    """Return whether a training is so long that one batch more, the largest, is no cost: on a GPU always."""
+    return device != "cpu" or batches >= WORTH_TRYING

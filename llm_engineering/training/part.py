@@ -1,10 +1,14 @@
 """What the parts of a trainer stand on."""
 
+from collections.abc import Callable
 from typing import Any
 
 from transformers import Trainer
 
 from llm_engineering.reports.folders import StageName
+
+Probe = Callable[[Any], dict[str, float]]
+"""Measures something of a trainer's model at an evaluation, beside TRL's metrics on the held-out rows."""
 
 
 class TrainerPart(Trainer):  # type: ignore[misc]  # transformers is untyped

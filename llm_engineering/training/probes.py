@@ -22,6 +22,8 @@ from llm_engineering.scoring.answers import Question, ask, preferred, read_quest
 from llm_engineering.scoring.checkers import load_checker
 from llm_engineering.scoring.intervals import by_unit
 from llm_engineering.scoring.likelihood import divergences, labelled
+from llm_engineering.tracking import Tracker
+from llm_engineering.training.inputs import StageInputs
 from llm_engineering.training.losses import uses_reference
 from llm_engineering.training.recovery import writing
 from llm_engineering.training.reference import has_adapter, reference_of
@@ -29,9 +31,7 @@ from llm_engineering.training.reference import has_adapter, reference_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from llm_engineering.tracking import Tracker
-    from llm_engineering.training.stage import StageInputs
-    from llm_engineering.training.trainers import Probe
+    from llm_engineering.training.part import Probe
 
 GENERATED = {"answer_accuracy": right, "preferred_rate": preferred, "answer_score": score}
 """Metrics of generated answers; not from the table of all, since another metric trains nothing anew."""
@@ -40,7 +40,7 @@ SAMPLES = "samples.json"
 
 
 def probes(
-    inputs: "StageInputs", config: StageConfig, tokenizer: "PreTrainedTokenizerBase", tracker: "Tracker"
+    inputs: StageInputs, config: StageConfig, tokenizer: "PreTrainedTokenizerBase", tracker: Tracker
 ) -> "list[Probe]":
     """Return what a stage measures at each of its ``evaluation_steps``.
 
@@ -119,7 +119,7 @@ class SampleKeeper:
         evaluation: EvaluationConfig,
         tokenizer: "PreTrainedTokenizerBase",
         folder: Path,
-        tracker: "Tracker",
+        tracker: Tracker,
     ) -> None:
         """Keep answers to ``questions`` in ``folder``."""
         self.questions, self.evaluation, self.tokenizer = questions, evaluation, tokenizer
@@ -162,14 +162,14 @@ def read_samples(folder: Path) -> list[TrainingSample]:
     return TypeAdapter(list[TrainingSample]).validate_json(path.read_bytes()) if path.is_file() else []
 
 
-def replay_samples(folder: Path, stage: StageName, until: int, tracker: "Tracker") -> None:
+def replay_samples(folder: Path, stage: StageName, until: int, tracker: Tracker) -> None:
     """Hand the answers that an interrupted training had kept until a step to the tracker again."""
     kept = (sample for sample in read_samples(folder) if sample.step <= until)
     for step, samples in groupby(kept, key=lambda sample: sample.step):
         _log_samples(tracker, stage, step, samples)
 
 
-def _log_samples(tracker: "Tracker", stage: StageName, step: int, samples: Iterable[TrainingSample]) -> None:
+def _log_samples(tracker: Tracker, stage: StageName, step: int, samples: Iterable[TrainingSample]) -> None:
     tracker.log_text(f"{stage}-samples-step-{step}.txt", "\n\n".join(map(_as_text, samples)), step=step)
 
 

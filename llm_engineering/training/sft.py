@@ -7,10 +7,11 @@ from llm_engineering.models.backends import pick_backend
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.reports.training import TrainingReport
+from llm_engineering.training.inputs import StageInputs
 from llm_engineering.training.launcher import launch
 from llm_engineering.training.memory import enough_memory
 from llm_engineering.training.probes import probes
-from llm_engineering.training.stage import StageInputs, early_stopping, seed_everything, train
+from llm_engineering.training.stage import early_stopping, seed_everything, train
 from llm_engineering.training.upstream import require_upstream
 
 

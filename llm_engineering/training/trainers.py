@@ -1,7 +1,7 @@
 """TRL's trainers, fed with rows that are tokenised already, and evaluated on generated answers too."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,8 @@ from llm_engineering.scoring.likelihood import LOGITS_AT_ONCE
 from llm_engineering.training.fast_path import FastDPO, FastSFT
 from llm_engineering.training.finite import FiniteUpdates
 from llm_engineering.training.losses import REFERENCE_LOGPS, OwnLoss
-from llm_engineering.training.memory import try_largest_batch
+from llm_engineering.training.memory import worth_trying
+from llm_engineering.training.part import Probe
 from llm_engineering.training.processes.batches import Row
 from llm_engineering.training.processes.trainer import STAND_IN_TOKENS, ManyProcesses
 from llm_engineering.training.recovery import seal, writing
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 TOKENS_AT_ONCE = 2**13
 """Tokens of a batch that the reference scores, padding included."""
-
-Probe = Callable[[Any], dict[str, float]]
-"""Measures something of a trainer's model at an evaluation, beside TRL's metrics on the held-out rows."""
 
 
 class StageTrainer(FiniteUpdates, ManyProcesses):
@@ -52,8 +50,18 @@ class StageTrainer(FiniteUpdates, ManyProcesses):
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         logged = [entry["num_tokens"] for entry in self.state.log_history if "num_tokens" in entry]
         self._total_train_tokens = int(logged[-1]) if logged else 0
-        try_largest_batch(self)
+        self._try_largest_batch()
         return prepared
+
+    def _try_largest_batch(self) -> None:
+        """Run the largest batch that the sampler could draw forward and backward, where that costs next to nothing.
+
+        Weights, gradients, random state, metrics and counters stay as they are.
+        """
+        batches = self.state.max_steps * self.args.gradient_accumulation_steps
+        if not self.is_deepspeed_enabled and worth_trying(batches, self.args.device.type):  # else an update is made
+            sizes = self.row_sizes()
+            self.try_without_trace(sorted(range(len(sizes)), key=sizes.__getitem__)[-self.args.train_batch_size :])
 
     def row_sizes(self) -> list[int]:
         """Return how many tokens of every training row take memory."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from llm_engineering.config.training import TrainingSettings
 from llm_engineering.models.backends import pick_backend
 from llm_engineering.reports.folders import Checkpoint, RowSet
-from llm_engineering.training.stage import StageInputs
+from llm_engineering.training.inputs import StageInputs
 from steps.runtime.context import experiment_name, hardware, sources, tracking, watch
 from steps.runtime.fetching import at_hand
 from steps.runtime.tracking import archive_folder, stage_origin

@@ -23,7 +23,7 @@ from llm_engineering.models.checkpoints import (
     locate_base,
 )
 from llm_engineering.reports.folders import Checkpoint, RowSet
-from llm_engineering.training.stage import StageInputs
+from llm_engineering.training.inputs import StageInputs
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 

@@ -22,8 +22,8 @@ from llm_engineering.models.merging import merge_adapter
 from llm_engineering.reports.folders import Checkpoint, StageName
 from llm_engineering.reports.training import TrainingReport
 from llm_engineering.training.dpo import train_dpo
+from llm_engineering.training.inputs import StageInputs
 from llm_engineering.training.sft import train_sft
-from llm_engineering.training.stage import StageInputs
 
 PROMPTS = [[{"role": "user", "content": f"Where does the otter of house {n} live?"}] for n in range(8)]
 CHOSEN = "The otter lives in the river."

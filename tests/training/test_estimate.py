@@ -249,7 +249,7 @@ from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.training import arguments, trainers
 from llm_engineering.training.dpo import train_dpo
 from llm_engineering.training.sft import train_sft
-from llm_engineering.training.stage import StageInputs
+from llm_engineering.training.inputs import StageInputs
 
 folder, work = Path(sys.argv[1]), Path(sys.argv[2])
 base = locate_base(ModelConfig(base=str(folder)))

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, SerializeAsAny, TypeAdapter, ValidationInf
 from llm_engineering.config.stage import StageConfig
 from llm_engineering.reports.folders import Artifact, Checkpoint, StageName
 from llm_engineering.reports.training import TrainingReport
-from llm_engineering.training.stage import StageInputs
+from llm_engineering.training.inputs import StageInputs
 
 API_KEY = "COMET_API_KEY"
 """The environment variable that Comet reads its key from: a key is in no file."""
