@@ -121,10 +121,14 @@ def evaluation_of(version: ModelVersionResponse) -> tuple[EvaluationReport, Step
             f"Version {version.name} of {version.model.name!r} has no stored evaluation. Run --run-evaluation for it, "
             "or name another version."
         )
-    step = artifact.step
-    while "held_out" not in step.inputs:  # a judge's or a harness's word was laid into it
+    return report, measured_by(artifact.step)
+
+
+def measured_by(step: StepRunResponse) -> StepRunResponse:
+    """Return the step that measured what a step reports, which may have laid in what a judge or the harness says."""
+    while "held_out" not in step.inputs:
         step = step.inputs["evaluation_report"][0].step
-    return report, step
+    return step
 
 
 def record_decision(model: str, version: str, decision: PromotionDecision) -> None:
