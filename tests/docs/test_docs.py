@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from llm_engineering.config.data import FileSource
+from llm_engineering.config.losses import LOSSES
 from llm_engineering.config.metrics import METRICS
 from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.data.formats import FORMATS, Conversation, Example, choose_format
@@ -189,3 +190,8 @@ def test_the_help_names_pages_that_exist() -> None:
     named = re.findall(r"(?:docs/)?\w+\.md", output)
     assert named
     assert all((REPOSITORY / page).is_file() for page in named)
+
+
+def test_every_loss_has_a_row_with_its_formula() -> None:
+    table = text_of(REPOSITORY / "docs" / "losses.md").partition("## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(LOSSES)

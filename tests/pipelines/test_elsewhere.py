@@ -67,6 +67,13 @@ def test_a_checker_outside_of_the_code_is_refused(tmp_path: Path, monkeypatch: p
     require_reachable(config(evaluation={"checker": "llm_engineering.embedded.zoo:judge"}), AWAY)
 
 
+def test_a_loss_outside_of_the_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loss_of_mine.py").write_text("def margin(chosen_logps, rejected_logps): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"The loss 'loss_of_mine:margin' is in .* does not travel"):
+        require_reachable(config(dpo={"loss": "loss_of_mine:margin"}), AWAY)
+
+
 def test_steps_here_see_what_the_submitter_has() -> None:
     assert HERE.here
     assert HERE.orchestrated_here

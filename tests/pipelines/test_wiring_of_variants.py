@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,30 @@ def test_where_measuring_all_fails_each_is_measured_alone() -> None:
     made = [Made(Recipe(name, name, ("sft",), config), rows, [base, name]) for name in ("a", "broken", "c")]
     assert Bench(base, Origins(), Alone()).measure(config, made, rows, "test") == [["a"], ["c"]]
     assert [one.error for one in made] == [None, "evaluate: ValueError: no numbers", None]
+
+
+def test_an_edited_loss_of_the_users_is_another_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.training import Rows, dpo_stage
+
+    def arguments(loss: str) -> tuple[object, ...]:
+        seen: list[tuple[object, ...]] = []
+
+        def keep(*given: object, **named: object) -> tuple[None, None]:
+            seen.append((*given, *named.values()))
+            return None, None
+
+        dpo_stage(
+            RunConfig.model_validate({"dpo": {"loss": loss}}),
+            None,
+            Rows(*[None] * len(fields(Rows))),
+            lambda step: keep,
+        )
+        return seen[-1]
+
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "loss_that_changes.py"
+    module.write_text("def margin(chosen_logps, rejected_logps): return rejected_logps - chosen_logps\n")
+    before = arguments("loss_that_changes:margin")
+    assert arguments("loss_that_changes:margin") == before
+    module.write_text("def margin(chosen_logps, rejected_logps): return rejected_logps - 2 * chosen_logps\n")
+    assert arguments("loss_that_changes:margin") != before

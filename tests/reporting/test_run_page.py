@@ -10,7 +10,7 @@ from llm_engineering.reporting.run_page import render_report, render_training
 from llm_engineering.reports.data import DatasetReport, RenderedRow
 from llm_engineering.reports.evaluation import JudgeCount, JudgeReport, ModelScores, SampleAnswers
 from llm_engineering.reports.promotion import PromotionDecision
-from llm_engineering.reports.training import MergeReport, TrackerLink, TrainingSample
+from llm_engineering.reports.training import LossProof, MergeReport, TrackerLink, TrainingSample
 
 
 def test_a_whole_run_has_every_section(example_run: RunReports) -> None:
@@ -57,6 +57,14 @@ def test_proofs_show_what_was_checked_and_its_numbers(example_run: RunReports) -
     assert "Loss before the first update 0.693147 Loss at zero log-ratios 0.693147" in text
     assert "Adapter against merged 6.7e-06" in text
     assert "None of the 577 held-out prompts stands in a train split" in text
+
+
+def test_a_loss_without_a_reference_shows_its_formulas_value(example_run: RunReports) -> None:
+    assert example_run.dpo is not None
+    first = LossProof(step0_loss=1.25, expected_loss=1.25)
+    dpo = example_run.dpo.model_copy(update={"reference": None, "first_loss": first})
+    text = words(render_report(example_run.model_copy(update={"dpo": dpo})))
+    assert "Loss before the first update 1.250000 Loss by its formula 1.250000" in text
 
 
 def test_a_proof_whose_numbers_disagree_is_shown_as_failing(example_run: RunReports) -> None:

@@ -179,8 +179,9 @@ def test_operations_are_those_of_frozen_weights_and_an_adapter() -> None:
 def test_a_stored_reference_is_computed_once_a_row() -> None:
     rows, settings = StageRows(10, 5.0, 7), DPOStageConfig(epochs=3, batch_size=10)
     assert stage_flops(config(), settings, "dpo", SMALL, rows) == 5 * (30 * (4 * 1200 + 6 * 120) + 10 * 2 * 1200)
-    free = settings.model_copy(update={"reference_free": True})
-    assert stage_flops(config(), free, "dpo", SMALL, rows) == 5 * 30 * (4 * 1200 + 6 * 120)
+    for change in ({"reference_free": True}, {"loss": "simpo"}):
+        free = settings.model_copy(update=change)
+        assert stage_flops(config(), free, "dpo", SMALL, rows) == 5 * 30 * (4 * 1200 + 6 * 120)
 
 
 def guide(shape: ModelShape, longest: int, **changes: Any) -> Estimate:
@@ -219,6 +220,8 @@ def test_full_fine_tuning_holds_sixteen_bytes_a_parameter_and_a_reference() -> N
     memory = stage_memory(config(adapter=FullFineTuning()), DPOStageConfig(**PLAIN), "dpo", SMALL, rows, on_gpu=False)
     assert memory["weights"] + memory["gradients"] + memory["optimizer"] == 16 * 1200
     assert memory["reference"] == 4 * 1200
+    without = DPOStageConfig(loss="orpo", **PLAIN)
+    assert stage_memory(config(adapter=FullFineTuning()), without, "dpo", SMALL, rows, False)["reference"] == 0
 
 
 @pytest.mark.parametrize(("optimizer", "each"), [("adamw_torch", 8), ("adamw_8bit", 2), ("rmsprop", 4), ("sgd", 0)])

@@ -68,6 +68,13 @@ def test_regimes_without_a_checker_or_a_source_are_left_out_with_a_reason() -> N
     ]
 
 
+def test_a_loss_that_has_its_nll_term_leaves_the_regimes_with_nll_out() -> None:
+    own = config(SFT | PAIRS, dpo={"loss": "orpo"})
+    left_out = "Left out: dpo_nll, sft_dpo_nll, since dpo.loss orpo has its NLL term in any case."
+    assert left_out in comparison_recipes(own)[1]
+    assert "dpo_nll" in names(config(SFT | PAIRS, dpo={"loss": "simpo"}))
+
+
 def test_a_single_regime_is_no_comparison() -> None:
     with pytest.raises(ConfigError, match=r"Left out: dpo, since data.preference names no source\. Fewer than two"):
         comparison_recipes(config(SFT, comparison={"regimes": ["sft", "dpo"]}))

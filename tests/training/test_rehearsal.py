@@ -126,6 +126,8 @@ def test_sampled_pairs_are_ordered_at_random_and_the_checker_judges_the_evaluati
         (DPOStageConfig(epochs=1), "on_the_fly"),
         (DPOStageConfig(epochs=3), "stored"),
         (DPOStageConfig(reference="stored"), "stored"),
+        (DPOStageConfig(loss="simpo"), "auto"),
+        (DPOStageConfig(reference_free=True), "auto"),
     ],
 )
 def test_the_reference_is_scored_as_the_real_run_would(dpo: DPOStageConfig, reference: str) -> None:
