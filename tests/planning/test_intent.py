@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from llm_engineering.config.run import RunConfig
+from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.data.rowsets import QUESTIONS, write_rows
 from llm_engineering.errors import ConfigError
 from llm_engineering.planning.intent import CountedRows, Intent, check_rows, intent_of, intent_of_recipes
 from llm_engineering.planning.recipes import comparison_recipes
 from llm_engineering.reports.folders import RowSet
 
+RECIPES = Path(__file__).parents[2] / "configs" / "recipes"
 SAMPLED = {"sft": [{"path": "a"}], "preference": [{"sample": {"checker": "exact", "num_samples": 4}}]}
 GIVEN = {"sft": [{"path": "a"}], "preference": [{"path": "b"}]}
 
@@ -31,6 +33,20 @@ def test_a_warmup_that_fills_its_training_is_refused_by_the_name_of_its_stage() 
     # 40 pairs, 8 at once: 5 steps
     with pytest.raises(ConfigError, match=r"dpo\.warmup \(100 steps\) is no shorter than the training \(5 steps\)"):
         check_rows(intent(dpo={"warmup": 100}), rows(sft=400, pairs=40))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("llama-orca-hh", r"sft\.warmup \(100 steps\) is no shorter than the training \(8 steps\)"),
+        ("pythia-hh", r"sft\.warmup \(150 steps\) is no shorter than the training \(1 step\)"),
+        ("twin-llama", r"dpo\.warmup \(10 steps\) is no shorter than the training \(4 steps\)"),
+    ],
+)
+def test_a_shipped_recipe_is_refused_on_data_that_is_too_small_for_it(recipe: str, said: str) -> None:
+    config = load_config([RECIPES / f"{recipe}.yaml"], [])
+    with pytest.raises(ConfigError, match=said):
+        check_rows(intent_of(("sft", "dpo"), config), rows(sft=60, pairs=60, questions=60))
 
 
 def test_as_many_pairs_count_as_can_be_sampled() -> None:

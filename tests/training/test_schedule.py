@@ -2,15 +2,36 @@
 
 from pathlib import Path
 
+import pytest
+
 from llm_engineering.config.dpo import DPOStageConfig
-from llm_engineering.reports.folders import RowSet
+from llm_engineering.reports.folders import Checkpoint, RowSet
+from llm_engineering.reports.training import TrainingReport
+from llm_engineering.training.launcher import Trained, launch
 from llm_engineering.training.schedule import shortened
+from llm_engineering.training.stage import StageInputs
 
 
 def came(train: int, most: int, eval: int = 4) -> RowSet:
     return RowSet(path=Path("rows"), sha256="a", rows={"train": train, "eval": eval}, most=most)
 
 
+BASE = Checkpoint(path=Path("base"), sha256="a", kind="model", weights_sha256="b", base="embedded", base_sha256="b")
+REPORT = TrainingReport(
+    stage="dpo",
+    steps=8,
+    planned_steps=8,
+    epochs=1.0,
+    seconds=1.0,
+    rows=32,
+    effective_batch=4,
+    trainable_parameters=1,
+    parameters=2,
+    history=[],
+    metrics={},
+    hardware="CPU",
+    notes=["already noted"],
+)
 CONFIG = DPOStageConfig(batch_size=4, warmup=10, evaluation_steps=6, save_steps=7, best_metric="loss")
 
 
@@ -50,3 +71,18 @@ def test_a_best_metric_without_held_out_pairs_is_given_up_and_said() -> None:
     fitted, notes = shortened("dpo", CONFIG.model_copy(update={"patience": 2}), came(32, most=80, eval=0))
     assert (fitted.best_metric, fitted.patience) == (None, None)
     assert notes[-1] == "dpo.best_metric loss chooses nothing: no held-out rows came."
+
+
+def test_what_was_shortened_trains_and_stands_in_the_report_and_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    trained: list[DPOStageConfig] = []
+
+    def train(config: DPOStageConfig, inputs: StageInputs) -> Trained:
+        trained.append(config)
+        return BASE, REPORT
+
+    inputs = StageInputs(base=BASE, rows=came(32, most=80), questions=came(1, most=0), work_dir=Path("work"))
+    _, report = launch("dpo", train, CONFIG, inputs)
+    assert trained[0].warmup == 4
+    assert report.notes[0].startswith("32 of at most 80 rows came for dpo")
+    assert report.notes[-1] == "already noted"
+    assert report.notes[0] in caplog.text
