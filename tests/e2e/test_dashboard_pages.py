@@ -9,6 +9,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,6 +17,9 @@ from command_line import REPOSITORY, SMALL, CommandLine
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WIDTH, HEIGHT = 1500, 950
+MOST_LINES = 80
+"""Of the graph of a training whose pairs are sampled."""
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")]
 
 
@@ -25,7 +29,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
 
 
 @pytest.fixture(scope="module")
-def run(line: CommandLine) -> dict[str, object]:
+def run(line: CommandLine) -> dict[str, Any]:
     config = line.store.parent / "small.yaml"
     config.write_text(SMALL)
     return line.summary(line.store.parent / "summary.json", "--run-training", "--config", str(config))
@@ -47,7 +51,7 @@ def page() -> Iterator["playwright.Page"]:
     with playwright.sync_playwright() as driver:
         names = "--host-resolver-rules=MAP *.example 127.0.0.1"
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", names])
-        yield browser.new_page(viewport={"width": 1500, "height": 1100})
+        yield browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         browser.close()
 
 
@@ -66,6 +70,12 @@ def shot(page: "playwright.Page", name: str, folder: Path) -> None:
     page.screenshot(path=folder / f"{name}.png")
 
 
+def show_whole_dag(page: "playwright.Page") -> None:
+    page.wait_for_selector(".react-flow__node")
+    page.locator("div.absolute.top-4.left-4 > button").first.click()
+    page.wait_for_selector("text=promotion_decision")
+
+
 def preview(page: "playwright.Page", artifact: str, kind: str = "HTMLString") -> "playwright.Frame":
     """Open an artifact of the DAG that is shown, load its preview and return the frame it is in."""
     page.locator(".react-flow__node").filter(has_text=re.compile(rf"^{artifact}\s*{kind}")).click()
@@ -79,22 +89,31 @@ def preview(page: "playwright.Page", artifact: str, kind: str = "HTMLString") ->
 
 
 def test_a_run_reads_well_in_the_dashboard(
-    run: dict[str, object], address: str, page: "playwright.Page", line: CommandLine
+    run: dict[str, Any], address: str, page: "playwright.Page", line: CommandLine
 ) -> None:
-    facts: dict[str, object] = run["run"]  # type: ignore[assignment]
+    facts = run["run"]
     shots = line.store.parent
     page.goto(address)
     page.wait_for_selector(f"text={str(facts['name'])[:20]}")  # the runs list, and no survey before it
     shot(page, "runs", shots)
 
     page.goto(f"{address}/{facts['id']}")
-    page.wait_for_selector(".react-flow__node")
-    page.locator("div.absolute.top-4.left-4 > button").first.click()  # fits the whole DAG into the view
-    page.wait_for_selector("text=promotion_decision")
+    show_whole_dag(page)
     nodes = {node.split("\n")[0] for node in page.locator(".react-flow__node").all_inner_texts()}
-    assert set(facts["step_seconds"]) <= nodes  # type: ignore[arg-type]
+    assert set(facts["step_seconds"]) <= nodes
     assert {"sft_model", "dpo_model", "evaluation_report", "promotion_decision", "data_preview"} <= nodes
     shot(page, "dag", shots)
+    assert page.locator(".react-flow__edge").count() <= MOST_LINES
+
+    page.get_by_label("Timeline view").click()
+    for name in facts["step_seconds"]:
+        place = page.get_by_text(name, exact=True).first.bounding_box()
+        assert place
+        assert place["height"] >= 12, f"the name of {name} is too small to be read"
+        assert place["y"] + place["height"] <= HEIGHT, f"{name} is below the fold"
+    shot(page, "timeline", shots)
+    page.get_by_label("DAG view").click()
+    show_whole_dag(page)
 
     page.get_by_role("tab", name="Metadata").first.click()
     for section, words in (("promotion", "reason"), ("metrics of dpo", "preferred_rate"), ("proofs", "step0_loss")):
