@@ -140,7 +140,7 @@ def test_an_edited_loss_of_the_users_is_another_training(tmp_path: Path, monkeyp
             Rows(*[None] * len(fields(Rows))),
             lambda step: keep,
         )
-        return seen[-1]
+        return tuple(seen)
 
     monkeypatch.syspath_prepend(tmp_path)
     module = tmp_path / "loss_that_changes.py"
