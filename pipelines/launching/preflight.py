@@ -7,12 +7,13 @@ asked. What needs the rows is asked by the step ``preflight``, and by the plan.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.stage import StageConfig
 from llm_engineering.config.tracking import TransformersTracking
 from llm_engineering.data.tokens import require_length
+from llm_engineering.errors import ConfigError
 from llm_engineering.evaluation.lineup import own_tokenizers
 from llm_engineering.models.adapters import adapter_config, require_backend, require_hardware
 from llm_engineering.models.chat import ChatTokenizer, instruct_warning
@@ -33,6 +34,9 @@ from pipelines.stacks.settings import require_gpus
 from pipelines.stacks.target import Target
 from steps.runtime.context import HERE, Place, judge_key
 from steps.runtime.tracking import comet_account
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Job = Literal["training", "sft", "dpo", "evaluation", "comparison", "sweep"]
 JOBS: tuple[Job, ...] = ("training", "sft", "dpo", "evaluation", "comparison", "sweep")
@@ -157,14 +161,21 @@ def _length(asked: Asked) -> None:
         require_length(run.config.data, max_positions(asked.base.path))
 
 
-def _targets(asked: Asked) -> None:
+def _targets(asked: Asked) -> Iterator[str]:
+    """Refuse an adapter on layers that there are not; runs of a sweep that have one fail alone, which is said."""
     assert asked.base is not None
-    adapters = [run.config.adapter for run in asked.runs]
-    named = [adapter for adapter in adapters if getattr(adapter, "targets", "all-linear") != "all-linear"]
-    if named:
-        model = build_without_weights(asked.base.path)
-        for adapter in named:
-            adapter_config(adapter, model)
+    runs = asked.runs
+    named = [run for run in runs if getattr(run.config.adapter, "targets", "all-linear") != "all-linear"]
+    model = build_without_weights(asked.base.path) if named else None
+    failed: list[ConfigError] = []
+    for run in named:
+        try:
+            adapter_config(run.config.adapter, cast("PreTrainedModel", model))
+        except ConfigError as error:
+            failed.append(error)
+    if len(failed) == len(runs):
+        raise failed[0]
+    yield from dict.fromkeys(f"{error} Runs of the sweep that have it will fail." for error in failed)
 
 
 def _measured(asked: Asked) -> None:
