@@ -13,10 +13,9 @@ from llm_engineering.reports.evaluation import EvaluationReport
 from llm_engineering.reports.folders import Checkpoint, RowSet
 from llm_engineering.reports.promotion import PromotionDecision
 from steps.runtime.context import as_metadata, log_facts
-from steps.runtime.deciding import decide_on
 from steps.runtime.facts import run_reports, this_run
 from steps.runtime.fetching import described
-from steps.runtime.registry import record_decision
+from steps.runtime.registry import decide_on, record_decision
 from steps.runtime.traits import traits
 
 

@@ -8,8 +8,7 @@ from llm_engineering.config.promotion import PromotionConfig
 from llm_engineering.evaluation.promotion import answered, overtaken
 from llm_engineering.reports.promotion import Force, PromotionDecision
 from steps.runtime.context import log_facts
-from steps.runtime.deciding import gate
-from steps.runtime.registry import find_incumbent, model_version, record_decision
+from steps.runtime.registry import find_incumbent, gate, model_version, record_decision
 from steps.runtime.traits import traits
 
 

@@ -87,8 +87,7 @@ def _go(
     open_store()
     bury_dead_runs()
     from pipelines.promotion import Order, carry_out
-    from steps.runtime.deciding import gate
-    from steps.runtime.registry import model_version
+    from steps.runtime.registry import gate, model_version
 
     found = model_version(name, version)
     given = {"approval": approve or config.promotion.approval}
