@@ -54,10 +54,6 @@ class TrainingError(PipelineError):
 class SpaceError(PipelineError):
     """No space is left on the disk."""
 
-    def __init__(self) -> None:
-        """Say what to do."""
-        super().__init__("No space is left on the disk. Free some and start again: finished work is kept.")
-
 
 class StoppedFollowing(PipelineError):
     """Nobody watches a run any more that goes on elsewhere."""
@@ -69,6 +65,17 @@ def no_space(error: BaseException | None) -> SpaceError | None:
     """Return what to say where a full disk is behind an error, however many others were raised over it."""
     while error is not None:
         if getattr(error, "errno", None) == errno.ENOSPC or "database or disk is full" in str(error):
-            return SpaceError()
+            return SpaceError("No space is left on the disk. Free some and start again: finished work is kept.")
         error = error.__cause__ or error.__context__
     return None
+
+
+def error_named(name: str, sentence: str) -> PipelineError | None:
+    """Return an error that another process has raised; None where no class of this module has that name.
+
+    Args:
+        name: Of its class, with or without the module.
+        sentence: What it said.
+    """
+    kind = globals().get(name.removeprefix(f"{__name__}."))
+    return kind(sentence) if isinstance(kind, type) and issubclass(kind, PipelineError) else None

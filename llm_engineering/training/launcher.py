@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from llm_engineering import errors, progress
+from llm_engineering import progress
 from llm_engineering.config.hardware import TorchrunHardware
 from llm_engineering.config.stage import StageConfig
-from llm_engineering.errors import PipelineError, TrainingError
+from llm_engineering.errors import PipelineError, TrainingError, error_named
 from llm_engineering.models.hardware import require_devices, usable_cores
 from llm_engineering.reports.folders import Checkpoint, StageName
 from llm_engineering.reports.training import TrainingReport
@@ -163,9 +163,8 @@ def _log_as(message: Logged) -> None:
 def _error(task: Task, failures: list[Failed | Died], output: Path) -> PipelineError:
     """Return what is to be said of a failure: the first worker's own sentence, before what the others saw of it."""
     for failure in failures:
-        kind = getattr(errors, failure.error, None) if isinstance(failure, Failed) else None
-        if isinstance(failure, Failed) and isinstance(kind, type) and issubclass(kind, PipelineError):
-            return kind(failure.text)
+        if isinstance(failure, Failed) and (told := error_named(failure.error, failure.text)):
+            return told
     stage, processes = task.stage.upper(), task.inputs.hardware.processes
     for failure in failures:
         if isinstance(failure, Died):

@@ -13,8 +13,7 @@ from zenml.models import PipelineRunResponse, StepRunResponse
 from zenml.utils.dashboard_utils import get_run_url
 from zenml.utils.string_utils import get_human_readable_time
 
-from llm_engineering import errors
-from llm_engineering.errors import PipelineError, StoppedFollowing, TrainingError
+from llm_engineering.errors import PipelineError, StoppedFollowing, TrainingError, error_named
 from pipelines.checkup import RUNNING
 from pipelines.launching.step_facts import StepFact, tell
 
@@ -110,10 +109,9 @@ def failure_of(run: PipelineRunResponse) -> PipelineError:
     known = step.exception_info
     if known is None or known.message is None:
         return TrainingError(f"The step {step.name} failed and left no word, as a killed machine does.{look}")
-    kind = getattr(errors, (known.source or "").removeprefix(f"{errors.__name__}."), None)
-    if isinstance(kind, type) and issubclass(kind, PipelineError):
-        return kind(known.message)
-    return TrainingError(f"The step {step.name} failed: {known.source or 'an error'}: {known.message}.{look}")
+    return error_named(known.source or "", known.message) or TrainingError(
+        f"The step {step.name} failed: {known.source or 'an error'}: {known.message}.{look}"
+    )
 
 
 def number_of_steps(run_name: str) -> int | None:

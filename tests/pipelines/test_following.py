@@ -1,5 +1,6 @@
 """Runs as the server tells of them; the client that asks it is the only stand-in here."""
 
+import errno
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -8,7 +9,7 @@ import pytest
 import requests
 from zenml.enums import ExecutionStatus
 
-from llm_engineering.errors import DataError, StoppedFollowing, TrainingError
+from llm_engineering.errors import DataError, SpaceError, StoppedFollowing, TrainingError, no_space
 from pipelines.launching import follow as following
 from pipelines.launching.follow import failure_of, follow
 from pipelines.launching.step_facts import StepFact, fact_of
@@ -66,6 +67,15 @@ def test_a_failed_step_ends_the_command_with_its_own_sentence_and_exit_code(serv
     serve(run(ExecutionStatus.FAILED, step("load_datasets", ExecutionStatus.FAILED, exception_info=raised)))
     with pytest.raises(DataError, match=r"^rows.jsonl is empty\.$"):
         follow(uuid4())
+
+
+def test_a_disk_that_was_full_elsewhere_is_said_in_the_same_words(serve: Any) -> None:
+    serve()
+    full = no_space(OSError(errno.ENOSPC, "No space left on device"))
+    raised = SimpleNamespace(source="llm_engineering.errors.SpaceError", message=str(full))
+    error = failure_of(run(ExecutionStatus.FAILED, step("train_sft", ExecutionStatus.FAILED, exception_info=raised)))
+    assert isinstance(error, SpaceError)
+    assert str(error) == "No space is left on the disk. Free some and start again: finished work is kept."
 
 
 def test_a_step_that_left_no_word_is_named(serve: Any) -> None:
