@@ -9,8 +9,7 @@ from llm_engineering.reporting.bundle import Measured
 from llm_engineering.reporting.run_page import render_report
 from llm_engineering.reports.promotion import ExportReport, PromotionDecision
 from steps.runtime.context import log_facts
-from steps.runtime.facts import run_reports, show_in_dashboard, this_run
-from steps.runtime.publishing import publish
+from steps.runtime.facts import publish, run_reports, show_in_dashboard, this_run
 from steps.runtime.traits import traits
 
 

@@ -27,7 +27,7 @@ from pipelines.sweep import sweep
 from steps.runtime.caching import packages
 from steps.runtime.context import Place
 from steps.runtime.facts import origin
-from steps.runtime.provenance import code_facts, recorded
+from steps.runtime.run_records import code_facts, recorded
 from steps.runtime.work import release_work_folders
 
 PIPELINES: dict[Job, Any] = {

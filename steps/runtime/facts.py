@@ -1,4 +1,4 @@
-"""What ZenML knows about a run, for the reports; and what the reports say of it, for ZenML's dashboard."""
+"""What ZenML knows of a run, for the reports; and what the reports say of it, for the dashboard and the tracker."""
 
 import subprocess
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from zenml.models import ArtifactVersionResponse, PipelineRunResponse
 
 from llm_engineering.config.leaves import leaves
 from llm_engineering.config.run import RunConfig
+from llm_engineering.config.tracking import CometTracking
 from llm_engineering.config.yaml.loader import dump_config
 from llm_engineering.evaluation.changes import CHANGES_FILE
 from llm_engineering.models.hardware import describe_machine
@@ -19,9 +20,13 @@ from llm_engineering.reporting.bundle import Measured, ModelVersion, RunFacts, R
 from llm_engineering.reporting.summary import build_summary
 from llm_engineering.reports.promotion import ExportReport, PromotionDecision
 from llm_engineering.reports.training import TrackerLink
+from llm_engineering.tracking import tracked_stage
 from steps.runtime.caching import REPOSITORY, packages
+from steps.runtime.context import run_name, tracking
+from steps.runtime.fetching import at_hand
 from steps.runtime.materializers import FILES, FolderMaterializer
 from steps.runtime.stores import is_remote
+from steps.runtime.tracking import archive_folder, kept_archive, stage_origin
 
 
 def origin(seed: int, repository: Path = REPOSITORY) -> dict[str, Any]:
@@ -173,3 +178,40 @@ def _seconds(run: PipelineRunResponse) -> float:
         return 0.0
     now = datetime.now(UTC).replace(tzinfo=None) if start.tzinfo is None else datetime.now(UTC)
     return ((run.end_time or now) - start).total_seconds()
+
+
+def publish(page: str, reports: RunReports) -> TrackerLink | None:
+    """Log what is known once a run is over as one experiment, and return where; None where nothing is tracked."""
+    config = tracking()
+    if not isinstance(config, CometTracking):
+        return None
+    known = stage_origin()
+    with tracked_stage(
+        config,
+        stage="report",
+        name=f"{run_name()}-report",
+        tags=[Path(known.configuration["model"]["base"]).name],
+        parameters=known.configuration,
+        archive_dir=archive_folder(),
+        origin=known,
+    ) as tracker:
+        tracker.log_text("report.html", page)
+        tracker.log_text("configuration.yaml", reports.config_yaml)
+        preview = _output("data_preview")
+        if preview is not None:
+            tracker.log_text("data-preview.html", str(preview))
+        if reports.evaluation is not None:
+            tracker.log_evaluation(reports.evaluation)
+        if reports.decision is not None:
+            promoted = reports.decision.promoted
+            tracker.log_others({"promoted": promoted or "nothing", "reason": reports.decision.reason})
+            if promoted and config.log_model:
+                tracker.log_model(f"{promoted}-model", at_hand(_output(f"{promoted}_model")).path)
+    return kept_archive(tracker.link)
+
+
+def _output(name: str) -> Any:
+    """Return an artifact that the run has made, or None."""
+    steps = Client().get_pipeline_run(get_step_context().pipeline_run.id).steps.values()
+    found = [versions[0] for step in steps for output, versions in step.outputs.items() if output == name]
+    return found[0].load() if found else None

@@ -1,12 +1,16 @@
-"""Runs as they were recorded: found by name, id or model version, and loaded for a comparison."""
+"""Runs as they were recorded, with the code they were made with: found by name, id or model version, and compared."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from zenml import log_metadata
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
+from zenml.steps import BaseStep
+from zenml.types import HTMLString
 
 from llm_engineering.config.leaves import leaves
 from llm_engineering.data.row_changes import row_changes
@@ -16,9 +20,10 @@ from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.evaluation import EvaluationReport
 from llm_engineering.reports.folders import Checkpoint, RowSet
 from llm_engineering.reports.training import TrainingReport
+from steps.runtime.caching import code_digests, packages
 from steps.runtime.fetching import described
-from steps.runtime.provenance import recorded_code
 from steps.runtime.registry import model_version
+from steps.runtime.traits import all_steps
 
 T = TypeVar("T")
 LISTED = 10
@@ -127,3 +132,35 @@ def compare_stored(left: PipelineRunResponse, right: PipelineRunResponse) -> Run
     if rows[0] is not None and rows[1] is not None and rows[0].sha256 != rows[1].sha256:
         changes = row_changes(rows[0], rows[1], (source_names(left), source_names(right)))
     return compare_runs(run_record(left), run_record(right), changes)
+
+
+KEY = "code"
+
+
+def code_facts() -> dict[str, Any]:
+    """Return the versions of the packages, and the hashes of the files that results depend on."""
+    modules = {step.entrypoint.__module__ for step in all_steps().values() if _gives_results(step)}
+    digests = {file: digest[:12] for module in modules for file, digest in code_digests(module).items()}
+    return {"packages": packages(), "modules": dict(sorted(digests.items()))}
+
+
+def _gives_results(step: BaseStep) -> bool:
+    """Return whether runs differ by what a step gives: one that always runs decides or reports, and pages only show."""
+    is_page = any(output.resolved_annotation is HTMLString for output in step.entrypoint_definition.outputs.values())
+    return step.configuration.enable_cache is not False and not is_page
+
+
+@contextmanager
+def recorded(run: str, facts: dict[str, Any]) -> Iterator[None]:
+    """Attach the facts to a run as metadata once it has ended, or failed: so they are in no step's configuration."""
+    try:
+        yield
+    finally:
+        if Client().list_pipeline_runs(name=run, size=1).items:
+            log_metadata(metadata={KEY: facts}, run_id_name_or_prefix=run)
+
+
+def recorded_code(run: PipelineRunResponse) -> dict[str, dict[str, str]]:
+    """Return the facts of a run; empty for one that was made before they were recorded, or was killed."""
+    found = run.run_metadata.get(KEY)
+    return found if isinstance(found, dict) else {}
