@@ -104,7 +104,7 @@ def timed() -> Iterator[Cost]:
     """Time the training loop and, within it, the calls to the tracker; and the experiment's start and end."""
     from llm_engineering.tracking import comet
     from llm_engineering.tracking.tracker import Tracker
-    from llm_engineering.training.trainers import PreparedSFTTrainer
+    from llm_engineering.training.sft_trainer import PreparedSFTTrainer
 
     cost = Cost()
 

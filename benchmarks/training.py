@@ -41,7 +41,8 @@ from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.flat.forward import FastForward
 from llm_engineering.models.flat.layout import flatten_pairs, flatten_rows
 from llm_engineering.models.hardware import describe_hardware
-from llm_engineering.training.trainers import PreparedDPOTrainer, PreparedSFTTrainer
+from llm_engineering.training.dpo_trainer import PreparedDPOTrainer
+from llm_engineering.training.sft_trainer import PreparedSFTTrainer
 
 BATCH = 8
 VOCABULARY = 4096

@@ -32,7 +32,8 @@ from trl import DPOConfig, SFTConfig, SFTTrainer
 from llm_engineering.config.model import ModelConfig
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import locate_base
-from llm_engineering.training.trainers import PreparedDPOTrainer, PreparedSFTTrainer
+from llm_engineering.training.dpo_trainer import PreparedDPOTrainer
+from llm_engineering.training.sft_trainer import PreparedSFTTrainer
 
 LLAMA_1B = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32}
 LLAMA_8B = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}

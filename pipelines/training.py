@@ -17,7 +17,7 @@ from llm_engineering.config.training import TrainingSettings
 from llm_engineering.data.loading import Origins
 from llm_engineering.planning.intent import Intent
 from llm_engineering.reports.folders import Checkpoint, StageName
-from llm_engineering.training.arguments import pairs_seen, stores_reference
+from llm_engineering.training.dpo_arguments import pairs_seen, stores_reference
 from pipelines.evidence import add_evidence
 from steps.build_preferences import build_preferences
 from steps.evaluate import evaluate

@@ -12,7 +12,7 @@ from llm_engineering.reporting.comparison_page import render_comparison
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.evaluation import ComparisonReport, EvaluationReport, Variant
 from llm_engineering.reports.training import MergeReport, TrainingReport
-from llm_engineering.training.watch import judged_anew
+from llm_engineering.training.verdicts import judged_anew
 from steps.runtime.caching import packages
 from steps.runtime.context import log_facts, watch
 from steps.runtime.facts import run_configuration, run_facts, this_run

@@ -15,7 +15,8 @@ from llm_engineering.config.stage import StageConfig
 from llm_engineering.planning.shape import ModelShape
 from llm_engineering.reports.data import DatasetReport
 from llm_engineering.reports.folders import RowKind, StageName
-from llm_engineering.training.arguments import planned_steps, stores_reference
+from llm_engineering.training.arguments import planned_steps
+from llm_engineering.training.dpo_arguments import stores_reference
 from llm_engineering.training.losses import uses_reference
 
 MARGIN = 1.25

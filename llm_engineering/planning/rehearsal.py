@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_engineering.config.run import RunConfig
 from llm_engineering.reports.evaluation import Judgement
-from llm_engineering.training.arguments import stores_reference
+from llm_engineering.training.dpo_arguments import stores_reference
 from llm_engineering.training.losses import uses_reference
 
 ROWS = 500

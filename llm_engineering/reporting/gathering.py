@@ -7,7 +7,7 @@ from llm_engineering.reporting.bundle import Measured
 from llm_engineering.reports.data import DatasetReport, PreferenceReport
 from llm_engineering.reports.evaluation import EvaluationReport
 from llm_engineering.reports.training import MergeReport, TrainingReport
-from llm_engineering.training.watch import judged_anew
+from llm_engineering.training.verdicts import judged_anew
 
 
 def gather(

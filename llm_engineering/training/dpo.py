@@ -18,12 +18,13 @@ from llm_engineering.models.checkpoints import hash_frozen, hash_weights
 from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.reports.training import LossProof, ReferenceProof, TrainingReport
 from llm_engineering.scoring.likelihood import ScoredTokens, labelled, score_rows
-from llm_engineering.training.arguments import stores_reference
+from llm_engineering.training.dpo_arguments import stores_reference
+from llm_engineering.training.dpo_probes import dpo_probes
+from llm_engineering.training.dpo_watch import judge_dpo
 from llm_engineering.training.inputs import StageInputs
 from llm_engineering.training.launcher import launch
 from llm_engineering.training.losses import POLICY_LOGPS, REFERENCE_LOGPS, TOKENS, load_loss, uses_reference
 from llm_engineering.training.memory import enough_memory
-from llm_engineering.training.probes import probes
 from llm_engineering.training.processes.task import FOLDER
 from llm_engineering.training.reference import (
     Scoring,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
-    from llm_engineering.training.trainers import PreparedDPOTrainer
+    from llm_engineering.training.dpo_trainer import PreparedDPOTrainer
 
 _log = logging.getLogger(__name__)
 LOSS_TOLERANCE = 1e-4
@@ -116,9 +117,9 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
     from accelerate.utils import convert_outputs_to_fp32
     from trl.trainer.utils import disable_dropout_in_model
 
-    from llm_engineering.training.arguments import dpo_arguments
+    from llm_engineering.training.dpo_arguments import dpo_arguments
+    from llm_engineering.training.dpo_trainer import PreparedDPOTrainer
     from llm_engineering.training.progress import Progress, TrackSeries, Watch
-    from llm_engineering.training.trainers import PreparedDPOTrainer
 
     own_loss, compared = load_loss(config), uses_reference(config)
     logps = _reference_logps(config, inputs)
@@ -161,17 +162,17 @@ def _train_once(config: DPOStageConfig, inputs: StageInputs) -> tuple[Checkpoint
             callbacks=[
                 Progress("DPO", "pairs", config.effective_batch),
                 TrackSeries(tracker),
-                Watch("dpo", inputs.watch),
+                Watch("dpo", inputs.watch, judge_dpo),
                 *early_stopping(config),
             ],
         )
         pick_backend(inputs.model.backend).speed_up(trainer.model, gradient_checkpointing=config.gradient_checkpointing)
-        trainer.probes = probes(inputs, config, tokenizer, tracker)
+        trainer.probes = dpo_probes(inputs, config, tokenizer, tracker)
         trainer.source_names = inputs.sources
         difference = compare_stored(trainer, config.ld_alpha) if logps else None
         proof = prove_reference(trainer, config, sft_sha256) if compared else None
         first_loss = prove_loss(trainer, config) if own_loss and not compared else None
-        checkpoint, report = train(trainer, "dpo", config, inputs, tracker, lengths)
+        checkpoint, report = train(trainer, "dpo", config, inputs, tracker, lengths, judge_dpo)
         if proof and (reference := _kept_reference(trainer)) is not None:
             proof = proof.model_copy(update={"reference_sha256_after": hash_frozen(reference)})
             _require_frozen(proof)

@@ -4,7 +4,8 @@ All of it is read off answers to held-out questions. Nothing here touches the tr
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from llm_engineering.config.dpo import DPOStageConfig
 from llm_engineering.config.evaluation import EvaluationConfig
 from llm_engineering.config.stage import StageConfig
 from llm_engineering.errors import ConfigError
@@ -21,17 +21,16 @@ from llm_engineering.reports.training import TrainingSample
 from llm_engineering.scoring.answers import Question, ask, preferred, read_questions, right, score
 from llm_engineering.scoring.checkers import load_checker
 from llm_engineering.scoring.intervals import by_unit
-from llm_engineering.scoring.likelihood import divergences, labelled
 from llm_engineering.tracking import Tracker
 from llm_engineering.training.inputs import StageInputs
-from llm_engineering.training.losses import uses_reference
 from llm_engineering.training.recovery import writing
-from llm_engineering.training.reference import has_adapter, reference_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llm_engineering.training.part import Probe
+
+    ReferenceOf = Callable[[Any], AbstractContextManager[PreTrainedModel | None]]
 
 GENERATED = {"answer_accuracy": right, "preferred_rate": preferred, "answer_score": score}
 """Metrics of generated answers; not from the table of all, since another metric trains nothing anew."""
@@ -39,10 +38,30 @@ SAMPLES = "samples.json"
 """What a work folder calls the answers that were kept."""
 
 
+def asked_questions(inputs: "StageInputs", config: StageConfig) -> list[Question]:
+    """Return the held-out questions that a stage answers at each of its ``evaluation_steps``."""
+    return _held_out_questions(inputs) if config.evaluation_interval else []
+
+
+def _held_out_questions(inputs: "StageInputs") -> list[Question]:
+    return read_questions(inputs.questions, "eval", inputs.evaluation.max_questions, inputs.seed)
+
+
 def probes(
-    inputs: StageInputs, config: StageConfig, tokenizer: "PreTrainedTokenizerBase", tracker: Tracker
+    inputs: StageInputs,
+    config: StageConfig,
+    tokenizer: "PreTrainedTokenizerBase",
+    tracker: "Tracker",
+    reference_of: "ReferenceOf | None" = None,
 ) -> "list[Probe]":
-    """Return what a stage measures at each of its ``evaluation_steps``.
+    """Return what both stages measure at each of their ``evaluation_steps``.
+
+    Args:
+        inputs: The stage's inputs.
+        config: Its configuration.
+        tokenizer: Of the model that it trains.
+        tracker: Gets the answers that are kept.
+        reference_of: Gives the frozen reference of a trainer, whose answers are kept as well.
 
     Raises:
         ConfigError: ``best_metric`` names a metric that needs a checker, or held-out rows, and there is none.
@@ -50,20 +69,16 @@ def probes(
     if config.best_metric and not inputs.rows.rows.get("eval"):
         raise ConfigError(f"best_metric {config.best_metric} needs held-out rows (data.evaluation_share).")
     evaluation, found = inputs.evaluation, []
-    questions = read_questions(inputs.questions, "eval", evaluation.max_questions, inputs.seed)
-    if config.best_metric in GENERATED and not (evaluation.checker and questions):
+    if config.best_metric in GENERATED and not (evaluation.checker and _held_out_questions(inputs)):
         raise ConfigError(
             f"best_metric {config.best_metric} needs evaluation.checker and held-out questions (data.evaluation_share)."
         )
-    if not (config.evaluation_interval and questions):
-        return []
-    if evaluation.checker:
+    questions = asked_questions(inputs, config)
+    if questions and evaluation.checker:
         found.append(judged_answers(questions, evaluation, tokenizer))
-    if isinstance(config, DPOStageConfig) and config.kl_answers and uses_reference(config):
-        found.append(kl_of_samples(questions[: config.kl_answers], evaluation, tokenizer, inputs.seed))
-    if config.samples:
+    if questions and config.samples:
         shown = questions[: config.samples]
-        found.append(SampleKeeper(shown, evaluation, tokenizer, inputs.work_dir, tracker))
+        found.append(SampleKeeper(shown, evaluation, tokenizer, inputs.work_dir, tracker, reference_of))
     return found
 
 
@@ -75,33 +90,9 @@ def judged_answers(
     checker = load_checker(evaluation.checker)
 
     def measure(trainer: Any) -> dict[str, float]:
-        judgements = ask(trainer.model, tokenizer, questions, checker, **_how(evaluation)).judgements or []
+        judgements = ask(trainer.model, tokenizer, questions, checker, **how_to_ask(evaluation)).judgements or []
         units = [question.unit for question in questions]
         return {name: fmean(by_unit([of(each) for each in judgements], units)) for name, of in GENERATED.items()}
-
-    return measure
-
-
-def kl_of_samples(
-    questions: Sequence[Question], evaluation: EvaluationConfig, tokenizer: "PreTrainedTokenizerBase", seed: int
-) -> "Probe":
-    """Return a probe that measures the KL from the reference on answers sampled from the policy at temperature 1.
-
-    They are drawn with the same seed every time, so that two evaluations differ by their weights. Nothing is measured
-    where no reference is in memory: with stored log-probabilities and a policy that is trained whole.
-    """
-
-    def measure(trainer: Any) -> dict[str, float]:
-        reference = None if has_adapter(trainer.model) else trainer.ref_model
-        if reference is None and not has_adapter(trainer.model):
-            return {}
-        answers = ask(trainer.model, tokenizer, questions, None, temperature=1.0, seed=seed, **_how(evaluation)).answers
-        rows = [labelled(q.prompt_ids, answer.token_ids) for q, answer in zip(questions, answers, strict=True)]
-        found = divergences(trainer.model, reference, rows)
-        nats, tokens = sum(row.nats for row in found), sum(row.tokens for row in found)
-        unfinished = sum(not answer.finished for answer in answers) / len(answers)
-        of_tokens = {"kl_per_token": nats / tokens} if tokens else {}
-        return {**of_tokens, "kl_per_answer": nats / len(found), "sampled_unfinished": unfinished}
 
     return measure
 
@@ -120,8 +111,10 @@ class SampleKeeper:
         tokenizer: "PreTrainedTokenizerBase",
         folder: Path,
         tracker: Tracker,
+        reference_of: "ReferenceOf | None" = None,
     ) -> None:
         """Keep answers to ``questions`` in ``folder``."""
+        self.reference_of = reference_of
         self.questions, self.evaluation, self.tokenizer = questions, evaluation, tokenizer
         self.folder, self.tracker = folder, tracker
         self.reference: list[str] | None = None
@@ -137,22 +130,19 @@ class SampleKeeper:
         return {}
 
     def _answers(self, trainer: Any, step: int) -> list[TrainingSample]:
-        if self.reference is None and trainer.stage == "dpo" and not trainer.reference_free:
-            self.reference = self._of_reference(trainer)
+        if self.reference is None and self.reference_of is not None:
+            with self.reference_of(trainer) as frozen:
+                self.reference = None if frozen is None else self._ask(frozen)
         policy = self._ask(trainer.model)
-        frozen: Sequence[str | None] = self.reference or [None] * len(policy)
+        beside: Sequence[str | None] = self.reference or [None] * len(policy)
         prompts = [json.loads(question.prompt)[-1]["content"] for question in self.questions]
         return [
             TrainingSample(step=step, prompt=prompt, policy=own, reference=reference)
-            for prompt, own, reference in zip(prompts, policy, frozen, strict=True)
+            for prompt, own, reference in zip(prompts, policy, beside, strict=True)
         ]
 
-    def _of_reference(self, trainer: Any) -> list[str] | None:
-        with reference_of(trainer) as reference:
-            return None if reference is None else self._ask(reference)
-
     def _ask(self, model: "PreTrainedModel") -> list[str]:
-        answers = ask(model, self.tokenizer, self.questions, None, **_how(self.evaluation)).answers
+        answers = ask(model, self.tokenizer, self.questions, None, **how_to_ask(self.evaluation)).answers
         return [answer.text for answer in answers]
 
 
@@ -187,5 +177,6 @@ def _as_text(sample: TrainingSample) -> str:
     return f"Question: {sample.prompt}\nPolicy: {sample.policy}{reference}"
 
 
-def _how(evaluation: EvaluationConfig) -> dict[str, int]:
+def how_to_ask(evaluation: EvaluationConfig) -> dict[str, int]:
+    """Return how a model is asked while it trains."""
     return {"max_new_tokens": evaluation.max_new_tokens, "batch_size": evaluation.batch_size}

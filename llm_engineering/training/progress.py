@@ -11,7 +11,7 @@ from llm_engineering.config.watch import WatchConfig
 from llm_engineering.reports.folders import StageName
 from llm_engineering.reports.training import Verdict
 from llm_engineering.tracking import Tracker
-from llm_engineering.training.watch import acting, history_of, judge
+from llm_engineering.training.watch import Judge, acting, history_of
 
 _log = logging.getLogger(__name__)
 
@@ -89,15 +89,15 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     killed is judged, and stopped, at the step at which it would have been.
     """
 
-    def __init__(self, stage: StageName, watch: WatchConfig) -> None:
-        self.stage, self.watch = stage, watch
+    def __init__(self, stage: StageName, watch: WatchConfig, judge: Judge) -> None:
+        self.stage, self.watch, self.judge = stage, watch, judge
         self.said: set[str] = set()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take note of what was said before an interruption."""
-        found = judge(history_of(state.log_history), self.stage, state.max_steps, self.watch)
+        found = self.judge(history_of(state.log_history), state.max_steps, self.watch)
         self.said |= {verdict.name for verdict in found}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -116,7 +116,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         evaluated = any(name.startswith("eval_") for name in logs)
         if "train_runtime" in logs or (control.should_evaluate and not evaluated):
             return
-        found = judge(history_of(state.log_history), self.stage, state.max_steps, self.watch)
+        found = self.judge(history_of(state.log_history), state.max_steps, self.watch)
         ends = acting(found, self.watch.on) if state.global_step < state.max_steps else []
         for verdict in found:
             if verdict.name not in self.said:

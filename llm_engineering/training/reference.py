@@ -19,7 +19,7 @@ from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.hardware import pick_dtype
 from llm_engineering.reports.folders import Checkpoint, ReferenceKey, ReferenceLogProbs, RowSet, hash_files
 from llm_engineering.scoring.likelihood import labelled, score_rows
-from llm_engineering.training.arguments import SEEN_OFTEN
+from llm_engineering.training.dpo_arguments import SEEN_OFTEN
 from llm_engineering.training.losses import REFERENCE_LOGPS
 from llm_engineering.training.upstream import require_upstream
 
@@ -115,8 +115,8 @@ def score_pairs(
     from trl.trainer.utils import disable_dropout_in_model
 
     from llm_engineering.models.flat.linear import take_kernel
-    from llm_engineering.training.arguments import reference_arguments
-    from llm_engineering.training.trainers import PreparedDPOTrainer
+    from llm_engineering.training.dpo_arguments import reference_arguments
+    from llm_engineering.training.dpo_trainer import PreparedDPOTrainer
 
     disable_dropout_in_model(model)
     model.requires_grad_(False).eval()

@@ -21,7 +21,7 @@ from llm_engineering.training.arguments import planned_steps
 from llm_engineering.training.inputs import StageInputs
 from llm_engineering.training.probes import read_samples, replay_samples
 from llm_engineering.training.recovery import is_finished, last_checkpoint, logged_until, step_of, writing
-from llm_engineering.training.watch import acting, history_of, judge, watched
+from llm_engineering.training.watch import Judge, acting, history_of, watched
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -46,7 +46,13 @@ def early_stopping(config: StageConfig) -> "list[TrainerCallback]":
 
 
 def train(
-    trainer: Any, stage: StageName, config: StageConfig, inputs: StageInputs, tracker: Tracker, lengths: Sequence[int]
+    trainer: Any,
+    stage: StageName,
+    config: StageConfig,
+    inputs: StageInputs,
+    tracker: Tracker,
+    lengths: Sequence[int],
+    judge: Judge,
 ) -> tuple[Checkpoint, TrainingReport]:
     """Train, from the last valid checkpoint where there is one, and return what was trained and what was done.
 
@@ -57,6 +63,7 @@ def train(
         inputs: Its inputs.
         tracker: Gets the totals; the series reach it through a callback.
         lengths: Tokens of every training row.
+        judge: Says what the stage's curves show.
     """
     trained, total = _parameters(trainer)
     _log.info(
@@ -78,7 +85,7 @@ def train(
     started = time.perf_counter()
     _take_up(trainer, stage, interrupted)
     seconds = time.perf_counter() - started - trainer.evaluation_seconds
-    stopped_by = _stopped_by(trainer, stage, inputs.watch)  # before the closing evaluation adds to the log
+    stopped_by = _stopped_by(trainer, judge, inputs.watch)  # before the closing evaluation adds to the log
     if trainer.eval_dataset is not None and not config.evaluation_interval:
         trainer.evaluate()
     result = _keep_adapter(trainer, inputs) if hasattr(trainer.model, "peft_config") else _keep_model(trainer, inputs)
@@ -88,7 +95,7 @@ def train(
     tracker.log_metrics(totals, step=report.steps)
     if result.kind == "adapter":
         tracker.log_adapter(result.path)
-    return result, watched(report.model_copy(update={"stopped_by": stopped_by, "notes": notes}), inputs.watch)
+    return result, watched(report.model_copy(update={"stopped_by": stopped_by, "notes": notes}), inputs.watch, judge)
 
 
 def _introduce(tracker: Tracker, stage: StageName, inputs: StageInputs, interrupted: Path | None) -> None:
@@ -105,12 +112,12 @@ def _introduce(tracker: Tracker, stage: StageName, inputs: StageInputs, interrup
         tracker.attempt("note its key", lambda: remembered.write_text(key, encoding="utf-8"))
 
 
-def _stopped_by(trainer: Any, stage: StageName, watch: WatchConfig) -> Verdict | None:
+def _stopped_by(trainer: Any, judge: Judge, watch: WatchConfig) -> Verdict | None:
     """Return the verdict that ended a training, from its log alone: it may have been taken up after its end."""
     state = trainer.state
     if state.global_step >= state.max_steps:
         return None
-    found = acting(judge(history_of(state.log_history), stage, state.max_steps, watch), watch.on)
+    found = acting(judge(history_of(state.log_history), state.max_steps, watch), watch.on)
     return found[0].model_copy(update={"first_seen": state.global_step}) if found else None
 
 

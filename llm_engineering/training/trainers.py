@@ -1,42 +1,30 @@
-"""TRL's trainers, fed with rows that are tokenised already, and evaluated on generated answers too."""
+"""What both trainers have beside TRL's own: checks, sealed checkpoints, and answers at every evaluation."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute
 import torch
-from torch import Tensor
 from transformers import TrainerState
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import rotate_checkpoints
-from trl import DPOConfig, SFTConfig, SFTTrainer
 
-from llm_engineering.data.rowsets import IGNORED
 from llm_engineering.errors import TrainingError
 from llm_engineering.models.checkpoints import broken_weight
-from llm_engineering.progress import Work
-from llm_engineering.scoring.likelihood import LOGITS_AT_ONCE
-from llm_engineering.training.fast_path import FastDPO, FastSFT
 from llm_engineering.training.finite import FiniteUpdates
-from llm_engineering.training.losses import REFERENCE_LOGPS, OwnLoss
 from llm_engineering.training.memory import worth_trying
 from llm_engineering.training.part import Probe
-from llm_engineering.training.processes.batches import Row
-from llm_engineering.training.processes.trainer import STAND_IN_TOKENS, ManyProcesses
+from llm_engineering.training.processes.trainer import ManyProcesses
 from llm_engineering.training.recovery import seal, writing
 from llm_engineering.training.upstream import require_upstream
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TOKENS_AT_ONCE = 2**13
-"""Tokens of a batch that the reference scores, padding included."""
-
 
 class StageTrainer(FiniteUpdates, ManyProcesses):
-    """What both trainers have beside TRL's own: checks, sealed checkpoints, and metrics of generated answers."""
+    """The trainer of either stage; rows are tokenised already."""
 
     probes: Sequence[Probe] = ()
     evaluation_seconds: float = 0.0
@@ -134,192 +122,7 @@ class StageTrainer(FiniteUpdates, ManyProcesses):
             rotate_checkpoints(self.args.output_dir, kept, self.state.best_model_checkpoint)
 
 
-class LengthGroupedRows(LengthGroupedSampler):  # type: ignore[misc]  # transformers is untyped here
-    """Batches of rows of like length, shuffled by seed and epoch alone, so that a resumed training draws the same."""
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths)
-        self.seed, self.epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the order of an epoch next; Trainer says which one begins."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return super().__iter__()  # type: ignore[no-any-return]
-
-
-class PreparedSFTTrainer(StageTrainer, FastSFT, SFTTrainer):  # type: ignore[misc]
-    """TRL's SFTTrainer on rows with ``input_ids`` and ``labels``."""
-
-    args: SFTConfig
-
-    def row_sizes(self) -> list[int]:
-        """Return the tokens of every row."""
-        return _token_counts(self.train_dataset, "input_ids")
-
-    def _get_train_sampler(self, train_dataset: "Dataset | None" = None) -> LengthGroupedRows:
-        lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
-        rows_per_update = self.args.train_batch_size * self.processes * self.args.gradient_accumulation_steps
-        return LengthGroupedRows(rows_per_update, lengths, self.args.seed)
-
-    def _get_eval_sampler(self, eval_dataset: "Dataset") -> LengthGroupedRows:
-        lengths = [len(ids) for ids in eval_dataset["input_ids"]]
-        return LengthGroupedRows(self.args.eval_batch_size * self.processes, lengths, self.args.seed)
-
-    def stand_in(self) -> Row:
-        """Return a row of two tokens without a label."""
-        return {
-            "input_ids": [self.processing_class.eos_token_id] * STAND_IN_TOKENS,
-            "labels": [IGNORED] * STAND_IN_TOKENS,
-        }
-
-    def size_of(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return how many rows a batch has, and how many labels."""
-        labels_BT = batch["labels"][:, 1:] != IGNORED
-        return torch.stack([labels_BT.any(dim=1).sum(), labels_BT.sum()])
-
-
-class PreparedDPOTrainer(StageTrainer, FastDPO):
-    """TRL's DPOTrainer on rows with ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``; it drops and cuts none."""
-
-    args: DPOConfig
-    stand_in_rows = 2
-    _in_update: tuple[int, Tensor, Tensor] | None = None
-    """How many batches, pairs and tokens of chosen answers the update has, those of all processes together."""
-
-    def __init__(
-        self, *args: Any, reference_free: bool = False, own_loss: OwnLoss | None = None, **kwargs: Any
-    ) -> None:
-        self.reference_free, self.own_loss = reference_free, own_loss
-        super().__init__(*args, **kwargs)
-
-    def row_sizes(self) -> list[int]:
-        """Return the tokens of every pair: of the longer answer's row where rows are padded, of both where not."""
-        names = ("prompt_ids", "chosen_ids", "rejected_ids")
-        counts = zip(*(_token_counts(self.train_dataset, name) for name in names), strict=True)
-        return [p + c + r if self.fast else p + max(c, r) for p, c, r in counts]
-
-    def stand_in(self) -> Row:
-        """Return a pair of empty answers to a prompt of two tokens."""
-        prompt = {"prompt_ids": [self.processing_class.eos_token_id] * STAND_IN_TOKENS}
-        return {**prompt, "chosen_ids": [], "rejected_ids": [], **dict.fromkeys(REFERENCE_LOGPS, 0.0)}
-
-    def size_of(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return how many pairs a batch has, and how many tokens of chosen answers."""
-        chosen_BT = batch["completion_mask"][: len(batch["completion_mask"]) // 2, 1:]
-        return torch.stack([chosen_BT.any(dim=1).sum(), chosen_BT.sum()])
-
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Draw the batches of an update, and count what is in them, in all processes."""
-        batches, num_items = super().get_batch_samples(*args, **kwargs)
-        self._in_update = None
-        if len(batches) > 1 or self.processes > 1:
-            sizes_2 = torch.stack([self.size_of(batch) for batch in batches]).sum(0)
-            pairs, tokens = self.accelerator.reduce(sizes_2.to(self.accelerator.device), "sum")
-            self._in_update = len(batches), pairs, tokens
-        return batches, num_items
-
-    def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
-        """Return TRL's loss, each batch weighed by its part of the update, and each process's share by its part of it.
-
-        TRL takes the mean over the pairs of a batch, in the NLL term over its tokens, the mean of these over the
-        batches of the update, and of that over the processes. With the part of the pairs, and of the tokens, as its
-        weight, the loss is the mean over the update, however it is cut. A stand-in weighs nothing; it has no token to
-        take a mean over.
-        """
-        whole = self._whole_of()
-        if whole is None:
-            return super()._compute_loss(model, inputs, return_outputs)
-        parts, pairs, tokens = whole
-        own_pairs, own_tokens = self.size_of(inputs)
-        of_pairs = parts * own_pairs / pairs
-        of_tokens = parts * own_tokens / tokens
-        configured = self.loss_types, self.loss_weights
-        weighed = [
-            (loss, weight * (of_tokens if loss == "sft" else of_pairs))
-            for loss, weight in zip(*configured, strict=True)
-            if loss != "sft" or own_tokens > 0
-        ]
-        self.loss_types, self.loss_weights = [loss for loss, _ in weighed], [weight for _, weight in weighed]
-        try:
-            return super()._compute_loss(model, inputs, return_outputs)
-        finally:
-            self.loss_types, self.loss_weights = configured
-
-    def _whole_of(self) -> tuple[int, Any, Any] | None:
-        """Return of what a batch is a part: how many parts there are, and their pairs and tokens; None: of nothing.
-
-        While training it is a part of an update, else of the same batch in all processes.
-        """
-        if self.model.training and self._in_update is not None:
-            batches, pairs, tokens = self._in_update
-            return batches * self.processes, pairs, tokens
-        if self.processes == 1:
-            return None
-        pairs, tokens = (sum(sizes) for sizes in zip(*self._sizes, strict=True))
-        return self.processes, pairs, tokens
-
-    def _prepare_dataset(self, dataset: "Dataset", *args: Any) -> "Dataset":
-        return dataset
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the mean log-ratios to the reference too, in nats an answer: TRL's rewards are beta times them."""
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        for side in () if self.reference_free else ("chosen", "rejected"):
-            if rewards := metrics.get(f"rewards/{side}"):
-                metrics[f"log_ratio/{side}"] = [reward / self.beta for reward in rewards]
-        super().log(logs, start_time)
-
-    def _precompute_ref_logps(self, dataset: "Dataset", name: str, batch_size: int) -> "Dataset":
-        """Return the dataset with the reference's log-probabilities, as it is where it has them.
-
-        They are computed in batches of like length, the longest first, so that too little memory shows at once. The
-        batches depend on nothing but the rows and the vocabulary: other settings of a training leave the numbers alone.
-        Without a reference they are 0.
-        """
-        if REFERENCE_LOGPS[0] in dataset.column_names:
-            return dataset
-        logps = torch.zeros(2, len(dataset))
-        if not self.reference_free:
-            self.choose_path()  # TRL computes them before its trainer is complete
-            self._score(dataset, name, logps)
-        for column, values in zip(REFERENCE_LOGPS, logps, strict=True):
-            dataset = dataset.add_column(column, values.tolist())
-        return dataset
-
-    def _score(self, dataset: "Dataset", name: str, logps_2P: Tensor) -> None:
-        """Write the reference's log-probabilities of the chosen and the rejected answers of P pairs."""
-        lengths = _padded_lengths(dataset)
-        most = TOKENS_AT_ONCE if self.fast else LOGITS_AT_ONCE // self.model.config.get_text_config().vocab_size
-        with Work(f"Reference, {len(lengths):,} {name} pairs:", sum(lengths), "tokens") as work:
-            for indices in batches_of_like_length(lengths, min(most, TOKENS_AT_ONCE)):
-                batch = self.data_collator([dataset[i] for i in indices])
-                inputs = {key: value.to(self.accelerator.device) for key, value in batch.items()}
-                with self.accelerator.autocast():
-                    chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
-                logps_2P[0, indices], logps_2P[1, indices] = chosen.float().cpu(), rejected.float().cpu()
-                work(sum(lengths[i] for i in indices))
-
-
-def _padded_lengths(pairs: "Dataset") -> list[int]:
-    """Return twice the tokens of the longer side of every pair: what it takes in a padded batch."""
-    counts = zip(*(_token_counts(pairs, name) for name in ("prompt_ids", "chosen_ids", "rejected_ids")), strict=True)
-    return [2 * (prompt + max(chosen, rejected)) for prompt, chosen, rejected in counts]
-
-
-def batches_of_like_length(lengths: list[int], most: int) -> Iterator[list[int]]:
-    """Yield indices of rows, the longest first, as many together as ``most`` tokens hold, padding included."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    start = 0
-    while start < len(order):
-        stop = start + max(1, most // max(1, lengths[order[start]]))
-        yield order[start:stop]
-        start = stop
-
-
-def _token_counts(dataset: "Dataset", column: str) -> list[int]:
+def token_counts(dataset: "Dataset", column: str) -> list[int]:
     """Return the lengths of a column's lists, without reading the lists."""
     lists = dataset.with_format("arrow")[:][column]
     counts: list[int] = pyarrow.compute.list_value_length(lists).to_pylist()

@@ -23,6 +23,21 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("accelerate", "datasets", "peft", "tokenizers", "torch", "transformers", "trl")
 BACKEND_PACKAGES = ("unsloth", "unsloth_zoo")
 """Count where they are imported: they patch the others."""
+SHAPES_NOTHING = (
+    "llm_engineering.errors",
+    "llm_engineering.progress",
+    "llm_engineering.tracking",
+    "llm_engineering.config.tracking",
+    "llm_engineering.config.hardware",
+    "llm_engineering.training.launcher",
+    "llm_engineering.training.upstream",
+    "llm_engineering.training.processes.link",
+    "llm_engineering.training.processes.task",
+    "steps.runtime",
+)
+"""Rooms and modules that say what happens, check, keep or fetch files, or start processes; with their settings."""
+SHAPING = {"steps.runtime.stages"}
+"""What of these rooms shapes results all the same."""
 
 
 def package_versions() -> str:
@@ -96,10 +111,9 @@ def _digest(path: Path, changed: int, size: int) -> str:
 
 @cache
 def code_dependencies(module: str) -> tuple[str, ...]:
-    """Return the files that a module and everything it imports of this project consist of, relative to the root."""
-    graph = _import_graph()
+    """Return the files that shape the results of a module, relative to the root: its own, and of what it imports."""
     files: set[Path] = set()
-    for name in {module, *graph.find_upstream_modules(module)}:
+    for name in _shaping(module):
         path = REPOSITORY.joinpath(*name.split("."))
         source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         files |= {source, *(p for p in (source.parent / "templates").glob("*") if p.is_file())}
@@ -111,6 +125,20 @@ def _import_graph() -> Any:
     import grimp
 
     return grimp.build_graph("llm_engineering", "steps", exclude_type_checking_imports=True, cache_dir=None)
+
+
+def _shaping(module: str) -> set[str]:
+    """Return the modules that shape the results of one: it and, through those that do, what they import."""
+    graph, found, ahead = _import_graph(), set[str](), {module}
+    while ahead:
+        found |= ahead
+        imported = {name for each in ahead for name in graph.find_modules_directly_imported_by(each)}
+        ahead = {name for name in imported - found if name in SHAPING or not _is_among(name, SHAPES_NOTHING)}
+    return found
+
+
+def _is_among(module: str, rooms: Iterable[str]) -> bool:
+    return any(f"{module}.".startswith(f"{room}.") for room in rooms)
 
 
 def checker_hash(name: str | None, kind: str = "checker") -> str:

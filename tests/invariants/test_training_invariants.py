@@ -18,8 +18,9 @@ from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.generation import Answer
 from llm_engineering.reports.evaluation import Judgement
 from llm_engineering.scoring.likelihood import labelled
-from llm_engineering.training.arguments import dpo_losses, planned_steps
+from llm_engineering.training.arguments import planned_steps
 from llm_engineering.training.dpo import train_dpo, zero_ratio_loss
+from llm_engineering.training.dpo_arguments import dpo_losses
 from llm_engineering.training.inputs import StageInputs
 from llm_engineering.training.preferences import Sample, pair_samples
 from llm_engineering.training.sft import train_sft

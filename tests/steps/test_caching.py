@@ -25,23 +25,30 @@ STEPS = sorted(path.stem for path in (caching.REPOSITORY / "steps").glob("[a-z]*
 Edit = Callable[[str, Callable[[str], str]], set[str]]
 
 
-@pytest.fixture
-def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Edit:
-    """Give a function that edits a file of a copied checkout, and returns the steps whose cache keys that changes."""
-    for room in ("llm_engineering", "steps"):
-        shutil.copytree(
-            caching.REPOSITORY / room, tmp_path / room, ignore=shutil.ignore_patterns("base", "__pycache__")
-        )
-    code_dependencies.cache_clear()  # they are told relative to the repository
-    monkeypatch.setattr(caching, "REPOSITORY", tmp_path)
+def keys() -> dict[str, str]:
+    return {step: getattr(caching, step)() for step in STEPS}
 
-    def keys() -> dict[str, str]:
-        return {step: getattr(caching, step)() for step in STEPS}
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkout")
+    for room in ("llm_engineering", "steps"):
+        left_out = shutil.ignore_patterns("base", "__pycache__")
+        shutil.copytree(caching.REPOSITORY / room, folder / room, ignore=left_out)
+    return folder
+
+
+@pytest.fixture
+def edit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Edit:
+    """Return a function that edits a file of a copied checkout, and gives the steps whose cache keys that changes."""
+    monkeypatch.setattr(caching, "REPOSITORY", checkout)
 
     def edit_file(name: str, change: Callable[[str], str]) -> set[str]:
-        before = keys()
-        (tmp_path / name).write_text(change((tmp_path / name).read_text()))
-        return {step for step, key in keys().items() if key != before[step]}
+        before, plain = keys(), (checkout / name).read_text()
+        (checkout / name).write_text(change(plain))
+        after = keys()
+        (checkout / name).write_text(plain)
+        return {step for step in STEPS if before[step] != after[step]}
 
     return edit_file
 
@@ -118,7 +125,7 @@ finally:
 def test_a_step_depends_on_what_it_imports_through_others() -> None:
     files = code_dependencies("steps.train_sft")
     assert "steps/train_sft.py" in files
-    assert "llm_engineering/training/trainers.py" in files  # imported inside a function
+    assert "llm_engineering/training/sft_trainer.py" in files  # imported inside a function
     assert "llm_engineering/models/generation.py" in files  # imported by scoring/answers.py
     assert "llm_engineering/models/templates/chatml.jinja" in files
 
@@ -145,6 +152,61 @@ def test_edited_code_changes_the_keys_of_the_steps_that_use_it_and_of_no_others(
     assert edit("steps/judge.py", another_line) == {"judge"}
     assert {"train_sft", "train_dpo", "evaluate"} <= edit("llm_engineering/models/generation.py", another_line)
     assert edit("llm_engineering/models/generation.py", commented) == set()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "llm_engineering/config/dpo.py",
+        "llm_engineering/training/dpo.py",
+        "llm_engineering/training/dpo_arguments.py",
+        "llm_engineering/training/dpo_probes.py",
+        "llm_engineering/training/dpo_trainer.py",
+        "llm_engineering/training/dpo_watch.py",
+        "llm_engineering/training/reference.py",
+        "llm_engineering/scoring/likelihood.py",
+        "steps/train_dpo.py",
+    ],
+)
+def test_an_edit_of_what_dpo_uses_and_sft_does_not_trains_dpo_alone(module: str, edit: Edit) -> None:
+    changed = edit(module, another_line)
+    assert "train_dpo" in changed
+    assert not changed & {"load_datasets", "format_datasets", "train_sft", "merge"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "llm_engineering/config/sft.py",
+        "llm_engineering/training/sft.py",
+        "llm_engineering/training/sft_trainer.py",
+        "steps/train_sft.py",
+    ],
+)
+def test_an_edit_of_what_sft_alone_uses_trains_sft_alone(module: str, edit: Edit) -> None:
+    changed = edit(module, another_line)
+    assert "train_sft" in changed
+    assert not changed & {"load_datasets", "format_datasets", "train_dpo", "merge", "evaluate"}
+
+
+@pytest.mark.parametrize(
+    "module", ["llm_engineering/training/watch.py", "llm_engineering/training/stage.py", "steps/runtime/stages.py"]
+)
+def test_an_edit_of_what_both_stages_use_trains_both(module: str, edit: Edit) -> None:
+    assert {"train_sft", "train_dpo"} <= edit(module, another_line)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["llm_engineering/errors.py", "llm_engineering/tracking/comet.py", "steps/runtime/stores.py"],
+)
+def test_an_edit_of_what_shapes_no_result_changes_no_key(module: str, edit: Edit) -> None:
+    assert edit(module, another_line) == set()
+
+
+def test_sft_is_trained_anew_for_few_modules() -> None:
+    modules = [file for file in code_dependencies("steps.train_sft") if file.endswith(".py")]
+    assert len(modules) <= 51, modules
 
 
 def test_an_edited_template_changes_the_keys_of_the_steps_that_use_it_and_of_no_others(edit: Edit) -> None:

@@ -11,7 +11,9 @@ from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.errors import ConfigError
 from llm_engineering.models.adapters import adapter_config, quantization
 from llm_engineering.models.checkpoints import load_model
-from llm_engineering.training.arguments import dpo_arguments, dpo_losses, planned_steps, sft_arguments
+from llm_engineering.training.arguments import planned_steps
+from llm_engineering.training.dpo_arguments import dpo_arguments, dpo_losses
+from llm_engineering.training.sft import sft_arguments
 from llm_engineering.training.stage import early_stopping
 
 EVALUATED = {"evaluation_steps": 5}

@@ -15,8 +15,10 @@ from llm_engineering.data.rowsets import read_rows
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model
-from llm_engineering.training.arguments import dpo_arguments, sft_arguments
-from llm_engineering.training.trainers import PreparedDPOTrainer, PreparedSFTTrainer
+from llm_engineering.training.dpo_arguments import dpo_arguments
+from llm_engineering.training.dpo_trainer import PreparedDPOTrainer
+from llm_engineering.training.sft import sft_arguments
+from llm_engineering.training.sft_trainer import PreparedSFTTrainer
 
 MAX_LENGTH = 48
 SPOKEN = ["the", "otter", "swims", "in", "the", "river", "and", "the", "heron", "waits", "for", "fish"]

@@ -17,11 +17,11 @@ from llm_engineering.errors import ProofError
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, load_model
-from llm_engineering.training.arguments import dpo_arguments
 from llm_engineering.training.dpo import prove_reference, train_dpo, zero_ratio_loss
+from llm_engineering.training.dpo_arguments import dpo_arguments
+from llm_engineering.training.dpo_trainer import PreparedDPOTrainer
 from llm_engineering.training.losses import load_loss, uses_reference
 from llm_engineering.training.sft import train_sft
-from llm_engineering.training.trainers import PreparedDPOTrainer
 
 ON_THE_FLY = 1
 """Epochs in which every pair is seen once: the reference's log-probabilities are computed with the batch."""

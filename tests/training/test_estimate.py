@@ -249,7 +249,7 @@ from llm_engineering.config.sft import SFTStageConfig
 from llm_engineering.config.tracking import NoTracking
 from llm_engineering.data.rowsets import PREFERENCE, QUESTIONS, SFT, write_rows
 from llm_engineering.models.checkpoints import locate_base
-from llm_engineering.training import arguments, trainers
+from llm_engineering.training import dpo_trainer, sft_trainer
 from llm_engineering.training.dpo import train_dpo
 from llm_engineering.training.sft import train_sft
 from llm_engineering.training.inputs import StageInputs

@@ -20,12 +20,13 @@ from llm_engineering.errors import ModelError, TrainingError
 from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_weights, load_model, require_finite
-from llm_engineering.training.arguments import dpo_arguments, sft_arguments
 from llm_engineering.training.dpo import train_dpo
+from llm_engineering.training.dpo_arguments import dpo_arguments
+from llm_engineering.training.dpo_trainer import PreparedDPOTrainer
 from llm_engineering.training.finite import Update
 from llm_engineering.training.recovery import last_checkpoint
-from llm_engineering.training.sft import train_sft
-from llm_engineering.training.trainers import PreparedDPOTrainer, PreparedSFTTrainer
+from llm_engineering.training.sft import sft_arguments, train_sft
+from llm_engineering.training.sft_trainer import PreparedSFTTrainer
 
 TRAINERS = {"sft": (PreparedSFTTrainer, SFTStageConfig), "dpo": (PreparedDPOTrainer, DPOStageConfig)}
 

@@ -11,8 +11,8 @@ from llm_engineering.config.losses import LOSSES
 from llm_engineering.errors import ConfigError, ProofError
 from llm_engineering.scoring.likelihood import ScoredTokens
 from llm_engineering.training import dpo
-from llm_engineering.training.arguments import stores_reference
 from llm_engineering.training.dpo import train_dpo, untrained_loss
+from llm_engineering.training.dpo_arguments import stores_reference
 from llm_engineering.training.losses import OwnLoss, load_loss, uses_reference
 
 

@@ -22,7 +22,8 @@ from llm_engineering.reports.training import TrainingSample
 from llm_engineering.scoring.answers import Question, ask
 from llm_engineering.scoring.likelihood import divergences, labelled
 from llm_engineering.training.dpo import train_dpo
-from llm_engineering.training.probes import SAMPLES, kl_of_samples, read_samples
+from llm_engineering.training.dpo_probes import kl_of_samples
+from llm_engineering.training.probes import SAMPLES, read_samples
 from llm_engineering.training.sft import train_sft
 
 EVALUATED = DPOStageConfig(

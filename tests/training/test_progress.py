@@ -6,6 +6,7 @@ import pytest
 from llm_engineering.config.watch import WatchActions, WatchConfig
 from llm_engineering.progress import time_text
 from llm_engineering.training.progress import Progress, TrackSeries, Watch
+from llm_engineering.training.watch import judge_sft
 
 FP32 = SimpleNamespace(fp16=False)
 
@@ -81,7 +82,7 @@ STOPS = WatchConfig(on=WatchActions(exploding_gradients="stop"))
 
 def watched(entries, watch, callback=None, should_evaluate=False):
     """Log entries one by one, as a trainer does, and return the callback and what it asked for after each."""
-    callback, history, asked = callback or Watch("sft", watch), [], []
+    callback, history, asked = callback or Watch("sft", watch, judge_sft), [], []
     for entry in entries:
         control = SimpleNamespace(should_training_stop=False, should_save=False, should_evaluate=should_evaluate)
         history.append(entry)
@@ -112,7 +113,7 @@ def test_step_is_judged_once_its_evaluation_is_in():
 
 
 def test_resumed_training_does_not_repeat_what_was_said_but_stops_all_the_same(caplog):
-    callback = Watch("sft", STOPS)
+    callback = Watch("sft", STOPS, judge_sft)
     callback.on_train_begin(FP32, SimpleNamespace(log_history=EXPLODING[:5], max_steps=100), None)
     _, asked = watched(EXPLODING, STOPS, callback)
     assert not caplog.messages
@@ -122,12 +123,12 @@ def test_resumed_training_does_not_repeat_what_was_said_but_stops_all_the_same(c
 def test_last_step_is_no_stop():
     seen = SimpleNamespace(global_step=7, max_steps=7, log_history=EXPLODING)
     control = SimpleNamespace(should_training_stop=True, should_save=False, should_evaluate=False)
-    Watch("sft", STOPS).on_log(FP32, seen, control, EXPLODING[-1])
+    Watch("sft", STOPS, judge_sft).on_log(FP32, seen, control, EXPLODING[-1])
     assert not control.should_save
 
 
 @pytest.mark.parametrize(("step", "saves", "logs"), [(3, True, True), (3, False, False), (100, False, True)])
 def test_checkpoint_is_written_after_a_log_and_the_last_step_is_logged(step, saves, logs):
     control = SimpleNamespace(should_save=saves, should_log=False)
-    Watch("sft", WatchConfig()).on_step_end(FP32, state(step), control)
+    Watch("sft", WatchConfig(), judge_sft).on_step_end(FP32, state(step), control)
     assert control.should_log is logs

@@ -12,10 +12,10 @@ from llm_engineering.data.rowsets import PREFERENCE, REFERENCE, read_rows, write
 from llm_engineering.errors import ProofError
 from llm_engineering.reports.folders import ReferenceLogProbs
 from llm_engineering.training import dpo
-from llm_engineering.training.arguments import stores_reference
 from llm_engineering.training.dpo import train_dpo
+from llm_engineering.training.dpo_arguments import stores_reference
+from llm_engineering.training.dpo_trainer import PreparedDPOTrainer, batches_of_like_length
 from llm_engineering.training.reference import Scoring, store_reference
-from llm_engineering.training.trainers import PreparedDPOTrainer, batches_of_like_length
 
 TWICE = DPOStageConfig(
     epochs=2,
@@ -273,7 +273,7 @@ def test_batches_hold_rows_of_like_length_up_to_a_number_of_tokens():
 def test_time_left_is_said_while_the_reference_scores(monkeypatch, caplog, store, preference_rows):
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr("llm_engineering.progress.time.perf_counter", lambda: now.seconds)
-    monkeypatch.setattr("llm_engineering.training.trainers.TOKENS_AT_ONCE", 1)  # a pair a batch
+    monkeypatch.setattr("llm_engineering.training.dpo_trainer.TOKENS_AT_ONCE", 1)  # a pair a batch
     compute = PreparedDPOTrainer._compute_ref_log_probs
 
     def slow(self, *args):

@@ -16,10 +16,9 @@ from llm_engineering.models.adapters import adapter_config, load_for_training
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import hash_frozen, load_model
 from llm_engineering.reports.evaluation import Judgement
-from llm_engineering.training.arguments import sft_arguments
 from llm_engineering.training.recovery import is_whole, last_checkpoint
-from llm_engineering.training.sft import train_sft
-from llm_engineering.training.trainers import PreparedSFTTrainer
+from llm_engineering.training.sft import sft_arguments, train_sft
+from llm_engineering.training.sft_trainer import PreparedSFTTrainer
 
 JUDGED = EvaluationConfig(checker=f"{__name__}:scripted", max_new_tokens=2)
 NUM_QUESTIONS = 4

@@ -19,10 +19,11 @@ from llm_engineering.errors import LibraryError
 from llm_engineering.models.adapters import adapter_config
 from llm_engineering.models.chat import load_chat_tokenizer
 from llm_engineering.models.checkpoints import load_model
-from llm_engineering.training.arguments import dpo_arguments, sft_arguments
 from llm_engineering.training.dpo import train_dpo
-from llm_engineering.training.sft import train_sft
-from llm_engineering.training.trainers import PreparedDPOTrainer, PreparedSFTTrainer
+from llm_engineering.training.dpo_arguments import dpo_arguments
+from llm_engineering.training.dpo_trainer import PreparedDPOTrainer
+from llm_engineering.training.sft import sft_arguments, train_sft
+from llm_engineering.training.sft_trainer import PreparedSFTTrainer
 from llm_engineering.training.upstream import NAMES, Name, require_upstream
 
 STAGES = {

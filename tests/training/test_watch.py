@@ -9,25 +9,24 @@ from llm_engineering.config.watch import WatchActions, WatchConfig
 from llm_engineering.reports.evaluation import EvaluationReport, Metric, ModelScores
 from llm_engineering.reports.training import TrainingReport
 from llm_engineering.scoring.intervals import smoothed
-from llm_engineering.training.watch import (
-    REMEDIES,
-    acting,
+from llm_engineering.training import dpo_watch, watch
+from llm_engineering.training.dpo_watch import (
     collapsed,
     displaced,
-    exploding_gradients,
     generations,
-    history_of,
-    judge,
-    judged_anew,
-    kl_high,
     log_ratio_high,
     no_signal,
+    trivial_pairs,
+)
+from llm_engineering.training.verdicts import JUDGES, judged_anew, kl_high
+from llm_engineering.training.watch import (
+    acting,
+    exploding_gradients,
+    history_of,
     overfitting,
     plateau,
     series,
-    trivial_pairs,
     unstable,
-    watched,
 )
 
 NAN = math.nan
@@ -102,7 +101,7 @@ def test_plateau():
         "From step 20 to 110, with the learning rate at half its peak or more, the training loss went from 1.9 to 1.89 "
         "(means of the halves); it began at 1.93."
     )
-    assert found.remedy == REMEDIES["plateau"]
+    assert found.remedy == watch.REMEDIES["plateau"]
 
 
 @pytest.mark.parametrize(
@@ -317,10 +316,10 @@ def test_signal_or_too_early_to_say(accuracy, margin, planned):
 def test_held_out_pairs_at_chance_are_no_signal_though_training_pairs_are_learned():
     learned = {"rewards__accuracies": [0.9] * 6, "rewards__margins": [1.0] * 6}
     chance = {"eval_rewards__accuracies": [0.5] * 6, "eval_rewards__margins": [-0.1] * 6}
-    (found,) = judge(log(**learned, **chance), "dpo", 100, PLAIN)
+    (found,) = JUDGES["dpo"](log(**learned, **chance), 100, PLAIN)
     assert found.name == "no_signal"
     assert "the reward accuracy on held-out pairs is 50% and the margin -0.1 on average" in found.evidence
-    assert judge(log(**learned), "dpo", 100, PLAIN) == []
+    assert JUDGES["dpo"](log(**learned), 100, PLAIN) == []
 
 
 # --- distances from the reference
@@ -365,21 +364,21 @@ HEALTHY = log(
 
 
 def test_healthy_run():
-    assert [verdict.name for verdict in watched(report(HEALTHY), PLAIN).verdicts] == ["healthy"]
+    assert [verdict.name for verdict in judged_anew(report(HEALTHY), PLAIN, None).verdicts] == ["healthy"]
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_too_few_points_or_no_numbers_give_no_verdict(stage):
-    assert watched(report(HEALTHY[:4], stage), PLAIN).verdicts == []
+    assert judged_anew(report(HEALTHY[:4], stage), PLAIN, None).verdicts == []
     nothing = [dict.fromkeys(entry, NAN) | {"step": entry["step"]} for entry in HEALTHY]
-    assert watched(report(nothing, stage), PLAIN).verdicts == []
-    assert judge([], stage, 100, PLAIN) == []
+    assert judged_anew(report(nothing, stage), PLAIN, None).verdicts == []
+    assert JUDGES[stage]([], 100, PLAIN) == []
 
 
 def test_a_few_values_that_are_no_number_change_no_verdict():
     spoiled = [dict(entry) for entry in HEALTHY]
     spoiled[3]["loss"] = spoiled[5]["log_ratio/chosen"] = spoiled[6]["grad_norm"] = NAN
-    assert [verdict.name for verdict in watched(report(spoiled), PLAIN).verdicts] == ["healthy"]
+    assert [verdict.name for verdict in judged_anew(report(spoiled), PLAIN, None).verdicts] == ["healthy"]
 
 
 def test_evaluations_alone_are_judged_on_their_own_series():
@@ -390,43 +389,45 @@ def test_evaluations_alone_are_judged_on_their_own_series():
         eval_rewards__accuracies=[0.8] * 6,
         eval_rewards__margins=[0.3] * 6,
     )
-    assert [verdict.name for verdict in watched(report(held_out), PLAIN).verdicts] == ["displaced"]
+    assert [verdict.name for verdict in judged_anew(report(held_out), PLAIN, None).verdicts] == ["displaced"]
 
 
 def test_plateau_is_sfts_and_preferences_are_dpos():
     still = log(loss=[2.0] * 12, log_ratio__chosen=[-9] * 12, log_ratio__rejected=[-9] * 12)
-    assert [verdict.name for verdict in judge(still, "sft", 120, PLAIN)] == ["plateau"]
-    assert [verdict.name for verdict in judge(still, "dpo", 120, PLAIN)] == ["displaced"]
+    assert [verdict.name for verdict in JUDGES["sft"](still, 120, PLAIN)] == ["plateau"]
+    assert [verdict.name for verdict in JUDGES["dpo"](still, 120, PLAIN)] == ["displaced"]
 
 
 def test_unstable_loss_is_not_called_a_plateau():
     risen = log(loss=[2.0] * 8 + [3.0] * 8)
-    assert [verdict.name for verdict in judge(risen, "sft", 160, PLAIN)] == ["unstable"]
+    assert [verdict.name for verdict in JUDGES["sft"](risen, 160, PLAIN)] == ["unstable"]
 
 
 def test_final_verdict_carries_the_step_at_which_it_was_first_seen():
     # log-ratios at -9 from step 40 on: the mean goes to -9 / 3 = -3 and then -3 - 6 / 3 = -5; the latter, corrected by
     # 1 - (2 / 3)^5 = 0.87, is -5.8, at step 50
     fallen = log(loss=[0.69] * 9, log_ratio__chosen=[0] * 3 + [-9] * 6, log_ratio__rejected=[0] * 3 + [-9] * 6)
-    (found,) = watched(report(fallen), PLAIN).verdicts
-    first = next(i for i in range(1, 10) if judge(fallen[:i], "dpo", 100, PLAIN))
+    (found,) = judged_anew(report(fallen), PLAIN, None).verdicts
+    first = next(i for i in range(1, 10) if JUDGES["dpo"](fallen[:i], 100, PLAIN))
     assert found.first_seen == fallen[first - 1]["step"] == 50
 
 
 def test_verdict_that_no_longer_holds_is_not_final():
     recovered = log(grad_norm=[50] * 6 + [1] * 6, loss=[1.0] * 12)
-    assert judge(recovered[:6], "dpo", 120, PLAIN)
-    assert [verdict.name for verdict in watched(report(recovered), PLAIN).verdicts] == ["healthy"]
+    assert JUDGES["dpo"](recovered[:6], 120, PLAIN)
+    assert [verdict.name for verdict in judged_anew(report(recovered), PLAIN, None).verdicts] == ["healthy"]
 
 
 def test_long_history_is_judged_within_seconds():
     long = [{"step": float(i), "loss": 1 / i, "grad_norm": 50.0, "rewards/accuracies": 0.7} for i in range(1, 5001)]
-    verdicts = watched(report(long), PLAIN).verdicts
+    verdicts = judged_anew(report(long), PLAIN, None).verdicts
     assert {verdict.name: verdict.first_seen for verdict in verdicts}["exploding_gradients"] == 25  # 5000 / 200
 
 
 def test_stored_curves_are_judged_by_the_thresholds_of_the_run_that_shows_them():
-    stored = watched(report(HEALTHY), PLAIN).model_copy(update={"first_attempt": watched(report(HEALTHY), PLAIN)})
+    stored = judged_anew(report(HEALTHY), PLAIN, None).model_copy(
+        update={"first_attempt": judged_anew(report(HEALTHY), PLAIN, None)}
+    )
     strict = WatchConfig.model_validate({"exploding_gradients": {"high": 0.4}})
     measured = evaluation(kl_per_answer=11.0)
     anew = judged_anew(stored, strict, measured)
@@ -449,14 +450,14 @@ def test_only_what_acts_reaches_the_cached_step():
     assert (kept.no_signal, kept.plateau) == (WatchConfig().no_signal, WatchConfig().plateau)
     assert [
         v.name
-        for v in acting(judge(log(log_ratio__chosen=[-9] * 5, log_ratio__rejected=[-9] * 5), "dpo", 50, kept), kept.on)
+        for v in acting(JUDGES["dpo"](log(log_ratio__chosen=[-9] * 5, log_ratio__rejected=[-9] * 5), 50, kept), kept.on)
     ] == ["displaced"]
 
 
 def test_every_action_belongs_to_a_verdict_with_thresholds_and_a_remedy():
     fields = set(WatchActions.model_fields)
     assert fields < set(WatchConfig.model_fields)
-    assert set(REMEDIES) == fields | {"healthy", "kl_high"}
+    assert {*watch.REMEDIES, *dpo_watch.REMEDIES, "kl_high"} == fields | {"healthy", "kl_high"}
 
 
 def test_restart_with_the_same_nll_weight_is_refused():

@@ -8,7 +8,8 @@ from datasets import Dataset
 from torch.utils.data import SequentialSampler
 from trl import DPOTrainer, SFTTrainer
 
-from llm_engineering.training.trainers import PreparedDPOTrainer, PreparedSFTTrainer
+from llm_engineering.training.dpo_trainer import PreparedDPOTrainer
+from llm_engineering.training.sft_trainer import PreparedSFTTrainer
 
 VOCABULARY = 1152
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -13,10 +13,11 @@ from llm_engineering.models import hardware
 from llm_engineering.models.hardware import require_devices
 from llm_engineering.reports.folders import RowSet
 from llm_engineering.tracking import Account, Origin
-from llm_engineering.training.arguments import require_shares, sft_arguments
+from llm_engineering.training.arguments import require_shares
 from llm_engineering.training.processes.batches import STAND_IN, RowsWithStandIn, SharedBatches, share_of
 from llm_engineering.training.processes.strategy import prove_strategy
 from llm_engineering.training.processes.task import Task, read_task, write_task
+from llm_engineering.training.sft import sft_arguments
 
 TORCHRUN = "hardware={type: torchrun, processes: 2, strategy: "
 
