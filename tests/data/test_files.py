@@ -10,8 +10,9 @@ from typing import Any
 import fsspec
 import pytest
 
-from llm_engineering.data import files
-from llm_engineering.data.files import DataFile, find_files, hash_data_files, without_secrets
+from llm_engineering.data import file_hashes
+from llm_engineering.data.file_hashes import hash_data_files
+from llm_engineering.data.files import DataFile, find_files, without_secrets
 from llm_engineering.errors import DataError
 
 ROW = '{"a": 1}\n'
@@ -210,7 +211,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
 @pytest.fixture
 def old(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
     """Return a function that waits until a file is old enough for its hash to be kept: 20 ms here."""
-    monkeypatch.setattr(files, "RACY_SECONDS", 0.02)
+    monkeypatch.setattr(file_hashes, "RACY_SECONDS", 0.02)
 
     def wait(path: Path) -> Path:
         time.sleep(max(0.0, path.stat().st_ctime + 0.03 - time.time()))
