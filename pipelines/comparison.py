@@ -31,12 +31,12 @@ def comparison(config: RunConfig, base: Checkpoint, origins: Origins) -> None:
 
 
 def _measures(name: str, parent_of: Mapping[str, str]) -> list[str]:
-    """Return whom a regime is tested against: its parent and SFT."""
+    """Return whom a recipe is tested against: its parent and SFT."""
     return list(dict.fromkeys([*([parent_of[name]] if name in parent_of else []), "sft"]))
 
 
 def wire_comparison(config: RunConfig, bench: Bench) -> tuple[list[Made], list[object]]:
-    """Make every regime and measure them on the same rows."""
+    """Make every recipe and measure them on the same rows."""
     bench = replace(bench, recipes=comparison_recipes(config)[0])
     bench.prepare()
     made = [bench.make(recipe) for recipe in bench.recipes]

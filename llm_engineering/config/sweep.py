@@ -8,13 +8,13 @@ from llm_engineering.config.block import Block, PositiveFloat, PositiveInt
 from llm_engineering.config.leaves import leaves
 from llm_engineering.config.metrics import DecidingMetric
 
-RegimeName = Literal["base", "sft", "dpo", "dpo_nll", "sft_dpo", "sft_dpo_nll", "sft_chosen", "sft_clean"]
+RecipeName = Literal["base", "sft", "dpo", "dpo_nll", "sft_dpo", "sft_dpo_nll", "sft_chosen", "sft_clean"]
 
 
 class ComparisonConfig(Block):
     """Which models a comparison makes and measures side by side; docs/comparison.md describes each."""
 
-    regimes: Annotated[list[RegimeName], Field(min_length=1)] = [
+    recipes: Annotated[list[RecipeName], Field(min_length=1)] = [
         "base",
         "sft",
         "dpo",
@@ -24,14 +24,14 @@ class ComparisonConfig(Block):
         "sft_chosen",
         "sft_clean",
     ]
-    """The regimes, in the order in which they are shown; those that cannot run here are left out with a note."""
+    """The recipes, in the order in which they are shown; those that cannot run here are left out with a note."""
     nll_weight: PositiveFloat | None = None
-    """``dpo.nll_weight`` of the regimes with NLL; none: the configured one where it is above 0, else 1."""
+    """``dpo.nll_weight`` of the recipes with NLL; none: the configured one where it is above 0, else 1."""
 
     @model_validator(mode="after")
-    def _check_regimes(self) -> "ComparisonConfig":
-        if len(set(self.regimes)) < len(self.regimes):
-            raise ValueError("regimes names one twice; each is made once")
+    def _check_recipes(self) -> "ComparisonConfig":
+        if len(set(self.recipes)) < len(self.recipes):
+            raise ValueError("recipes names one twice; each is made once")
         return self
 
 

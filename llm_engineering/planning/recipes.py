@@ -6,14 +6,14 @@ from typing import Literal
 
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.sft import SFTStageConfig
-from llm_engineering.config.sweep import RegimeName, SweepValue
+from llm_engineering.config.sweep import RecipeName, SweepValue
 from llm_engineering.config.sweeping import sweep_runs
 from llm_engineering.errors import ConfigError
 
 Training = Literal["sft", "dpo", "chosen", "clean"]
 """``chosen`` is SFT on the chosen answers of the pairs, ``clean`` on those of them that the checker prefers."""
 
-PATHS: dict[RegimeName, tuple[Training, ...]] = {
+PATHS: dict[RecipeName, tuple[Training, ...]] = {
     "base": (),
     "sft": ("sft",),
     "dpo": ("dpo",),
@@ -23,7 +23,7 @@ PATHS: dict[RegimeName, tuple[Training, ...]] = {
     "sft_chosen": ("sft", "chosen"),
     "sft_clean": ("sft", "clean"),
 }
-TITLES: dict[RegimeName, str] = {
+TITLES: dict[RecipeName, str] = {
     "base": "base",
     "sft": "SFT",
     "dpo": "DPO from the base",
@@ -75,23 +75,23 @@ def require_sources(job: str, config: RunConfig) -> None:
 
 
 def comparison_recipes(config: RunConfig) -> tuple[list[Recipe], list[str]]:
-    """Return the regimes that can run, in the configured order, and a sentence for those that cannot.
+    """Return the recipes that can run, in the configured order, and a sentence for those that cannot.
 
     Raises:
         ConfigError: Fewer than two can run.
     """
-    left_out = {name: why for name in config.comparison.regimes if (why := _obstacle(name, config))}
-    recipes = [_regime(name, config) for name in config.comparison.regimes if name not in left_out]
+    left_out = {name: why for name in config.comparison.recipes if (why := _obstacle(name, config))}
+    recipes = [_recipe(name, config) for name in config.comparison.recipes if name not in left_out]
     notes = [
         f"Left out: {', '.join(name for name in left_out if left_out[name] == why)}, since {why}."
         for why in dict.fromkeys(left_out.values())
     ]
     if len(recipes) < 2:
         raise ConfigError(
-            " ".join([*notes, "Fewer than two regimes are left to compare. Add what is missing, or name others."])
+            " ".join([*notes, "Fewer than two recipes are left to compare. Add what is missing, or name others."])
         )
     if config.watch.on.displaced == "restart_with_nll":
-        notes.append("watch.on.displaced only warns here: a DPO that is restarted with NLL would be another regime.")
+        notes.append("watch.on.displaced only warns here: a DPO that is restarted with NLL would be another recipe.")
     return recipes, notes
 
 
@@ -128,8 +128,8 @@ def clean_checker(config: RunConfig) -> str | None:
     return config.data.sampling.checker if config.data.sampling else config.evaluation.checker
 
 
-def _obstacle(name: RegimeName, config: RunConfig) -> str | None:
-    """Return why a regime cannot run."""
+def _obstacle(name: RecipeName, config: RunConfig) -> str | None:
+    """Return why a recipe cannot run."""
     path = PATHS[name]
     needs_pairs = bool({"dpo", "chosen", "clean"} & set(path))
     if needs_pairs and not config.data.preference:
@@ -143,7 +143,7 @@ def _obstacle(name: RegimeName, config: RunConfig) -> str | None:
     return None
 
 
-def _regime(name: RegimeName, config: RunConfig) -> Recipe:
+def _recipe(name: RecipeName, config: RunConfig) -> Recipe:
     path = PATHS[name]
     if "dpo" not in path:
         return Recipe(name, TITLES[name], path, config)
@@ -162,5 +162,5 @@ def _regime(name: RegimeName, config: RunConfig) -> Recipe:
 
 
 def nll_weight(config: RunConfig) -> float:
-    """Return the weight of the NLL term in the regimes that have one."""
+    """Return the weight of the NLL term in the recipes that have one."""
     return config.comparison.nll_weight or config.dpo.nll_weight or 1.0

@@ -229,7 +229,7 @@ class Variant(Artifact):
 
 
 class ComparisonReport(Artifact):
-    """Models that were made in different ways from one base and measured alike: the regimes, or the runs of a sweep."""
+    """Models that were made in different ways from one base and measured alike: the recipes, or the runs of a sweep."""
 
     kind: Literal["comparison", "sweep"]
     variants: list[Variant]

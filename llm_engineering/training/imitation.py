@@ -39,7 +39,7 @@ def imitation_rows(
     if not rows["train"]:
         raise DataError(
             f"No chosen answer of the {pairs.rows.get('train', 0)} training pairs is clean: {checker} prefers none, or "
-            "their questions have no reference. Raise num_samples, or leave the regime sft_clean out."
+            "their questions have no reference. Raise num_samples, or leave the recipe sft_clean out."
             if checker
             else "There are no preference pairs to train on. Check data.preference."
         )

@@ -9,6 +9,8 @@ import pytest
 
 from llm_engineering.config.block import Block
 from llm_engineering.config.export import ExportFormat
+from llm_engineering.config.run import RunConfig
+from llm_engineering.config.stacks import KINDS, StackConfig
 from llm_engineering.config.watch import DPO_VERDICTS, SFT_VERDICTS
 from llm_engineering.training.losses import SETTINGS
 
@@ -18,8 +20,9 @@ BY_NAME = {
     "WatchActions": {*SFT_VERDICTS, *DPO_VERDICTS},
     "DPOStageConfig": {*SETTINGS},
     "ParityConfig": {*get_args(ExportFormat)},
+    "StackConfig": {*KINDS},
 }
-"""Blocks some of whose fields are read by name: of a verdict, of a loss's parameter, of a format."""
+"""Blocks some of whose fields are read by name: of a verdict, a loss's parameter, a format, a component."""
 
 
 @cache
@@ -42,6 +45,9 @@ def derived() -> set[str]:
 
 
 def blocks(block: type[Block]) -> list[type[Block]]:
+    """Return the blocks of a run and of a stack, whose modules are imported here."""
+    assert issubclass(RunConfig, Block)
+    assert issubclass(StackConfig, Block)
     return [block, *(inner for child in block.__subclasses__() for inner in blocks(child))]
 
 

@@ -51,9 +51,9 @@ def test_a_comparison_takes_what_a_training_made_and_keeps_what_did_not_fail(
 ) -> None:
     job = ("--config", str(small), *QUICK)
     command_line.summary(tmp_path / "training.json", "--run-training", *job)
-    regimes = ("--set", "comparison.regimes=[base, sft, sft_dpo, sft_clean]")
+    recipes = ("--set", "comparison.recipes=[base, sft, sft_dpo, sft_clean]")
     summary = tmp_path / "s.json"
-    done = command_line.run("--run-comparison", *job, *regimes, "--summary", str(summary))
+    done = command_line.run("--run-comparison", *job, *recipes, "--summary", str(summary))
     assert done.returncode == 1, done.stdout + done.stderr
     found = json.loads(summary.read_text())
     assert steps(found) == ["preflight", "evaluate", "compare_variants"]  # all that is trained was trained before

@@ -1,4 +1,4 @@
-"""Which trainings make which regime, and which regimes can run."""
+"""Which trainings make which recipe, and which recipes can run."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def names(found: RunConfig) -> list[str]:
     return [recipe.name for recipe in comparison_recipes(found)[0]]
 
 
-def test_sampled_pairs_allow_every_regime() -> None:
+def test_sampled_pairs_allow_every_recipe() -> None:
     recipes, notes = comparison_recipes(config(SFT | SAMPLED))
     assert {recipe.name: recipe.path for recipe in recipes} == {
         "base": (),
@@ -56,7 +56,7 @@ def test_the_weight_of_nll_is_the_comparisons_else_dpos_else_1(blocks: dict[str,
     assert nll_weight(config(SFT | PAIRS, **blocks)) == weight
 
 
-def test_regimes_without_a_checker_or_a_source_are_left_out_with_a_reason() -> None:
+def test_recipes_without_a_checker_or_a_source_are_left_out_with_a_reason() -> None:
     recipes, notes = comparison_recipes(config(SFT | PAIRS))
     assert [recipe.name for recipe in recipes][-1] == "sft_chosen"
     assert notes == ["Left out: sft_clean, since no evaluation.checker says which answers are clean."]
@@ -68,16 +68,16 @@ def test_regimes_without_a_checker_or_a_source_are_left_out_with_a_reason() -> N
     ]
 
 
-def test_a_loss_that_has_its_nll_term_leaves_the_regimes_with_nll_out() -> None:
+def test_a_loss_that_has_its_nll_term_leaves_the_recipes_with_nll_out() -> None:
     own = config(SFT | PAIRS, dpo={"loss": "orpo"})
     left_out = "Left out: dpo_nll, sft_dpo_nll, since dpo.loss orpo has its NLL term in any case."
     assert left_out in comparison_recipes(own)[1]
     assert "dpo_nll" in names(config(SFT | PAIRS, dpo={"loss": "simpo"}))
 
 
-def test_a_single_regime_is_no_comparison() -> None:
+def test_a_single_recipe_is_no_comparison() -> None:
     with pytest.raises(ConfigError, match=r"Left out: dpo, since data.preference names no source\. Fewer than two"):
-        comparison_recipes(config(SFT, comparison={"regimes": ["sft", "dpo"]}))
+        comparison_recipes(config(SFT, comparison={"recipes": ["sft", "dpo"]}))
 
 
 def test_a_restart_with_nll_is_off_where_dpo_is_compared_with_it() -> None:
