@@ -104,9 +104,9 @@ def test_displacement_is_seen_in_log_ratios_and_generations_and_said_once(displa
 
 
 def test_falling_log_ratios_alone_are_no_displacement_where_answers_stay_right(displacing, monkeypatch):
-    from llm_engineering.training import dpo
+    from llm_engineering.training import dpo_probes
 
-    monkeypatch.setattr(dpo, "probes", lambda *_: [lambda trainer: {"answer_accuracy": 0.9}])
+    monkeypatch.setattr(dpo_probes, "probes", lambda *_: [lambda trainer: {"answer_accuracy": 0.9}])
     _, report = train_dpo(DISPLACING, displacing())
     assert report.metrics["log_ratio/chosen"] < -5
     assert report.metrics["log_ratio/rejected"] < -5
@@ -226,15 +226,15 @@ def test_memorised_rows_are_overfitting(make_inputs, tmp_path):
 
 def test_huge_rate_has_exploding_gradients(make_inputs, sft_rows):
     config = SFTStageConfig(
-        max_steps=30, logging_steps=1, learning_rate=0.1, schedule="constant", warmup=0, max_grad_norm=1e9
+        max_steps=7, logging_steps=1, learning_rate=0.1, schedule="constant", warmup=0, max_grad_norm=1e9
     )
-    high = GradientWatch(high=1.5)  # the norms go from 2 to over 10, in ways that differ from machine to machine
+    high = GradientWatch(high=1.5)  # the first norms are 2 to 5; how later ones go, differs from processor to processor
     _, report = train_sft(config, make_inputs(sft_rows, watch=WatchConfig(exploding_gradients=high)))
     assert "exploding_gradients" in names(report), report.verdicts
     watch = WatchConfig(exploding_gradients=high, on=WatchActions(exploding_gradients="stop"))
     _, stopped = train_sft(config, make_inputs(sft_rows, work="stopped", watch=watch))
     assert stopped.stopped_by.name == "exploding_gradients"
-    assert stopped.steps < 30
+    assert stopped.steps < 7
 
 
 def test_sane_rate_is_healthy(make_inputs, sft_rows):

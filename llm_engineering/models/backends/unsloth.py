@@ -129,9 +129,9 @@ def load(
         ModelError: The folder holds something else, not all of the weights, or others than Unsloth has loaded.
     """
     assert not in_main_memory
-    require_no_own_code(folder, str(folder))
     start()
     _require_trls_trainers()
+    require_no_own_code(folder, str(folder))
     import unsloth
 
     try:
