@@ -24,6 +24,7 @@ from llm_engineering.scoring.answers import read_questions
 from llm_engineering.scoring.checkers import load_checker, require_references
 from llm_engineering.training.arguments import planned_steps, require_warmup
 from llm_engineering.training.probes import GENERATED
+from llm_engineering.training.upstream import require_upstream
 
 PAIR_METRICS = ("ranking_accuracy",)
 """Metrics of promotion that are measured on held-out pairs; the others are measured on answers to questions."""
@@ -240,6 +241,16 @@ def check_rows(intent: Intent, rows: CountedRows) -> list[str]:
         ConfigError: Something that the run is told cannot work with these rows.
     """
     return list(dict.fromkeys(said for check in OF_ROWS.values() for said in check(intent, rows)))
+
+
+def require_libraries(intent: Intent) -> None:
+    """Ask, where its trainings will run, whether the libraries are as all of them need them, before the first begins.
+
+    Raises:
+        LibraryError: See :func:`~llm_engineering.training.upstream.require_upstream`.
+    """
+    for stage in dict.fromkeys(training.stage for training in intent.trainings):
+        require_upstream(stage)
 
 
 def _of_model(training: PlannedTraining, sentence: str) -> str:

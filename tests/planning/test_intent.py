@@ -7,8 +7,15 @@ import pytest
 from llm_engineering.config.run import RunConfig
 from llm_engineering.config.yaml.loader import load_config
 from llm_engineering.data.rowsets import QUESTIONS, write_rows
-from llm_engineering.errors import ConfigError
-from llm_engineering.planning.intent import CountedRows, Intent, check_rows, intent_of, intent_of_recipes
+from llm_engineering.errors import ConfigError, LibraryError
+from llm_engineering.planning.intent import (
+    CountedRows,
+    Intent,
+    check_rows,
+    intent_of,
+    intent_of_recipes,
+    require_libraries,
+)
 from llm_engineering.planning.recipes import comparison_recipes
 from llm_engineering.reports.folders import RowSet
 
@@ -106,3 +113,12 @@ def test_a_reference_that_the_checker_cannot_read_is_refused(tmp_path: Path) -> 
     counted = CountedRows(*(RowSet(path=Path("rows"), sha256="a", rows={"train": 400}),) * 2, asked)
     with pytest.raises(ConfigError, match=r"'Name a word\.' does not fit the checker"):
         check_rows(intent(evaluation={"checker": "regex"}), counted)
+
+
+def test_libraries_that_dpo_alone_cannot_use_are_refused_before_sft(monkeypatch: pytest.MonkeyPatch) -> None:
+    import trl
+
+    require_libraries(intent())
+    monkeypatch.delattr(trl.DPOTrainer, "compute_ref_log_probs")
+    with pytest.raises(LibraryError, match=r"DPO cannot train: trl .* has no DPOTrainer\.compute_ref_log_probs"):
+        require_libraries(intent())
