@@ -305,6 +305,18 @@ def test_the_key_stands_in_no_file(tmp_path: Path) -> None:
     assert rows[0]["answer"] == RIGHT
 
 
+@pytest.mark.parametrize("field", ["content", "refusal"])
+def test_a_key_that_the_server_repeats_stands_in_no_file(tmp_path: Path, field: str) -> None:
+    def repeats(parts: dict[str, str], request: object) -> Response:
+        return Response(body=completion(honest(parts, request), **{field: f"You sent {KEY}. Verdict: A"}))
+
+    result, verdicts, _ = judged(repeats, THREE, tmp_path)
+    write_verdicts(verdicts, tmp_path)
+    texts = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert "You sent •••" in texts[0] + texts[1]
+    assert KEY not in "".join([*texts, result.model_dump_json()])
+
+
 def test_models_are_compared_with_their_parent_and_with_the_base() -> None:
     report = report_of({"base": WRONG, "sft": RIGHT, "dpo": RIGHT})
     assert opponents(report, ["parent", "base"]) == [("sft", "base"), ("dpo", "sft"), ("dpo", "base")]

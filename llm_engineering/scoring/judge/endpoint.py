@@ -152,7 +152,7 @@ class Endpoint:
         except (APIError, ValueError) as error:  # the client lets some bodies that are no JSON through
             self._count(error)
             return None
-        reply = _read_completion(key, completion)
+        reply = self._read_completion(key, completion)
         if reply is None:
             self._count(ValueError("no choices"))
             return None
@@ -198,12 +198,32 @@ class Endpoint:
         return f"{where} sent something that is no chat completion"
 
     def _reason(self, error: Any) -> str:
-        """Return what the server says itself, shortened; servers like to repeat the key that they refuse."""
+        """Return what the server says itself, shortened."""
         if error.status_code in (401, 403):
             return ""
         text = " ".join(str(error.body.get("message", "") if isinstance(error.body, dict) else "").split())
-        text = mask_private(text.replace(self.api_key, "•••") if self.api_key else text)
+        text = mask_private(self._without_key(text))
         return f": {text[:LONGEST_REASON]}" if text else ""
+
+    def _without_key(self, text: str) -> str:
+        """Return what the server wrote without the key; some repeat what they are sent."""
+        return text.replace(self.api_key, "•••") if self.api_key else text
+
+    def _read_completion(self, key: str, completion: "ChatCompletion") -> JudgeReply | None:
+        """Return what of a completion counts; servers leave out much that the protocol promises."""
+        choices = getattr(completion, "choices", None) or []
+        message = choices[0].message if choices else None
+        if message is None:
+            return None
+        refusal, usage = getattr(message, "refusal", None), getattr(completion, "usage", None)
+        return JudgeReply(
+            key=key,
+            text=self._without_key(str(refusal or message.content or ""))[-LONGEST_REPLY:],
+            refused=bool(refusal) or choices[0].finish_reason == "content_filter",
+            cut_off=choices[0].finish_reason == "length",
+            input_tokens=getattr(usage, "prompt_tokens", None),
+            output_tokens=getattr(usage, "completion_tokens", None),
+        )
 
 
 _HINTS = {
@@ -212,20 +232,3 @@ _HINTS = {
     404: " (it has no such address or model; see evaluation.judge.base_url and evaluation.judge.model)",
     429: " (too many requests; lower evaluation.judge.concurrency)",
 }
-
-
-def _read_completion(key: str, completion: "ChatCompletion") -> JudgeReply | None:
-    """Return what of a completion counts; servers leave out much that the protocol promises."""
-    choices = getattr(completion, "choices", None) or []
-    message = choices[0].message if choices else None
-    if message is None:
-        return None
-    refusal, usage = getattr(message, "refusal", None), getattr(completion, "usage", None)
-    return JudgeReply(
-        key=key,
-        text=str(refusal or message.content or "")[-LONGEST_REPLY:],
-        refused=bool(refusal) or choices[0].finish_reason == "content_filter",
-        cut_off=choices[0].finish_reason == "length",
-        input_tokens=getattr(usage, "prompt_tokens", None),
-        output_tokens=getattr(usage, "completion_tokens", None),
-    )
