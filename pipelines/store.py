@@ -15,11 +15,13 @@ from sqlalchemy.exc import DatabaseError
 from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import AuthScheme, ExecutionStatus
+from zenml.exceptions import RunInterruptedException
 from zenml.models import PipelineRunResponse, PipelineRunUpdate, ServerDeploymentType, StepRunUpdate
 from zenml.utils import source_utils
 from zenml.utils.io_utils import get_global_config_directory
 
 from llm_engineering.errors import StoreError, no_space
+from llm_engineering.interrupts import ignore_interrupts
 from pipelines.checkup import RUNNING, is_half_made
 from steps.runtime.caching import REPOSITORY
 from steps.runtime.work import sweep_work_folders
@@ -142,10 +144,15 @@ def _locks() -> Path:
 
 @contextmanager
 def alive(run_name: str) -> Iterator[None]:
-    """Hold a lock that says that this run's process lives."""
+    """Hold a lock that says that this run's process lives; a run that is interrupted is failed once the block ends."""
     path = _locks() / f"{run_name}.lock"
     with FileLock(path):
-        yield
+        try:
+            yield
+        except (KeyboardInterrupt, RunInterruptedException):
+            ignore_interrupts()
+            _bury(run_name)  # ZenML does not get to it where Ctrl-C is pressed again
+            raise
         path.unlink(missing_ok=True)
 
 
@@ -162,14 +169,21 @@ def bury_dead_runs() -> list[str]:
             lock.acquire(timeout=0)
         except Timeout:
             continue
-        found = Client().list_pipeline_runs(name=path.stem, size=1, hydrate=True).items
-        if found and found[0].status in RUNNING:
-            _mark_failed(found[0])
-            dead.append(found[0].name)
+        if _bury(path.stem):
+            dead.append(path.stem)
         path.unlink(missing_ok=True)
         lock.release()
     sweep_work_folders()
     return dead
+
+
+def _bury(run_name: str) -> bool:
+    """Mark a run as failed where ZenML says that it is running; return whether it did."""
+    found = Client().list_pipeline_runs(name=run_name, size=1, hydrate=True).items
+    running = bool(found) and found[0].status in RUNNING
+    if running:
+        _mark_failed(found[0])
+    return running
 
 
 def _mark_failed(run: PipelineRunResponse) -> None:

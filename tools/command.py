@@ -4,7 +4,6 @@ A command ends with 0, with 2 for a mistake in the request, 1 for what failed wh
 """
 
 import errno
-import signal
 import subprocess
 import sys
 import tomllib
@@ -19,6 +18,7 @@ import click
 from rich.console import Console
 
 from llm_engineering.errors import PipelineError, StoreError, TrainingError, no_space
+from llm_engineering.interrupts import hear_interrupts, ignore_interrupts
 from llm_engineering.plain_text import plain
 
 INTERRUPTED = 130
@@ -73,7 +73,7 @@ class Command(click.Command):
         Args:
             *args: As click's.
             groups: The names of the parameters of every group, in order; others follow as ``Options``.
-            interrupted: What Ctrl-C and SIGTERM are answered with.
+            interrupted: What Ctrl-C, SIGTERM and SIGHUP are answered with.
             **kwargs: As click's.
         """
         super().__init__(*args, **{"context_settings": SETTINGS, **kwargs})
@@ -161,7 +161,7 @@ def _keep_verbose(ctx: click.Context, param: click.Parameter, asked: bool) -> No
 @contextmanager
 def _one_sentence(interrupted: str) -> Iterator[None]:
     """End the process with a sentence and an exit code, whatever the block raises; with --verbose, by a traceback."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hear_interrupts()
     if not verbose():
         sys.excepthook = _say_unexpected
     try:
@@ -169,8 +169,7 @@ def _one_sentence(interrupted: str) -> Iterator[None]:
     except (KeyboardInterrupt, click.Abort) as error:
         if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
             raise  # a person who was asked said no
-        for again in (signal.SIGINT, signal.SIGTERM):  # a second one would end this in a traceback
-            signal.signal(again, signal.SIG_IGN)
+        ignore_interrupts()  # a second one would end this in a traceback
         Console(stderr=True, highlight=False).print(interrupted, markup=False)
         raise SystemExit(INTERRUPTED) from None
     except (PipelineError, OSError) as error:

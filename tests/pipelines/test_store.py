@@ -14,12 +14,13 @@ from pipelines.checkup import is_half_made
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("open_and_die.py")
+INTERRUPTED = Path(__file__).with_name("interrupt_again.py")
 
 
-def start(folder: Path, *killed_before: str) -> subprocess.CompletedProcess[str]:
+def start(folder: Path, *killed_before: str, script: Path = SCRIPT) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "ZENML_CONFIG_PATH": str(folder), "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *killed_before], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, str(script), *killed_before], env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -91,3 +92,9 @@ def test_a_database_without_the_tables_of_zenml_is_kept() -> None:
     with closing(sqlite3.connect(":memory:")) as store:
         store.execute("CREATE TABLE mine (id TEXT)")
         assert not is_half_made(store)
+
+
+def test_a_run_is_marked_failed_though_interrupts_keep_coming(tmp_path: Path) -> None:
+    done = start(tmp_path, script=INTERRUPTED)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "failed ['failed']"

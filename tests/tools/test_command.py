@@ -84,15 +84,15 @@ main()
 """
 
 
-def raising(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
+def raising(tmp_path: Path, *arguments: str, said_to: int = subprocess.PIPE) -> "subprocess.Popen[str]":
     program = tmp_path / "program.py"
     program.write_text(RAISING)
     return subprocess.Popen(
         [sys.executable, str(program), *arguments],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=said_to,
+        stderr=said_to,
         text=True,
     )
 
@@ -119,7 +119,7 @@ def test_a_tool_ends_with_a_traceback_where_it_is_asked_for(tmp_path: Path) -> N
     assert process.returncode == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_tool_that_is_interrupted_says_so_and_ends_with_130(tmp_path: Path, number: int) -> None:
     process = raising(tmp_path, "waits")
     assert process.stdout is not None
@@ -127,3 +127,24 @@ def test_a_tool_that_is_interrupted_says_so_and_ends_with_130(tmp_path: Path, nu
     process.send_signal(number)
     assert process.communicate(timeout=60)[1] == "Interrupted: nothing was done.\n"
     assert process.returncode == 130
+
+
+def test_a_tool_whose_terminal_is_closed_ends_as_it_does_by_ctrl_c(tmp_path: Path) -> None:
+    controller, terminal = os.openpty()
+    process = raising(tmp_path, "waits", said_to=terminal)
+    os.close(terminal)
+    assert os.read(controller, 5) == b"ready"
+    os.close(controller)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def test_a_tool_started_by_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a child inherits it
+    process = raising(tmp_path, "waits")
+    signal.signal(signal.SIGHUP, before)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert "KeyError" in process.communicate(input="\n", timeout=60)[1]  # it went on: "waits" is no error
