@@ -19,6 +19,8 @@ from llm_engineering.models import serving
 from llm_engineering.models.checkpoints import locate_base
 from llm_engineering.models.serving import require_address, served_name
 from llm_engineering.models.streaming import Sampling
+from llm_engineering.models.transformers_server import mend_server
+from llm_engineering.own_pages import HOST_VARIABLE
 from llm_engineering.reports.folders import Checkpoint
 from llm_engineering.scoring.conversation import open_conversation
 
@@ -80,6 +82,58 @@ def test_a_server_that_foreign_pages_could_use_is_not_offered() -> None:
         with subprocess.Popen(["true"]) as process, pytest.raises(ModelError, match="would let any web page use"):
             serving._require_guard(serving.Server("tiny", url, "vLLM", process))
         server.shutdown()
+
+
+@pytest.fixture
+def ask(
+    model_checkpoints: Callable[[str], Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Return what asks the mended server of transformers, in this process, and without a cache of the hub."""
+    import uvicorn
+    from fastapi.testclient import TestClient
+    from huggingface_hub.utils import _cache_manager
+    from transformers.cli.serve import Serve
+    from transformers.cli.serving import server
+    from transformers.cli.serving.utils import GenerateManager
+
+    for owner, name in (
+        (server, "build_server"),
+        (GenerateManager, "generate_streaming"),
+        (GenerateManager, "generate_non_streaming"),
+    ):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # so that it is put back
+    monkeypatch.setattr(_cache_manager, "HF_HUB_CACHE", str(tmp_path / "none"))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda _: None)
+    monkeypatch.setenv(HOST_VARIABLE, "127.0.0.1")
+    mend_server()
+    serving._lay_out(model_checkpoints("qwen2"), tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    client = TestClient(Serve("tiny", device="cpu", log_level="error").server.config.app, "http://127.0.0.1")
+    return client.request
+
+
+def test_the_model_that_is_served_is_listed(ask: Callable[..., Any]) -> None:
+    answer = ask("GET", "/v1/models")
+    assert (answer.status_code, [model["id"] for model in answer.json()["data"]]) == (200, ["tiny"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_the_model_has_no_positions_for_is_refused_as_openai_does(
+    ask: Callable[..., Any], stream: bool
+) -> None:
+    messages = [{"role": "user", "content": "otter " * 5000}]
+    answer = ask("POST", "/v1/chat/completions", json={"model": "tiny", "messages": messages, "stream": stream})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+    assert "positions" in answer.json()["error"]["message"]
+
+
+def test_an_answer_ends_where_the_positions_do(ask: Callable[..., Any], tmp_path: Path) -> None:
+    ends = json.loads((tmp_path / "tiny" / "generation_config.json").read_text())["eos_token_id"]
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 300}
+    bias = {str(end): -100.0 for end in ends}
+    answer = ask("POST", "/v1/chat/completions", json={**body, "logit_bias": bias}).json()
+    assert (answer["usage"]["total_tokens"], answer["choices"][0]["finish_reason"]) == (256, "length")
 
 
 @pytest.fixture(scope="module")
