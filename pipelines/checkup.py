@@ -1,5 +1,6 @@
 """What ZenML's store looks like from outside: read without opening it, since opening makes or changes it."""
 
+import shlex
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ def examine_zenml() -> Iterator[Finding]:
     settings = _settings(folder)
     url = (settings.get("store") or {}).get("url") or f"sqlite:///{folder / 'local_stores/default_zen_store/zenml.db'}"
     yield from examine_disk("artifact store", folder)
+    yield from examine_privacy(folder, Path(url.removeprefix("sqlite:///")))
     if not url.startswith("sqlite:///"):
         yield _server(url)
         return
@@ -38,6 +40,23 @@ def examine_zenml() -> Iterator[Finding]:
         yield Finding("store", "ok", f"none yet: the first run makes {path}")
         return
     yield from examine_store(path, folder / "llm-engineering-runs" / socket.gethostname())
+
+
+def examine_privacy(folder: Path, store: Path) -> Iterator[Finding]:
+    """Say which files that may hold secrets other users of this machine can get at; a folder that is closed keeps them.
+
+    Args:
+        folder: ZenML's.
+        store: The SQLite file, or something else that is no file.
+    """
+    files = [path for path in (folder / "config.yaml", folder / "credentials.yaml", store) if path.is_file()]
+    if exposed := [str(path) for path in files if all(map(_is_open, (path, path.parent, folder)))]:
+        text = f"other users of this machine may open what may hold secrets: {', '.join(exposed)}"
+        yield Finding("privacy", "note", text, f"Run `chmod -R go-rwx {shlex.quote(str(folder))}`.")
+
+
+def _is_open(path: Path) -> bool:
+    return bool(path.stat().st_mode & 0o077)
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The ZenML store: opened without a server, one process at a time, and cleared of runs that died."""
 
+import os
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -34,11 +35,14 @@ SECONDS_TO_WRITE = 60.0
 def open_store() -> None:
     """Make the store ready: initialise it if it is fresh, and set the root that step sources are named from.
 
+    What is made of it is closed to other users, whatever the umask: secrets may lie there.
+
     Raises:
         StoreError: The store cannot be reached or written.
         SpaceError: The disk is full.
     """
     folder = Path(get_global_config_directory())
+    before = os.umask(0o077)
     try:
         _require_server()
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,6 +52,8 @@ def open_store() -> None:
             _ = Client().active_stack
     except (OSError, CommandError, DatabaseError, sqlite3.DatabaseError, RuntimeError) as error:
         raise no_space(error) or _cannot_use(folder, error) from error
+    finally:
+        os.umask(before)
     source_utils.set_custom_source_root(str(REPOSITORY))
 
 

@@ -20,7 +20,12 @@ INTERRUPTED = Path(__file__).with_name("interrupt_again.py")
 def start(folder: Path, *killed_before: str, script: Path = SCRIPT) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "ZENML_CONFIG_PATH": str(folder), "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
-        [sys.executable, str(script), *killed_before], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, str(script), *killed_before],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        umask=0,
     )
 
 
@@ -92,6 +97,13 @@ def test_a_database_without_the_tables_of_zenml_is_kept() -> None:
     with closing(sqlite3.connect(":memory:")) as store:
         store.execute("CREATE TABLE mine (id TEXT)")
         assert not is_half_made(store)
+
+
+def test_what_the_first_start_makes_is_closed_to_others_whatever_the_umask(tmp_path: Path) -> None:
+    start(tmp_path / "zen", "CREATE TABLE stack", "1")
+    made = [tmp_path / "zen", *(tmp_path / "zen").rglob("*")]
+    assert {"config.yaml", "zenml.db"} <= {path.name for path in made}
+    assert [path for path in made if path.stat().st_mode & 0o077] == []
 
 
 def test_a_run_is_marked_failed_though_interrupts_keep_coming(tmp_path: Path) -> None:

@@ -124,3 +124,14 @@ def test_lock_of_a_run_that_lives_is_seen_and_left_alone(tmp_path: Path) -> None
         assert is_locked(path)
     path.touch()
     assert not is_locked(path)
+
+
+@pytest.mark.parametrize(("folder_mode", "exposed"), [(0o755, True), (0o700, False)])
+def test_files_with_secrets_that_others_may_open_are_named(tmp_path: Path, folder_mode: int, exposed: bool) -> None:
+    for name, mode in (("config.yaml", 0o600), ("zenml.db", 0o644)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    tmp_path.chmod(folder_mode)
+    found = list(checkup.examine_privacy(tmp_path, tmp_path / "zenml.db"))
+    text = f"other users of this machine may open what may hold secrets: {tmp_path / 'zenml.db'}"
+    assert found == [Finding("privacy", "note", text, f"Run `chmod -R go-rwx {tmp_path}`.")] * exposed
