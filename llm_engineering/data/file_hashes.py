@@ -1,17 +1,22 @@
-"""What changes with the content of data files: hashes, kept for as long as a file is what it was."""
+"""What changes with the content of files: hashes, kept for as long as a file is what it was."""
 
 import hashlib
 import json
 import logging
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llm_engineering.data.files import CHUNK, DataFile
+from llm_engineering.reports.folders import hash_file, hash_files
 
 RACY_SECONDS = 2
 """A file that was changed so shortly before it was hashed may change again without a newer time stamp."""
+SMALL = 1 << 20
+"""A stored file of at most so many bytes is read whenever it is asked for, whatever its time stamps say."""
 _CONTENT_FACTS = {
     *("etag", "content-md5", "digest", "md5hash", "md5", "crc32c", "checksum", "sha", "sha256", "blob_id"),
     *("last-modified", "lastmodified", "last_modified", "mtime", "updated", "modified"),
@@ -39,9 +44,24 @@ def hash_data_files(files: list[DataFile], memo: Path | None = None) -> dict[str
     known = _Memo(memo)
     hashes: dict[str, set[str]] = {}
     for file in files:  # addresses that differ in their queries alone come together
-        hashes.setdefault(file.address, set()).add(known.sha256(file) if file.remote is None else _remote_hash(file))
+        here = file.remote is None
+        content = known.sha256(file.path, partial(_content_hash, file)) if here else _remote_hash(file)
+        hashes.setdefault(file.address, set()).add(content)
     known.save()
     return {address: " ".join(sorted(found)) for address, found in hashes.items()}
+
+
+def hash_folder(folder: Path, memo: Path) -> str:
+    """Return :func:`~llm_engineering.reports.folders.hash_files` of a folder, large files as the memo knows them."""
+    known = _Memo(memo)
+
+    def hash_of(path: Path) -> str:
+        content = partial(hash_file, path)
+        return content() if path.stat().st_size <= SMALL else known.sha256(str(path), content)
+
+    sha256 = hash_files(folder, hash_of=hash_of)
+    known.save()
+    return sha256
 
 
 class _Memo:
@@ -59,16 +79,16 @@ class _Memo:
             if isinstance(known, dict):
                 self.known = {file: entry for file, entry in known.items() if isinstance(entry, list)}
 
-    def sha256(self, file: DataFile) -> str:
+    def sha256(self, path: str, content: Callable[[], str]) -> str:
         now = time.time_ns()
-        state = _state(file.path)
-        entry = self.known.get(file.path, [])
+        state = _state(path)
+        entry = self.known.get(path, [])
         if entry[:-1] == state and isinstance(entry[-1], str):
             return entry[-1]
-        sha256 = _content_hash(file)
+        sha256 = content()
         settled = now - max(state[1], state[2]) >= RACY_SECONDS * 10**9
-        if settled and _state(file.path) == state:
-            self.known[file.path] = [*state, sha256]
+        if settled and _state(path) == state:
+            self.known[path] = [*state, sha256]
             self.changed = True
         return sha256
 
@@ -83,7 +103,7 @@ class _Memo:
             new.replace(self.path)
         except OSError as error:
             new.unlink(missing_ok=True)
-            _log.warning("The hashes of data files cannot be kept in %s: %s.", self.path, error.strerror)
+            _log.warning("The hashes of files cannot be kept in %s: %s.", self.path, error.strerror)
 
 
 def _state(path: str) -> list[int]:

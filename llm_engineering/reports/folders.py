@@ -1,7 +1,8 @@
 """Folders that steps hand on: models and rows, each a path and a content hash."""
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -12,13 +13,16 @@ Split = Literal["train", "eval", "test"]
 RowKind = Literal["sft", "preference"]
 
 
-def hash_files(folder: Path, leave_out: str | None = None) -> str:
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(folder: Path, leave_out: str | None = None, hash_of: Callable[[Path], str] = hash_file) -> str:
     """Return the sha256 over the relative names and contents of all files below a folder, one name left out."""
-    contents = {}
-    for path in (p for p in folder.rglob("*") if p.is_file() and p.name != leave_out):
-        with path.open("rb") as file:
-            contents[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hash_contents(contents)
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != leave_out)
+    return hash_contents({path.relative_to(folder).as_posix(): hash_of(path) for path in files})
 
 
 def hash_contents(contents: Mapping[str, str]) -> str:
@@ -28,6 +32,15 @@ def hash_contents(contents: Mapping[str, str]) -> str:
         digest.update(name.encode() + b"\0")
         digest.update(bytes.fromhex(contents[name]))
     return digest.hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Artifact(BaseModel):

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llm_engineering.errors import TrainingError
-from llm_engineering.reports.folders import hash_files
+from llm_engineering.reports.folders import flush, hash_files
 
 _log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -49,19 +48,10 @@ def seal(checkpoint: Path) -> None:
     """
     content = json.dumps({"sha256": hash_files(checkpoint)})
     for path in checkpoint.rglob("*"):
-        _flush(path)
+        flush(path)
     (checkpoint / MANIFEST).write_text(content, encoding="utf-8")
     for path in (checkpoint / MANIFEST, checkpoint, checkpoint.parent):
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush(path)
 
 
 def is_whole(checkpoint: Path) -> bool:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from zenml.client import Client
-from zenml.utils.io_utils import get_global_config_directory
 
 from llm_engineering.config.measuring import Lineup
 from llm_engineering.config.model import ModelConfig
@@ -27,6 +26,7 @@ from pipelines.stacks.target import Target
 from steps.runtime.context import HERE, Place, place_of_steps
 from steps.runtime.fetching import described
 from steps.runtime.registry import has_folder, model_version, promoted_model
+from steps.runtime.stores import hash_memo
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,7 @@ def _known_weights(models: list[Checkpoint]) -> dict[str, str]:
 
 def _origins(config: RunConfig) -> Origins:
     """Return what the rows would be read from now; hashes of local files are kept in ZenML's folder."""
-    memo = Path(get_global_config_directory()) / "llm-engineering-file-hashes.json"
-    return Origins(files=file_hashes(config.data, memo), artifacts=find_artifacts(config.data))
+    return Origins(files=file_hashes(config.data, hash_memo()), artifacts=find_artifacts(config.data))
 
 
 def _resolve(config: ModelConfig, key: str, place: Place) -> Checkpoint:

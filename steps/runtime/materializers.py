@@ -18,12 +18,12 @@ from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.materializers.pydantic_materializer import PydanticMaterializer
 
-from llm_engineering.errors import StoreError
+from llm_engineering.data.file_hashes import hash_folder
 from llm_engineering.reporting.run_page import render_training
-from llm_engineering.reports.folders import Checkpoint, Folder, FromStore, ReferenceLogProbs, RowSet
+from llm_engineering.reports.folders import Checkpoint, Folder, FromStore, ReferenceLogProbs, RowSet, flush
 from llm_engineering.reports.training import TrainingReport
 from steps.runtime.fetching import at_hand
-from steps.runtime.stores import download_whole, is_remote, upload
+from steps.runtime.stores import download_whole, give_up, hash_memo, is_remote, upload
 from steps.runtime.work import input_folder
 
 _READ_ONLY = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
@@ -55,6 +55,9 @@ class FolderMaterializer(BaseMaterializer):
         facts = data.model_dump(mode="json", exclude=_NOT_STORED)
         with fileio.open(f"{self.uri}/{_FACTS}", "w") as file:
             file.write(json.dumps(facts))
+        if not is_remote(self.uri):  # a machine that loses its power keeps what counts as stored
+            for path in (*Path(self.uri).rglob("*"), Path(self.uri), Path(self.uri).parent):
+                flush(path)
 
     def load(self, data_type: type[Folder]) -> Folder:
         """Return the folder where it is stored, or a local copy of what is stored remotely.
@@ -63,15 +66,16 @@ class FolderMaterializer(BaseMaterializer):
         (:func:`~steps.runtime.fetching.at_hand`): many steps only ask what it is.
 
         Raises:
-            StoreError: Somebody has removed or changed it.
+            StoreError: It is gone or damaged; its step runs anew when its run is started again.
         """
-        with fileio.open(f"{self.uri}/{_FACTS}", "r") as file:
-            facts = json.loads(file.read())
+        facts = _read_facts(self.uri)
         source = f"{self.uri}/{FILES}"
         is_file_system = not is_remote(self.uri)  # object storage has no empty folders
         if (is_file_system or issubclass(data_type, Checkpoint)) and not fileio.isdir(source):
-            raise StoreError(f"The stored folder {source} is gone. Run with --no-cache to make it again.")
+            raise give_up(self.uri, "is gone")
         if is_file_system:
+            if hash_folder(Path(source), hash_memo()) != facts["sha256"]:
+                raise give_up(self.uri, "is damaged: a file is missing, added or not what was stored")
             return data_type(path=Path(source), **facts)
         if issubclass(data_type, Checkpoint):
             return data_type(path=Path(source), **facts, fetch=FromStore(type="store", address=source))
@@ -102,6 +106,16 @@ class TrainingReportMaterializer(PydanticMaterializer):
         with fileio.open(page, "w") as file:
             file.write(render_training(data))
         return {page: VisualizationType.HTML}
+
+
+def _read_facts(uri: str) -> dict[str, Any]:
+    try:
+        with fileio.open(f"{uri}/{_FACTS}", "r") as file:
+            return dict(json.loads(file.read()))
+    except FileNotFoundError as error:
+        raise give_up(uri, "is gone") from error
+    except ValueError as error:
+        raise give_up(uri, f"is damaged: {_FACTS} is not what was stored") from error
 
 
 def _link(source: str, target: str) -> str:

@@ -5,6 +5,7 @@ store is gone through file by file, in pieces, by what ZenML asks of every store
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,28 @@ def is_remote(address: str) -> bool:
 def store_address() -> str:
     """Return where the artifact store of the active stack is."""
     return str(Client().active_stack.artifact_store.path)
+
+
+def hash_memo() -> Path:
+    """Return the file that keeps hashes of local files, in ZenML's folder."""
+    return Path(io_utils.get_global_config_directory()) / "llm-engineering-file-hashes.json"
+
+
+def give_up(address: str, what: str) -> StoreError:
+    """Return the error of an artifact that cannot be used; its step is not taken from the cache any more.
+
+    Args:
+        address: Where the artifact is stored.
+        what: What is wrong with it.
+    """
+    found = next(iter(Client().list_artifact_versions(uri=address, size=1, hydrate=True).items), None)
+    if found is None or found.producer_step_run_id is None:
+        return StoreError(f"What is stored at {address} {what}. Remove it and run again, which stores it anew.")
+    step = Client().update_step_run(found.producer_step_run_id, cache_expires_at=datetime.now(UTC))
+    return StoreError(
+        f"The artifact {found.name} (version {found.version}) at {address} {what}. Run again what made it: its step "
+        f"{step.name} is not taken from the cache then and makes it anew."
+    )
 
 
 def upload(folder: Path, address: str, last: str | None = None) -> None:

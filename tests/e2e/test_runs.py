@@ -92,8 +92,9 @@ def test_edited_code_and_lost_folders_are_made_again(line: CommandLine, tmp_path
     shutil.rmtree(Path(edited["artifacts"]["dpo_model"]))
     gone = line.run(*job)
     assert gone.returncode == 2, gone.stdout + gone.stderr
-    assert "is gone. Run with --no-cache to make it again" in " ".join(gone.stderr.split())
-    mended = line.summary(tmp_path / "5.json", *job, "--no-cache")
+    assert "is gone. Run again what made it: its step merge_dpo is not" in " ".join(gone.stderr.split())
+    mended = line.summary(tmp_path / "5.json", *job)
+    assert set(mended["run"]["cached_steps"]) == set(TRAINING_STEPS) - {"merge_dpo"}
     assert "has no decision or no model folder any more" in mended["promotion"]["reason"]
 
     dpo = line.summary(

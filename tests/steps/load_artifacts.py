@@ -68,6 +68,15 @@ save_artifact(rows, "folder")
 load({"artifact": "folder"}, {"path": str(rows)})
 (rows / "b.jsonl").write_text('{"a": "four"}')
 load({"artifact": "folder"}, {"path": str(rows)})
+stored = Client().list_artifact_versions(artifact="raw_rows", sort_by="desc:created", size=1).items[0]
+damaged = next(Path(stored.load().path).rglob("*.arrow"))
+damaged.chmod(0o644)
+damaged.write_bytes(bytes(damaged.stat().st_size))
+try:
+    stored.load()
+except StoreError as error:
+    found["damaged"] = [str(error)]
+load({"artifact": "folder"}, {"path": str(rows)})
 save_artifact({"a": 1}, "mapping")
 for source in ({"artifact": "min"}, {"artifact": "mine", "version": "9"}, {"artifact": "mapping"}):
     refuse(source)

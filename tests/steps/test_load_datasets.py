@@ -38,9 +38,18 @@ def test_the_version_that_was_read_is_an_input_of_the_step(found: dict[str, Any]
 
 
 def test_a_new_file_in_a_folder_is_read(found: dict[str, Any]) -> None:
-    before, after = found["runs"][4:]
+    before, after = found["runs"][4:6]
     assert (before["rows"], before["seen"]) == ({"000": 1, "001": 1}, ["three"])
     assert (after["status"], after["rows"], after["seen"]) == ("completed", {"000": 1, "001": 2}, ["four", "three"])
+
+
+def test_a_damaged_result_is_named_and_its_step_runs_anew(found: dict[str, Any]) -> None:
+    (said,) = found["damaged"]
+    assert said.startswith("The artifact raw_rows (version ")
+    assert "is damaged" in said
+    assert "its step load_datasets is not taken from the cache then" in said
+    before, after = found["runs"][5:]
+    assert after == before | {"status": "completed"}
 
 
 def test_artifacts_that_cannot_be_read_are_refused_before_a_run(found: dict[str, Any]) -> None:
