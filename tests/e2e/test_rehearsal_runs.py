@@ -1,6 +1,7 @@
 """Rehearsals, run as a user runs them: the shipped recipes offline, and what a rehearsal must not touch."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_a_recipe_is_rehearsed_offline(recipe: str, command_line: CommandLine, t
         *("--set", f"data.preference={stand_in(tmp_path / 'pairs.jsonl', preference, '')}"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Rehearsed: all 13 steps passed" in done.stdout
+    assert re.search(r"Rehearsed: all \d+ steps passed", done.stdout)
     assert "✓ merge_dpo" in done.stdout
     assert "sft memory" in done.stdout
     assert ("looks instruct-tuned already" in done.stdout) == chat
