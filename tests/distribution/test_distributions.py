@@ -23,6 +23,7 @@ OPTIONAL = {
     "unsloth_zoo",
     "vllm",
     "flash_attn",
+    "fastapi",
     "starlette",
     "liger_kernel",
 }

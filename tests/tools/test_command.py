@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,7 @@ def test_examples_of_the_help_are_commands_and_every_flag_stands_in_a_group() ->
 
 RAISING = """
 import sys
+from collections.abc import Iterator
 import click
 from llm_engineering.errors import ConfigError, ProofError
 from tools.command import Command
@@ -119,6 +121,15 @@ def test_a_tool_ends_with_a_traceback_where_it_is_asked_for(tmp_path: Path) -> N
     assert process.returncode == 1
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Let the tools that a test starts hear SIGHUP, even where the tests themselves were started by nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_tool_that_is_interrupted_says_so_and_ends_with_130(tmp_path: Path, number: int) -> None:
     process = raising(tmp_path, "waits")
@@ -129,6 +140,7 @@ def test_a_tool_that_is_interrupted_says_so_and_ends_with_130(tmp_path: Path, nu
     assert process.returncode == 130
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_tool_whose_terminal_is_closed_ends_as_it_does_by_ctrl_c(tmp_path: Path) -> None:
     controller, terminal = os.openpty()
     process = raising(tmp_path, "waits", said_to=terminal)
